@@ -1,0 +1,26 @@
+# `make demo` and `make test` need nothing but Python 3.11 and this folder.
+PYTHON ?= python3
+BIN := .venv/bin
+RUN := runs/demo-$(shell date +%Y%m%d-%H%M%S)
+
+.PHONY: demo test lint clean
+
+demo: .venv/installed
+	$(BIN)/python train.py experiment=demo hydra.run.dir=$(RUN)
+	$(BIN)/python generate.py ckpt_path=$(RUN)/checkpoints/last.ckpt label=all n_samples=8 output=$(RUN)/sounds
+
+test: lint
+	$(BIN)/python -m pytest
+
+lint: .venv/installed
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+# Made once; made again only when the dependencies change.
+.venv/installed: pyproject.toml
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --editable ".[dev]"
+	touch $@
+
+clean:
+	rm -rf .venv

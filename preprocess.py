@@ -1,0 +1,23 @@
+"""Runs a task on a folder of audio: python preprocess.py task=spectrograms input=clips output=specs."""
+
+import sys
+
+import hydra
+from omegaconf import DictConfig
+
+
+@hydra.main(version_base="1.3", config_path="conf", config_name="preprocess")
+def main(cfg: DictConfig) -> None:
+    """Runs the task; exits with 1 if a file failed."""
+    import logging
+
+    from hydra.utils import instantiate
+
+    report = instantiate(cfg.task, _convert_="all")()
+    logging.getLogger(__name__).info("%s", report)
+    if report.failures:
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    main()

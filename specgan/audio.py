@@ -1,0 +1,262 @@
+"""Any audio file <-> waveform; the only place that decodes or encodes audio."""
+
+import logging
+import os
+import re
+from pathlib import Path
+from typing import BinaryIO
+
+import numpy as np
+import soundfile
+import soxr
+import torch
+
+from specgan.files import atomic_path
+
+log = logging.getLogger(__name__)
+
+# fmt: off
+AUDIO_SUFFIXES = frozenset({
+    ".aac", ".ac3", ".aif", ".aifc", ".aiff", ".amr", ".ape", ".au", ".caf", ".flac", ".m4a", ".m4b", ".mka", ".mp2",
+    ".mp3", ".mp4", ".oga", ".ogg", ".opus", ".snd", ".w64", ".wav", ".wave", ".webm", ".wma", ".wv",
+})
+# fmt: on
+
+_ANTIPHASE_DB = -40.0  # a downmix this far below its channels has lost the sound
+_UNKNOWN_LENGTH = 2**63 - 1  # libsndfile's frame count for a stream whose header leaves it open
+_MP3_SLACK = 2304  # frames: without a Xing header an MP3's length is an estimate, some MP3 frames off
+_CONTAINER_SLACK_S = 0.05  # seconds: containers round, and count the padding of a codec's first and last packet
+
+
+class AudioError(ValueError):
+    """A file that gives no usable sound. The message names the file, what is wrong and what to do."""
+
+
+def find_audio(root: str | Path, *, recursive: bool = True) -> list[Path]:
+    """Lists the audio files under a folder, by suffix, sorted by path.
+
+    Hidden files and folders are left out. Linked folders are followed, and each real folder is visited once, so that
+    links cannot loop.
+
+    Args:
+        root: a folder, or one file, which is returned alone whatever its suffix.
+        recursive: also look in subfolders.
+    Raises:
+        FileNotFoundError: `root` does not exist.
+        AudioError: no audio file is in it.
+    """
+    root = Path(root)
+    if root.is_file():
+        return [root]
+    if not root.exists():
+        raise FileNotFoundError(f"{root}: no such file or folder; check the path")
+
+    found, visited = [], {os.path.realpath(root)}
+    for folder, subfolders, names in os.walk(root, followlinks=True, onerror=_raise):
+        found += [Path(folder, name) for name in names if _is_audio_name(name)]
+        children = sorted(name for name in subfolders if recursive and not name.startswith("."))
+        subfolders.clear()  # what is put back is what os.walk enters
+        for name in children:
+            real = os.path.realpath(os.path.join(folder, name))
+            if real not in visited:
+                visited.add(real)
+                subfolders.append(name)
+    if not found:
+        where = "in it or its subfolders" if recursive else "directly in it"
+        raise AudioError(
+            f"{root}: no audio file {where} (looked for {' '.join(sorted(AUDIO_SUFFIXES))}); check the path, or rename "
+            "files that have another suffix"
+        )
+    return sorted(found)
+
+
+def _is_audio_name(name: str) -> bool:
+    return not name.startswith(".") and os.path.splitext(name)[1].lower() in AUDIO_SUFFIXES
+
+
+def _raise(err: OSError) -> None:
+    raise err
+
+
+def load_audio(path: str | Path, *, sample_rate: int | None = None, mono: bool = True) -> tuple[torch.Tensor, int]:
+    """Decodes an audio file, whatever its suffix says.
+
+    soundfile decodes; what it cannot read goes to PyAV (FFmpeg). A file that is cut short or damaged part of the way
+    gives the sound before that point and a logged warning, where this can be known. Several channels that cancel each
+    other in the downmix are logged as a warning too. Float files may go beyond [-1, 1]: values are kept.
+
+    Args:
+        path: the file.
+        sample_rate: Hz to resample to (soxr, HQ), > 0; None keeps the file's own.
+        mono: average the channels, before resampling.
+    Returns:
+        waveform (channels, n_samples), float32, full scale 1.0, and its sample rate in Hz.
+    Raises:
+        FileNotFoundError: no such file.
+        AudioError: no audio stream, no samples, NaN or infinite samples, or bytes that neither decoder understands.
+        ValueError: `sample_rate` <= 0.
+    """
+    path = Path(path)
+    if sample_rate is not None and sample_rate <= 0:
+        raise ValueError(f"sample_rate is {sample_rate}; give a rate above 0 Hz, or None to keep the file's own")
+    if not path.exists():
+        raise FileNotFoundError(f"{path}: no such file; check the path")
+    if path.is_dir():
+        raise AudioError(f"{path}: is a folder, not an audio file; list the files in it with find_audio")
+    if path.stat().st_size == 0:
+        raise AudioError(f"{path}: has zero bytes; fetch or record it again")
+
+    samples, file_rate = _decode(path)  # (channels, n_samples)
+    if samples.size == 0:
+        raise AudioError(f"{path}: holds no samples (0 frames); fetch or record it again")
+    n_bad = samples.size - int(np.count_nonzero(np.isfinite(samples)))
+    if n_bad:
+        raise AudioError(f"{path}: {n_bad} of {samples.size} samples are NaN or infinite; write the file again")
+
+    if mono and len(samples) > 1:
+        samples = _downmix(samples, path)
+    if sample_rate is not None and sample_rate != file_rate:
+        n_samples = samples.shape[1]
+        samples = soxr.resample(samples.T, file_rate, sample_rate, quality="HQ").T
+        if samples.size == 0:
+            raise AudioError(
+                f"{path}: its {n_samples} samples at {file_rate} Hz are less than one at {sample_rate} Hz; leave it "
+                "out or raise sample_rate"
+            )
+        file_rate = sample_rate
+    return torch.from_numpy(np.ascontiguousarray(samples)), file_rate
+
+
+def _downmix(samples: np.ndarray, path: Path) -> np.ndarray:
+    """(channels, n_samples) -> (1, n_samples), the mean."""
+    mix = samples.mean(axis=0, keepdims=True)
+    power, mix_power = (float(np.mean(np.square(x, dtype=np.float64))) for x in (samples, mix))
+    if power > 0 and mix_power <= power * 10 ** (_ANTIPHASE_DB / 10):
+        log.warning(
+            f"{path}: its {len(samples)} channels cancel each other (antiphase), their mean is at least "
+            f"{-_ANTIPHASE_DB:g} dB quieter than they are; load it with mono=False and take one channel"
+        )
+    return mix
+
+
+def _decode(path: Path) -> tuple[np.ndarray, int]:
+    """Samples (channels, n_samples) float32 and their rate in Hz, from the first decoder that understands the file."""
+    with path.open("rb") as file:  # an open file, not its name, so that libsndfile goes by content alone
+        try:
+            return _decode_soundfile(file, path)
+        except (soundfile.SoundFileError, TypeError) as err:  # TypeError: soundfile takes `.raw` for headerless
+            reason = getattr(err, "error_string", str(err)).rstrip(".")
+        file.seek(0)
+        return _decode_av(file, path, reason)
+
+
+def _decode_soundfile(file: BinaryIO, path: Path) -> tuple[np.ndarray, int]:
+    with soundfile.SoundFile(file) as sound:
+        if sound.frames == _UNKNOWN_LENGTH:
+            raise soundfile.SoundFileRuntimeError("the header gives no length")  # PyAV reads such streams
+        samples = sound.read(dtype="float32", always_2d=True).T
+        n_frames = samples.shape[1]
+        slack = _MP3_SLACK if sound.format == "MP3" else 0
+        announced = max(sound.frames - slack, _announced_frames(sound))
+        if n_frames < announced:
+            _warn_cut_short(path, f"{n_frames} of about {max(sound.frames, announced)} frames")
+        return samples, sound.samplerate
+
+
+def _announced_frames(sound: soundfile.SoundFile) -> int:
+    """Frames by the header of a WAV, AIFF or AU; libsndfile lowers `frames` to what the file has, and notes it here."""
+    chunk = re.search(r"^ *(?:data|SSND|Data Size) *: (\d+) \(should be (\d+)\)", sound.extra_info, re.MULTILINE)
+    n_bytes, n_bytes_there = map(int, chunk.groups()) if chunk else (0, 0)
+    if n_bytes_there == 0 or n_bytes >= 2**31 - 1:  # the sizes that streaming writers put in
+        return 0
+    return round(sound.frames * n_bytes / n_bytes_there)
+
+
+def _decode_av(file: BinaryIO, path: Path, soundfile_reason: str) -> tuple[np.ndarray, int]:
+    import av  # here, because few files need it
+
+    blocks, resampler, fault, cause = [], None, "", None
+    try:
+        with av.open(file, metadata_errors="ignore") as container:
+            stream = next(iter(container.streams.audio), None)
+            if stream is None:
+                raise AudioError(f"{path}: has no audio stream; leave it out")
+            announced_s = _announced_seconds(container, stream)
+            for frame in container.decode(stream):
+                resampler = resampler or av.AudioResampler("fltp", frame.layout, frame.sample_rate)  # planar float
+                if (frame.layout.name, frame.sample_rate) != (resampler.layout.name, resampler.rate):
+                    fault = "the channels or the sample rate change there"
+                    break
+                blocks += [block.to_ndarray() for block in resampler.resample(frame)]
+    except av.FFmpegError as err:
+        fault, cause = err.strerror, err
+    if resampler is not None:
+        blocks += [block.to_ndarray() for block in resampler.resample(None)]
+    if not blocks:
+        raise AudioError(
+            f"{path}: not readable as audio (soundfile: {soundfile_reason}; PyAV: {fault or 'no frame of sound'}); "
+            "check that it is an audio file and whole"
+        ) from cause
+
+    samples, rate = np.concatenate(blocks, axis=1), resampler.rate
+    n_frames, announced = samples.shape[1], round(announced_s * rate)
+    if fault or n_frames < announced - _CONTAINER_SLACK_S * rate:
+        of_about = f" of about {announced}" if announced else ""
+        _warn_cut_short(path, f"{n_frames}{of_about} frames" + (f" ({fault})" if fault else ""))
+    elif stream.frames and announced < n_frames <= announced + frame.samples:
+        samples = samples[:, :announced]  # an indexed container (MP4) knows where the last packet's padding begins
+    return samples, rate
+
+
+def _announced_seconds(container, stream) -> float:
+    """Length by the header, 0.0 where there is none: that of a bare AAC stream is a guess from its first packets."""
+    if container.format.name == "aac":
+        return 0.0
+    if stream.duration:
+        return float(stream.duration * stream.time_base)
+    return (container.duration or 0) / 1e6  # microseconds
+
+
+def _warn_cut_short(path: Path, decoded: str) -> None:
+    log.warning(f"{path}: damaged or cut short, decoded {decoded} and kept them; fetch it again to have the rest")
+
+
+def scale_to_peak(waveform: torch.Tensor, peak: float) -> torch.Tensor:
+    """Scales a sound to the given largest absolute sample; digital silence stays as it is."""
+    loudest = waveform.abs().max()
+    return waveform * (peak / loudest) if loudest > 0 else waveform
+
+
+def save_wav(path: str | Path, waveform: torch.Tensor, sample_rate: int) -> None:
+    """Writes a 16-bit PCM WAV, whole or not at all.
+
+    A waveform that goes beyond full scale is never clipped: all of it is scaled to a peak of 1.0, and a warning gives
+    the gain. What `load_audio` read from a 16-bit file comes out bit-identical.
+
+    Args:
+        path: the file; its folder is created.
+        waveform: (n_samples,) or (channels, n_samples), float, full scale 1.0, finite.
+        sample_rate: Hz, > 0.
+    Raises:
+        ValueError: `waveform` is empty, has another shape, is not of floats or holds NaN or infinite samples;
+            `sample_rate` <= 0.
+    """
+    if sample_rate <= 0:
+        raise ValueError(f"{path}: sample_rate is {sample_rate}; give a rate above 0 Hz")
+    if waveform.ndim not in (1, 2) or waveform.numel() == 0 or not waveform.is_floating_point():
+        raise ValueError(
+            f"{path}: waveform is {waveform.dtype} of shape {tuple(waveform.shape)}; give floats of shape (n_samples,) "
+            "or (channels, n_samples), at least one sample"
+        )
+    samples = waveform.detach().cpu().double().numpy()
+    n_bad = samples.size - int(np.count_nonzero(np.isfinite(samples)))
+    if n_bad:
+        raise ValueError(f"{path}: {n_bad} of {samples.size} samples are NaN or infinite; nothing was written")
+
+    peak = float(np.abs(samples).max())
+    if peak > 1.0:
+        log.warning(f"{path}: peak {peak:.4g} is beyond full scale, scaled the whole sound by a gain of {1 / peak:.4g}")
+        samples = samples / peak
+    pcm = np.minimum(np.rint(samples * 32768), 32767).astype(np.int16)
+    with atomic_path(path) as temporary:
+        soundfile.write(temporary, pcm.T, sample_rate, subtype="PCM_16", format="WAV")

@@ -1,0 +1,96 @@
+"""A dataset folder as a torch Dataset."""
+
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+import yaml
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from specgan.audio import load_audio, scale_to_peak
+from specgan.manifest import read_manifest
+from specgan.spectrogram import LevelRange, SpectrogramParams, normalise
+
+
+class SpectrogramDataset(Dataset):
+    """The clips of one split, all of one length, held in memory.
+
+    Args:
+        folder: a dataset folder that task=spectrograms made.
+        split: "train", "val" or "test".
+        params: of the spectrograms; `n_frames` is the length of an example. Shorter clips are followed by silence, of
+            longer ones a piece is cut.
+    Raises:
+        FileNotFoundError: no finished dataset folder.
+        ValueError: the folder was made with other spectrogram settings, or `n_frames` is None.
+    """
+
+    def __init__(self, folder: str | Path, split: str, params: SpectrogramParams) -> None:
+        self.folder, self.params = Path(folder), params
+        info = read_info(folder)
+        require_same_params(params, info, folder)
+        if params.n_frames is None:
+            raise ValueError("n_frames is None: examples need one length; choose a spectrogram preset that has one")
+        self.class_names: list[str] = info["class_names"]
+        self.level_range = LevelRange(**info["level_range"])
+        table = read_manifest(folder)
+        table = table[table["split"] == split]
+        index = {name: i for i, name in enumerate(self.class_names)}
+        self.peak: float | None = info["peak"]
+        self.sources = table["source"].tolist()
+        self.labels = [index[label] for label in table["label"]]
+        self.levels = [torch.load(self.folder / path, weights_only=True) for path in table["path"]]
+
+    def __len__(self) -> int:
+        return len(self.levels)
+
+    def __getitem__(self, item: int | tuple[int, float]) -> tuple[Tensor, int]:
+        """Returns a spectrogram (1, n_mels, n_frames) in [-1, 1] and its label.
+
+        Args:
+            item: the index; or the index and where to cut a longer clip, from 0 (its start) to 1 (its end).
+        """
+        index, position = item if isinstance(item, tuple) else (item, 0.0)
+        level, n_frames = self.levels[index], self.params.n_frames
+        surplus = level.shape[1] - n_frames
+        if surplus > 0:
+            start = round(position * surplus)
+            level = level[:, start : start + n_frames]
+        elif surplus < 0:
+            level = F.pad(level, (0, -surplus), value=self.params.silence)
+        return normalise(level, self.params, self.level_range).unsqueeze(0), self.labels[index]
+
+    def waveform(self, index: int) -> Tensor:
+        """Loads the recorded sound (1, n_frames * hop_length) that example `index`, cut at its start, shows.
+
+        Raises:
+            FileNotFoundError: the recording is no longer where the dataset was made from.
+        """
+        waveform, _ = load_audio(self.sources[index], sample_rate=self.params.sample_rate)
+        if self.peak is not None:
+            waveform = scale_to_peak(waveform, self.peak)
+        n_samples = self.params.n_samples
+        return F.pad(waveform[:, :n_samples], (0, max(0, n_samples - waveform.shape[1])))
+
+
+def read_info(folder: str | Path) -> dict:
+    """Reads `<folder>/params.yaml`: spectrogram, peak, level_range, class_names."""
+    path = Path(folder) / "params.yaml"
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: no such file, so {folder} is no dataset folder; make one with preprocess.py")
+    info = yaml.safe_load(path.read_text())
+    if "level_range" not in info:
+        raise ValueError(f"{path}: the folder was not finished; run the same preprocess.py command again")
+    return info
+
+
+def require_same_params(params: SpectrogramParams, info: dict, folder: str | Path) -> None:
+    """Raises ValueError, with both values, when a dataset folder was made with other settings."""
+    differing = [
+        f"{name}: the folder has {value!r}, asked for is {getattr(params, name)!r}"
+        for name, value in info["spectrogram"].items()
+        if getattr(params, name) != value
+    ]
+    if differing:
+        raise ValueError(f"{folder}: made with other spectrogram settings; {'; '.join(differing)}")

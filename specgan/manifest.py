@@ -1,0 +1,105 @@
+"""The table of clips in a dataset folder: read, write, split."""
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import pandas as pd
+
+from specgan.files import atomic_path
+
+MANIFEST_NAME = "manifest.csv"
+COLUMNS = ("path", "label", "split", "recording", "start_s", "duration_s", "n_frames", "source")
+SPLITS = ("train", "val", "test")
+
+
+def read_manifest(folder: str | Path) -> pd.DataFrame:
+    """Reads `<folder>/manifest.csv`: one row a clip, columns COLUMNS; `path` is relative to the folder.
+
+    Raises:
+        FileNotFoundError: the folder holds no manifest: it is no dataset, or it was not finished.
+        ValueError: a column is missing.
+    """
+    path = Path(folder) / MANIFEST_NAME
+    if not path.is_file():
+        raise FileNotFoundError(
+            f"{path}: no such file, so {folder} is no finished dataset folder; "
+            "make it with: python preprocess.py task=spectrograms input=<audio> output=" + str(folder)
+        )
+    # Labels are words, also when they look like numbers ("007") or like a missing value ("nan").
+    text = dict.fromkeys(("path", "label", "split", "recording", "source"), str)
+    table = pd.read_csv(path, dtype=text, keep_default_na=False)
+    missing = [column for column in COLUMNS if column not in table.columns]
+    if missing:
+        raise ValueError(f"{path}: the columns {missing} are missing; make the dataset again")
+    return table
+
+
+def write_manifest(table: pd.DataFrame, folder: str | Path) -> None:
+    """Writes `<folder>/manifest.csv`, whole or not at all."""
+    with atomic_path(Path(folder) / MANIFEST_NAME) as temporary:
+        table.to_csv(temporary, columns=list(COLUMNS), index=False)
+
+
+def assign_splits(
+    recordings: Sequence[str], labels: Sequence[str], *, percentages: Sequence[float], seed: int
+) -> list[str]:
+    """Deals clips into train, val and test: whole recordings, each label by the same percentages.
+
+    Each recording's place comes from a hash of its name and the seed, so that a folder that grows keeps nearly all
+    clips where they were. scikit-learn's splitters cannot promise every label a place in every split.
+
+    Args:
+        recordings: the recording that each clip comes from.
+        labels: the label of each clip. A recording counts for the label of its first clip.
+        percentages: of train, val and test; they sum to 100. 0 leaves a split empty.
+        seed: another seed deals other splits.
+    Returns:
+        "train", "val" or "test" for each clip.
+    Raises:
+        ValueError: the percentages are impossible, or a label has fewer recordings than there are splits to fill.
+    """
+    if len(percentages) != 3 or min(percentages) < 0 or abs(sum(percentages) - 100) > 1e-6 or percentages[0] <= 0:
+        raise ValueError(
+            f"splits is {list(percentages)}; give three percentages for train, val and test that sum to 100, "
+            "train above 0, e.g. [80,10,10]"
+        )
+    n_splits = sum(percentage > 0 for percentage in percentages)
+    label_of: dict[str, str] = {}
+    for recording, label in zip(recordings, labels, strict=True):
+        label_of.setdefault(recording, label)
+    by_label: dict[str, list[str]] = {}
+    for recording, label in label_of.items():
+        by_label.setdefault(label, []).append(recording)
+    _require_enough(by_label, n_splits)
+
+    split_of = {}
+    for members in by_label.values():
+        members.sort(key=lambda recording: hashlib.sha256(f"{seed}\0{recording}".encode()).digest())
+        counts = _counts(len(members), percentages)
+        names = [name for name, count in zip(SPLITS, counts, strict=True) for _ in range(count)]
+        split_of.update(zip(members, names, strict=True))
+    return [split_of[recording] for recording in recordings]
+
+
+def _require_enough(by_label: Mapping[str, Sequence[str]], n_splits: int) -> None:
+    small = {label: len(members) for label, members in sorted(by_label.items()) if len(members) < n_splits}
+    if small:
+        raise ValueError(
+            f"too few recordings for {n_splits} splits: "
+            + ", ".join(f"{label!r} has {count}" for label, count in small.items())
+            + f"; drop such labels (min_recordings={n_splits}), merge them into others "
+            f"(merge={{{next(iter(small))}: <other label>}}), or make fewer splits (splits=[100,0,0])"
+        )
+
+
+def _counts(n: int, percentages: Sequence[float]) -> list[int]:
+    """Shares `n` by largest remainder, at least 1 for every percentage above 0."""
+    exact = [n * percentage / 100 for percentage in percentages]
+    counts = [max(int(share), int(share > 0)) for share in exact]
+    while sum(counts) > n:
+        index = max(range(3), key=lambda i: (counts[i] - exact[i] if counts[i] > 1 else -n, counts[i]))
+        counts[index] -= 1
+    while sum(counts) < n:
+        counts[max(range(3), key=lambda i: exact[i] - counts[i])] += 1
+    return counts

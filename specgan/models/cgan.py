@@ -1,0 +1,191 @@
+"""The class-conditional GAN as a LightningModule."""
+
+import copy
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
+from typing import Any
+
+import lightning as L
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from specgan.models.losses import AdversarialLoss, gradient_penalty
+from specgan.spectrogram import LevelRange, SpectrogramParams
+
+CHECKPOINT_KEY = "specgan"
+
+
+class CGAN(L.LightningModule):
+    """Generator and discriminator in turn, one step each a batch, and a moving average of the generator.
+
+    The networks are injected as factories: their sizes (n_classes, n_mels, n_frames) come from the data set, so they
+    are made in `build`, which Lightning reaches through `configure_model`.
+
+    Args:
+        generator: called with n_classes, n_mels, n_frames, latent_dim.
+        discriminator: called with n_classes, n_mels, n_frames.
+        loss: the adversarial loss and its gradient penalty.
+        optimizer_g: called with the generator's parameters.
+        optimizer_d: called with the discriminator's parameters.
+        latent_dim: size of the noise vector z.
+        ema_decay: decay a step of the moving average that sampling uses, 0..1; 0: the generator as it is. While
+            training is young the average is shorter, so that it does not remember the start.
+        channels_last: memory layout of the convolutions; faster on most machines, same result.
+        seed: of the training noise.
+    """
+
+    def __init__(
+        self,
+        *,
+        generator: Callable[..., nn.Module],
+        discriminator: Callable[..., nn.Module],
+        loss: AdversarialLoss,
+        optimizer_g: Callable[..., Optimizer],
+        optimizer_d: Callable[..., Optimizer],
+        latent_dim: int = 128,
+        ema_decay: float = 0.999,
+        channels_last: bool = True,
+        seed: int = 0,
+    ) -> None:
+        super().__init__()
+        if not 0 <= ema_decay < 1:
+            raise ValueError(f"ema_decay is {ema_decay}; it must be at least 0 and below 1")
+        self.automatic_optimization = False
+        self.make_generator = generator
+        self.make_discriminator = discriminator
+        self.loss = loss
+        self.make_optimizer_g = optimizer_g
+        self.make_optimizer_d = optimizer_d
+        self.latent_dim = latent_dim
+        self.ema_decay = ema_decay
+        self.channels_last = channels_last
+        self.noise = torch.Generator().manual_seed(seed)
+        self.generator: nn.Module | None = None
+        self.n_steps = 0  # batches seen; Lightning's global_step counts the steps of both players
+
+    def configure_model(self) -> None:
+        if self.generator is None:
+            data = self.trainer.datamodule
+            self.build(params=data.params, level_range=data.level_range, class_names=data.class_names)
+
+    def build(self, *, params: SpectrogramParams, level_range: LevelRange, class_names: Sequence[str]) -> None:
+        """Makes the networks for a data set."""
+        self.params, self.level_range, self.class_names = params, level_range, list(class_names)
+        sizes = {"n_classes": len(class_names), "n_mels": params.n_mels, "n_frames": params.n_frames}
+        generator = self.make_generator(**sizes, latent_dim=self.latent_dim)
+        discriminator = self.make_discriminator(**sizes)
+        layout = torch.channels_last if self.channels_last else torch.contiguous_format
+        self.generator = generator.to(memory_format=layout)
+        self.discriminator = discriminator.to(memory_format=layout)
+        self.ema = copy.deepcopy(self.generator).requires_grad_(False).eval()
+
+    def configure_optimizers(self) -> list[Optimizer]:
+        return [
+            self.make_optimizer_g(self.generator.parameters()),
+            self.make_optimizer_d(self.discriminator.parameters()),
+        ]
+
+    def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
+        real, labels = batch
+        optimizer_g, optimizer_d = self.optimizers()
+        scalars = self._discriminator_step(real, labels, optimizer_d)
+        scalars |= self._generator_step(real, labels, optimizer_g)
+        self._update_ema()
+        self.n_steps += 1
+        self.log_dict({f"train/{name}": value for name, value in scalars.items()}, on_step=False, on_epoch=True)
+        shown = {"loss_g": scalars["loss_g"], "loss_d": scalars["loss_d"]}
+        self.log_dict(shown, prog_bar=True, logger=False)
+
+    def _discriminator_step(self, real: Tensor, labels: Tensor, optimizer: Optimizer) -> dict[str, Tensor]:
+        with torch.no_grad():
+            fake = self.generator(self._draw_noise(real), labels)
+        penalised = self.loss.gamma > 0 and self.n_steps % self.loss.penalty_every == 0
+        real, fake = (x.detach().float().requires_grad_(penalised) for x in (real, fake))
+
+        real_logits = self.discriminator(real, labels).float()
+        fake_logits = self.discriminator(fake, labels).float()
+        loss = self.loss.discriminator_loss(real_logits, fake_logits)
+        scalars = {
+            "loss_d": loss.detach(),
+            "real_logits": real_logits.detach().mean(),
+            "fake_logits": fake_logits.detach().mean(),
+        }
+        if penalised:
+            r1, r2 = gradient_penalty(real_logits, real), gradient_penalty(fake_logits, fake)
+            loss = loss + self.loss.penalty_every * self.loss.gamma * (r1 + r2)
+            scalars |= {"r1": r1.detach(), "r2": r2.detach()}
+
+        optimizer.zero_grad()
+        self.manual_backward(loss)
+        optimizer.step()
+        return scalars
+
+    def _generator_step(self, real: Tensor, labels: Tensor, optimizer: Optimizer) -> dict[str, Tensor]:
+        self.toggle_optimizer(optimizer)  # no gradients for the discriminator's weights, which nobody would use
+        fake = self.generator(self._draw_noise(real), labels)
+        fake_logits = self.discriminator(fake, labels).float()
+        real_logits = None
+        if self.loss.relativistic:
+            with torch.no_grad():
+                real_logits = self.discriminator(real, labels).float()
+        loss = self.loss.generator_loss(real_logits, fake_logits)
+
+        optimizer.zero_grad()
+        self.manual_backward(loss)
+        optimizer.step()
+        self.untoggle_optimizer(optimizer)
+        return {"loss_g": loss.detach()}
+
+    def _draw_noise(self, real: Tensor) -> Tensor:
+        return torch.randn(len(real), self.latent_dim, generator=self.noise).to(real)
+
+    @torch.no_grad()
+    def _update_ema(self) -> None:
+        decay = min(self.ema_decay, (1 + self.n_steps) / (10 + self.n_steps))
+        torch._foreach_lerp_(list(self.ema.parameters()), list(self.generator.parameters()), 1 - decay)
+        for averaged, current in zip(self.ema.buffers(), self.generator.buffers(), strict=True):
+            averaged.copy_(current)
+
+    def sample(self, labels: Sequence[int], seeds: Sequence[int]) -> Tensor:
+        """Draws spectrograms (B, 1, n_mels, n_frames) from the averaged generator; see `generators.sample`."""
+        from specgan.models.generators import sample
+
+        return sample(self.ema, labels, seeds)
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Adds what generate.py needs. Plain tensors, numbers and strings: it loads with weights_only=True."""
+        network = type(self.ema)
+        checkpoint[CHECKPOINT_KEY] = {
+            "params": asdict(self.params),
+            "level_range": asdict(self.level_range),
+            "class_names": self.class_names,
+            "generator": {"_target_": f"{network.__module__}.{network.__qualname__}", **self.ema.settings},
+            "n_steps": self.n_steps,
+            "noise_state": self.noise.get_state(),
+        }
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Restores the noise, and refuses a checkpoint of another data set or other spectrogram settings."""
+        saved = checkpoint[CHECKPOINT_KEY]
+        here = {"params": asdict(self.params), "class_names": self.class_names, "generator": self.ema.settings}
+        there = {
+            "params": saved["params"],
+            "class_names": saved["class_names"],
+            "generator": {name: value for name, value in saved["generator"].items() if name != "_target_"},
+        }
+        differing = [
+            f"{name}: checkpoint {there[kind][name]!r}, this run {value!r}"
+            for kind in ("params", "generator")
+            for name, value in here[kind].items()
+            if there[kind].get(name) != value
+        ]
+        if here["class_names"] != there["class_names"]:
+            differing.append(f"class_names: checkpoint {there['class_names']}, this run {here['class_names']}")
+        if differing:
+            raise ValueError(
+                "the checkpoint does not fit this run; go on with the settings it was trained with, or start without "
+                f"ckpt_path. They differ in {'; '.join(differing)}"
+            )
+        self.n_steps = saved["n_steps"]
+        self.noise.set_state(saved["noise_state"])

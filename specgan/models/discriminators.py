@@ -1,0 +1,98 @@
+"""Networks that tell real spectrograms from generated ones, given the label."""
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils.parametrizations import spectral_norm as add_spectral_norm
+
+
+class ProjectionDiscriminator(nn.Module):
+    """Strided convolutions to a feature vector; its product with the class's embedding is added to the logit.
+
+    Args:
+        n_classes: labels.
+        n_mels: rows of a spectrogram, a multiple of 16.
+        n_frames: columns of a spectrogram, a multiple of 16.
+        width: channels of the smallest map; they halve with each doubling of its sides.
+        norm: None or "batch".
+        spectral_norm: bound each layer's gain to 1.
+
+    Source: Miyato, Koyama, "cGANs with projection discriminator", 2018.
+    """
+
+    def __init__(
+        self,
+        *,
+        n_classes: int,
+        n_mels: int,
+        n_frames: int,
+        width: int = 256,
+        norm: str | None = None,
+        spectral_norm: bool = False,
+    ) -> None:
+        super().__init__()
+        self.layers = _downsampling(1, width, norm, spectral_norm)
+        n_features = width * (n_mels // 16) * (n_frames // 16)
+        self.logit = _maybe_spectral(nn.Linear(n_features, 1), spectral_norm)
+        self.embedding = _maybe_spectral(nn.Embedding(n_classes, n_features), spectral_norm)
+        # The features are many: an embedding of unit variance would drown the logit at the start.
+        nn.init.normal_(self.embedding.weight, std=n_features**-0.5)
+
+    def forward(self, spectrogram: Tensor, labels: Tensor) -> Tensor:
+        """Maps spectrograms (B, 1, n_mels, n_frames) and labels (B,) to logits (B,)."""
+        features = self.layers(spectrogram).flatten(1)
+        return self.logit(features).squeeze(1) + (features * self.embedding(labels)).sum(1)
+
+
+class ChannelDiscriminator(nn.Module):
+    """Strided convolutions to one logit; the label is a learned map that is set beside the spectrogram as a channel.
+
+    Args:
+        n_classes: labels.
+        n_mels: rows of a spectrogram, a multiple of 16.
+        n_frames: columns of a spectrogram, a multiple of 16.
+        width: channels of the smallest map; they halve with each doubling of its sides.
+        norm: None or "batch".
+        spectral_norm: bound each layer's gain to 1.
+
+    Source: Mirza, Osindero, "Conditional generative adversarial nets", 2014, in DCGAN's form.
+    """
+
+    def __init__(
+        self,
+        *,
+        n_classes: int,
+        n_mels: int,
+        n_frames: int,
+        width: int = 256,
+        norm: str | None = None,
+        spectral_norm: bool = False,
+    ) -> None:
+        super().__init__()
+        self.label_map = nn.Sequential(
+            nn.Embedding(n_classes, n_mels * n_frames), nn.Unflatten(1, (1, n_mels, n_frames))
+        )
+        self.layers = _downsampling(2, width, norm, spectral_norm)
+        self.logit = _maybe_spectral(nn.Linear(width * (n_mels // 16) * (n_frames // 16), 1), spectral_norm)
+
+    def forward(self, spectrogram: Tensor, labels: Tensor) -> Tensor:
+        """Maps spectrograms (B, 1, n_mels, n_frames) and labels (B,) to logits (B,)."""
+        with_label = torch.cat([spectrogram, self.label_map(labels).to(spectrogram)], dim=1)
+        return self.logit(self.layers(with_label).flatten(1)).squeeze(1)
+
+
+def _downsampling(n_inputs: int, width: int, norm: str | None, spectral_norm: bool) -> nn.Sequential:
+    if norm not in (None, "batch"):
+        raise ValueError(f"norm is {norm!r}; null or batch")
+    sizes = [n_inputs, width // 8, width // 4, width // 2, width]
+    layers: list[nn.Module] = []
+    for index in range(4):
+        convolution = nn.Conv2d(sizes[index], sizes[index + 1], 4, stride=2, padding=1)
+        layers.append(_maybe_spectral(convolution, spectral_norm))
+        if norm == "batch" and index > 0:  # DCGAN: no norm on the layer that sees the data
+            layers.append(nn.BatchNorm2d(sizes[index + 1]))
+        layers.append(nn.LeakyReLU(0.2))
+    return nn.Sequential(*layers)
+
+
+def _maybe_spectral(layer: nn.Module, spectral_norm: bool) -> nn.Module:
+    return add_spectral_norm(layer) if spectral_norm else layer

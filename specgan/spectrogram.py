@@ -1,0 +1,222 @@
+"""Waveform <-> normalised mel spectrogram. Torch only, no files.
+
+    waveform --STFT--> power --mel filters--> mel power --level mapping--> level --level range--> spectrogram in [-1, 1]
+
+Each arrow has its way back, except the first two, which are the vocoder's work.
+"""
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+
+@dataclass(frozen=True)
+class SpectrogramParams:
+    """Everything that decides what a spectrogram's numbers mean. Two are the same only if all fields are equal.
+
+    Frame t is centred on sample t * hop_length and the clip is surrounded by silence, so a clip of n_samples has
+    ceil(n_samples / hop_length) frames and n_frames frames stand for exactly n_frames * hop_length samples.
+
+    Args:
+        sample_rate: Hz.
+        n_fft: samples in an FFT.
+        win_length: samples in the Hann window, at most n_fft.
+        hop_length: samples from frame to frame, 1..win_length.
+        n_mels: mel bands.
+        n_frames: frames of a training example; None: clips keep their whole length.
+        f_min: Hz, lower edge of the lowest band.
+        f_max: Hz, upper edge of the highest band; None: half the sample rate.
+        mel_scale: "htk" or "slaney".
+        norm: None (every triangle peaks at 1) or "slaney" (every triangle has unit area).
+        level: "db": decibels re a full-scale sine, floor added before the logarithm, loudness survives and the
+            inverse is exact. "log1p": the classic recipe, log(1 + power), each example scaled to [-1, 1] by itself:
+            **how loud an example was is lost**, and the inverse gives it the mean loudness of the training clips.
+        floor_db: dB re a full-scale sine, < 0: what silence becomes with level "db". Unused by "log1p".
+
+    Raises:
+        ValueError: an impossible or lossy combination; the message names argument, value and fix.
+    """
+
+    sample_rate: int = 16000
+    n_fft: int = 1024
+    win_length: int = 1024
+    hop_length: int = 256
+    n_mels: int = 64
+    n_frames: int | None = 64
+    f_min: float = 0.0
+    f_max: float | None = None
+    mel_scale: str = "htk"
+    norm: str | None = None
+    level: str = "db"
+    floor_db: float = -80.0
+
+    def __post_init__(self) -> None:
+        for name in ("sample_rate", "n_fft", "win_length", "hop_length", "n_mels", "n_frames"):
+            value = getattr(self, name)
+            if value is not None and (not isinstance(value, int) or value < 1):
+                raise ValueError(f"{name} is {value!r}; it must be an integer of at least 1")
+        _require(self.win_length <= self.n_fft, f"win_length is {self.win_length}; at most n_fft ({self.n_fft})")
+        _require(
+            self.hop_length <= self.win_length,
+            f"hop_length is {self.hop_length}: samples between the windows would be lost; "
+            f"it must be in 1..win_length ({self.win_length})",
+        )
+        nyquist = self.sample_rate / 2
+        _require(
+            self.f_max is None or self.f_max <= nyquist,
+            f"f_max is {self.f_max} Hz, above the Nyquist frequency of sample_rate {self.sample_rate}; "
+            f"at most {nyquist:g}, or null",
+        )
+        _require(
+            0 <= self.f_min < self.upper_hz,
+            f"f_min is {self.f_min} Hz; it must be at least 0 and below f_max ({self.upper_hz:g})",
+        )
+        _require(self.mel_scale in ("htk", "slaney"), f"mel_scale is {self.mel_scale!r}; htk or slaney")
+        _require(self.norm in (None, "slaney"), f"norm is {self.norm!r}; null or slaney")
+        _require(self.level in ("db", "log1p"), f"level is {self.level!r}; db or log1p")
+        _require(self.floor_db < 0, f"floor_db is {self.floor_db}; it must be below 0 dB, e.g. -80")
+        _require_no_empty_filter(self)
+
+    @property
+    def upper_hz(self) -> float:
+        """The upper edge of the highest band in Hz, with None filled in."""
+        return self.sample_rate / 2 if self.f_max is None else self.f_max
+
+    @property
+    def n_samples(self) -> int | None:
+        """Samples of a training example."""
+        return None if self.n_frames is None else self.n_frames * self.hop_length
+
+    @property
+    def silence(self) -> float:
+        """The level of digital silence."""
+        return self.floor_db if self.level == "db" else 0.0
+
+
+def _require(condition: bool, message: str) -> None:
+    if not condition:
+        raise ValueError(message)
+
+
+def _require_no_empty_filter(params: SpectrogramParams) -> None:
+    def n_empty(n_mels: int) -> int:
+        return int((mel_filters(params, n_mels=n_mels).amax(dim=1) == 0).sum())
+
+    if n_empty(params.n_mels):
+        most = next((n for n in range(params.n_mels - 1, 0, -1) if not n_empty(n)), 1)
+        raise ValueError(
+            f"n_mels is {params.n_mels}: {n_empty(params.n_mels)} mel filters would be narrower than an FFT bin and "
+            f"stay empty at n_fft {params.n_fft}; at most {most}, or a larger n_fft"
+        )
+
+
+def mel_filters(params: SpectrogramParams, *, n_mels: int | None = None) -> Tensor:
+    """Returns the filter bank (n_mels, n_fft // 2 + 1), >= 0, of torchaudio's (and librosa's) definition."""
+    import warnings
+
+    from torchaudio.functional import melscale_fbanks
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # empty filters, which are an error of ours with a better text
+        filters = melscale_fbanks(
+            n_freqs=params.n_fft // 2 + 1,
+            f_min=params.f_min,
+            f_max=params.upper_hz,
+            n_mels=params.n_mels if n_mels is None else n_mels,
+            sample_rate=params.sample_rate,
+            norm=params.norm,
+            mel_scale=params.mel_scale,
+        )
+    return filters.T.contiguous()
+
+
+@dataclass(frozen=True)
+class LevelRange:
+    """The levels that -1 and 1 stand for, taken from the training split.
+
+    Args:
+        low: level of silence.
+        high: the loudest level of the training clips; with level "log1p" the mean of their loudest levels.
+    """
+
+    low: float
+    high: float
+
+    def __post_init__(self) -> None:
+        _require(
+            self.low < self.high,
+            f"the training clips reach level {self.high:g}, silence is {self.low:g}: they are all silent; "
+            "check the recordings, or lower floor_db",
+        )
+
+
+def normalise(level: Tensor, params: SpectrogramParams, level_range: LevelRange) -> Tensor:
+    """Maps levels to [-1, 1].
+
+    Args:
+        level: (..., n_mels, n_frames).
+    Returns:
+        Same shape. With level "db" by the range of the data set, cut at both ends; with "log1p" each item by its own
+        extremes (an item of one single level becomes -1).
+    """
+    if params.level == "log1p":
+        low, high = level.amin((-2, -1), keepdim=True), level.amax((-2, -1), keepdim=True)
+        return 2 * (level - low) / (high - low).clamp_min(1e-8) - 1
+    return (2 * (level - level_range.low) / (level_range.high - level_range.low) - 1).clamp(-1, 1)
+
+
+def denormalise(spectrogram: Tensor, level_range: LevelRange) -> Tensor:
+    """Maps [-1, 1] to levels; the inverse of `normalise`, where the level was not lost (see SpectrogramParams)."""
+    return level_range.low + (spectrogram + 1) / 2 * (level_range.high - level_range.low)
+
+
+class MelSpectrogram(nn.Module):
+    """The transform between waveform, mel power and level, with the window and the filters computed once."""
+
+    def __init__(self, params: SpectrogramParams) -> None:
+        super().__init__()
+        self.params = params
+        window = torch.hann_window(params.win_length)
+        self.register_buffer("window", window, persistent=False)
+        self.register_buffer("filters", mel_filters(params), persistent=False)
+        # The power of the bin that a sine of amplitude 1 falls on: 0 dB.
+        self.full_scale = float(window.sum() / 2) ** 2
+        self.floor = 10 ** (params.floor_db / 10)
+
+    def forward(self, waveform: Tensor) -> Tensor:
+        """Maps (B, T) waveforms to (B, n_mels, ceil(T / hop_length)) levels."""
+        return self.to_level(self.power(waveform))
+
+    def power(self, waveform: Tensor) -> Tensor:
+        """Maps (B, T) waveforms to (B, n_mels, ceil(T / hop_length)) mel power, >= 0.
+
+        Source: torchaudio.transforms.MelSpectrogram with power=2, center=True, pad_mode="constant", less the frame
+        that is centred behind the last sample.
+        """
+        p = self.params
+        spectrum = torch.stft(
+            waveform,
+            p.n_fft,
+            p.hop_length,
+            p.win_length,
+            self.window,
+            center=True,
+            pad_mode="constant",
+            return_complex=True,
+        )[..., : math.ceil(waveform.shape[-1] / p.hop_length)]
+        # Real squared plus imaginary squared: abs() would take a square root that is squared again.
+        return self.filters @ torch.view_as_real(spectrum).square().sum(-1)
+
+    def to_level(self, power: Tensor) -> Tensor:
+        """Maps mel power to level, as SpectrogramParams.level says."""
+        if self.params.level == "log1p":
+            return torch.log1p(power)
+        return 10 * torch.log10(power / self.full_scale + self.floor)
+
+    def to_power(self, level: Tensor) -> Tensor:
+        """Maps level to mel power: the inverse of `to_level`. Levels below silence give 0."""
+        if self.params.level == "log1p":
+            return torch.expm1(level).clamp_min(0)
+        return self.full_scale * (10 ** (level / 10) - self.floor).clamp_min(0)

@@ -1,0 +1,121 @@
+"""Mel spectrogram -> waveform: mel inversion, then Griffin-Lim. Torch only, no files."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from specgan.spectrogram import LevelRange, MelSpectrogram, SpectrogramParams, denormalise
+
+
+class GriffinLim(nn.Module):
+    """Turns normalised mel spectrograms into sound.
+
+    The mel bands are spread over FFT bins by non-negative least squares, and the phase that the spectrogram does not
+    have is found by the fast Griffin-Lim algorithm, from uniform phases over the full circle.
+
+    Args:
+        params: what the spectrograms mean.
+        level_range: what their -1 and 1 mean.
+        n_iter: Griffin-Lim iterations; more is cleaner and slower.
+        momentum: 0 is the original algorithm, 0.99 converges much faster.
+        n_inversion_iter: multiplicative updates of the mel inversion.
+
+    Source: Perraudin, Balazs, Søndergaard, "A fast Griffin-Lim algorithm", WASPAA 2013. Lee, Seung, "Algorithms for
+    non-negative matrix factorization", NIPS 2000. Our own because torchaudio's GriffinLim takes no generator and
+    starts on a quarter of the circle, and its InverseMelScale fails on rank-deficient filter banks.
+    """
+
+    def __init__(
+        self,
+        params: SpectrogramParams,
+        level_range: LevelRange,
+        *,
+        n_iter: int = 32,
+        momentum: float = 0.99,
+        n_inversion_iter: int = 100,
+    ) -> None:
+        super().__init__()
+        if n_iter < 0:
+            raise ValueError(f"n_iter is {n_iter}; at least 0")
+        if not 0 <= momentum < 1:
+            raise ValueError(f"momentum is {momentum}; it must be at least 0 and below 1")
+        self.params = params
+        self.level_range = level_range
+        self.n_iter = n_iter
+        self.momentum = momentum
+        self.n_inversion_iter = n_inversion_iter
+        self.mel = MelSpectrogram(params)
+        self.register_buffer("pseudo_inverse", torch.linalg.pinv(self.mel.filters), persistent=False)
+
+    @torch.no_grad()
+    def forward(self, spectrogram: Tensor, *, seeds: Sequence[int]) -> Tensor:
+        """Draws the sound of each spectrogram.
+
+        Args:
+            spectrogram: (B, 1, n_mels, n_frames) in [-1, 1].
+            seeds: B seeds of the starting phases; a sound depends on its own seed and spectrogram alone.
+        Returns:
+            waveform (B, n_frames * hop_length). Not limited to [-1, 1]: what writes it decides.
+        Raises:
+            ValueError: not one seed per spectrogram.
+        """
+        if len(seeds) != len(spectrogram):
+            raise ValueError(f"{len(seeds)} seeds for {len(spectrogram)} spectrograms; give one seed for each")
+        level = denormalise(spectrogram.squeeze(1).float(), self.level_range)
+        power = self.invert_mel(self.mel.to_power(level))
+        return self.find_phase(power.sqrt(), seeds=seeds)
+
+    def invert_mel(self, mel_power: Tensor) -> Tensor:
+        """Finds FFT-bin power (B, n_fft // 2 + 1, n_frames) >= 0 whose mel power is (B, n_mels, n_frames).
+
+        Multiplicative updates from the clamped pseudo-inverse. They stay non-negative, need no inverse of the filter
+        products and so work for any filter bank; bins that no filter covers stay 0.
+        """
+        filters, transposed = self.mel.filters, self.mel.filters.T
+        target = transposed @ mel_power  # constant over the updates
+        start = self.pseudo_inverse @ mel_power
+        # An exact 0 could never grow again: leave a thousandth of what the bin's own bands hold.
+        power = torch.maximum(start, 1e-3 * target / transposed.sum(1, keepdim=True).clamp_min(1e-8))
+        for _ in range(self.n_inversion_iter):
+            power = power * target / (transposed @ (filters @ power)).clamp_min(1e-20)
+        return power
+
+    def find_phase(self, magnitude: Tensor, *, seeds: Sequence[int]) -> Tensor:
+        """Finds waveforms (B, n_frames * hop_length) whose STFT magnitude is near (B, n_fft // 2 + 1, n_frames)."""
+        turns = [torch.rand(magnitude.shape[1:], generator=torch.Generator().manual_seed(seed)) for seed in seeds]
+        spectrum = torch.polar(magnitude, 2 * torch.pi * torch.stack(turns).to(magnitude))
+        inertia = self.momentum / (1 + self.momentum)
+        previous = torch.zeros_like(spectrum)
+        for _ in range(self.n_iter):
+            consistent = self._stft(self._istft(spectrum))
+            step = consistent - inertia * previous
+            spectrum = magnitude * step / step.abs().clamp_min(1e-16)
+            previous = consistent
+        return self._istft(spectrum)
+
+    def _stft(self, waveform: Tensor) -> Tensor:
+        p = self.params
+        spectrum = torch.stft(
+            waveform,
+            p.n_fft,
+            p.hop_length,
+            p.win_length,
+            self.mel.window,
+            center=True,
+            pad_mode="constant",
+            return_complex=True,
+        )
+        return spectrum[..., : waveform.shape[-1] // p.hop_length]  # as MelSpectrogram: no frame behind the end
+
+    def _istft(self, spectrum: Tensor) -> Tensor:
+        p = self.params
+        return torch.istft(
+            spectrum,
+            p.n_fft,
+            p.hop_length,
+            p.win_length,
+            self.mel.window,
+            center=True,
+            length=spectrum.shape[-1] * p.hop_length,
+        )
