@@ -9,12 +9,16 @@ def main(cfg: DictConfig) -> float | None:
     """Trains, writes `metrics.json` into the run folder and returns the metric that a sweep optimises."""
     import json
     import logging
+    import warnings
     from pathlib import Path
 
     import lightning as L
     from hydra.utils import instantiate
 
     log = logging.getLogger(__name__)
+    # Lightning's tips and device lists, each printed twice under Hydra; its warnings stay.
+    logging.getLogger("lightning.pytorch.utilities.rank_zero").setLevel(logging.WARNING)
+    warnings.filterwarnings("ignore", message=".*LeafSpec.*")  # inside Lightning, nothing a user can change
     L.seed_everything(cfg.seed, workers=True, verbose=False)
     datamodule = instantiate(cfg.data, _convert_="all")
     model = instantiate(cfg.model, _convert_="all")

@@ -14,6 +14,7 @@ from specgan.audio import save_wav
 from specgan.files import atomic_path, safe_name
 from specgan.gallery import Sound, write_gallery
 from specgan.picture import to_figure
+from specgan.spectrogram import MelSpectrogram, normalise
 
 log = logging.getLogger(__name__)
 
@@ -81,14 +82,13 @@ class Preview(L.Callback):
                 continue
             position = clips.labels.index(index)
             spectrogram = clips[position][0]
-            vocoded = self.vocoder(spectrogram.unsqueeze(0), seeds=[self.seed])[0]
-            self._show(trainer, pl_module, name, "real, vocoded", 0, spectrogram, vocoded)
             try:
-                recorded = clips.waveform(position)[0]
-            except OSError as err:
-                log.warning("no recording to compare with: %s", err)
-                continue
-            self._show(trainer, pl_module, name, "real", 0, spectrogram, recorded)
+                self._show(trainer, pl_module, name, "real", 0, spectrogram, clips.waveform(position)[0])
+            except OSError as err:  # a dataset folder outlives its recordings
+                log.warning("no recording of %s to compare with: %s", name, err)
+            vocoded = self.vocoder(spectrogram.unsqueeze(0), seeds=[self.seed])
+            heard = normalise(MelSpectrogram(data.params)(vocoded), data.params, data.level_range)
+            self._show(trainer, pl_module, name, "real, vocoded", 0, heard[0].unsqueeze(0), vocoded[0])
         self._finish(trainer)
 
     def _show_generated(self, trainer: L.Trainer, pl_module: L.LightningModule, epoch: int) -> dict[str, float]:
@@ -110,6 +110,7 @@ class Preview(L.Callback):
         }
         if diversity:
             metrics["diversity"] = sum(diversity.values()) / len(diversity)
+        log.info("epoch %d: %s", epoch, ", ".join(f"{name} {value:.3f}" for name, value in metrics.items()))
         _warn(epoch, metrics, collapsed=[name for name, value in diversity.items() if value < COLLAPSED])
         return metrics
 

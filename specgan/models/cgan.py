@@ -78,7 +78,7 @@ class CGAN(L.LightningModule):
         layout = torch.channels_last if self.channels_last else torch.contiguous_format
         self.generator = generator.to(memory_format=layout)
         self.discriminator = discriminator.to(memory_format=layout)
-        self.ema = copy.deepcopy(self.generator).requires_grad_(False).eval()
+        self.ema = copy.deepcopy(self.generator).requires_grad_(False)
 
     def configure_optimizers(self) -> list[Optimizer]:
         return [

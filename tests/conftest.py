@@ -1,0 +1,20 @@
+import pytest
+import torch
+
+from specgan.audio import save_wav
+from specgan.data.drums import drum
+
+
+@pytest.fixture(scope="session")
+def tiny_drums(tmp_path_factory):
+    """Six drums of each of three classes, in class subfolders."""
+    root = tmp_path_factory.mktemp("tiny_drums")
+    for name in ("clap", "kick", "open_hat"):
+        for seed in range(6):
+            save_wav(root / name / f"{name}_{seed}.wav", drum(name, seed=seed, sample_rate=16000), 16000)
+    return root
+
+
+@pytest.fixture(autouse=True)
+def one_seed_for_every_test():
+    torch.manual_seed(0)

@@ -1,0 +1,213 @@
+from functools import partial
+
+import lightning as L
+import pytest
+import torch
+
+from specgan.data.datamodule import SpectrogramDataModule
+from specgan.generation import TrainedGenerator
+from specgan.models.cgan import CGAN
+from specgan.models.discriminators import ChannelDiscriminator, ProjectionDiscriminator
+from specgan.models.generators import DCGANGenerator
+from specgan.models.losses import BCELoss, HingeLoss, RelativisticPairingLoss
+from specgan.spectrogram import LevelRange, SpectrogramParams
+from specgan.tasks.spectrograms import make_spectrograms
+
+PARAMS = SpectrogramParams(hop_length=512, n_mels=32, n_frames=32)
+RECIPES = {
+    "relativistic": (RelativisticPairingLoss(gamma=1.0, penalty_every=2), "pixel", ProjectionDiscriminator),
+    "bce": (BCELoss(), "batch", partial(ChannelDiscriminator, norm="batch")),
+    "hinge": (HingeLoss(), "pixel", partial(ProjectionDiscriminator, spectral_norm=True)),
+}
+
+
+def make_model(recipe="relativistic", *, built=True, **settings):
+    loss, norm, discriminator = RECIPES[recipe]
+    model = CGAN(
+        generator=partial(DCGANGenerator, width=16, norm=norm),
+        discriminator=partial(discriminator, width=16),
+        loss=loss,
+        optimizer_g=partial(torch.optim.Adam, lr=2e-3, betas=(0.0, 0.99)),
+        optimizer_d=partial(torch.optim.Adam, lr=2e-3, betas=(0.0, 0.99)),
+        **{"latent_dim": 16, **settings},
+    )
+    if built:
+        model.build(params=PARAMS, level_range=LevelRange(-80.0, 0.0), class_names=["a", "b"])
+    return model
+
+
+def one_batch():
+    """Class a is a low band, class b a high one."""
+    labels = torch.tensor([0, 1] * 4)
+    real = torch.full((8, 1, 32, 32), -1.0)
+    real[0::2, :, :8] = 0.5
+    real[1::2, :, 24:] = 0.5
+    return real, labels
+
+
+def weights(module):
+    return torch.cat([p.detach().flatten() for p in module.parameters()]).clone()
+
+
+def run_step(model, name, optimizer, monkeypatch):
+    monkeypatch.setattr(model, "manual_backward", lambda loss: loss.backward())
+    monkeypatch.setattr(model, "toggle_optimizer", lambda _: model.discriminator.requires_grad_(False))
+    monkeypatch.setattr(model, "untoggle_optimizer", lambda _: model.discriminator.requires_grad_(True))
+    return getattr(model, name)(*one_batch(), optimizer)
+
+
+@pytest.mark.parametrize("recipe", RECIPES)
+def test_a_discriminator_step_changes_the_discriminator_only(recipe, monkeypatch):
+    model = make_model(recipe)
+    before_g, before_d = weights(model.generator), weights(model.discriminator)
+    scalars = run_step(model, "_discriminator_step", model.configure_optimizers()[1], monkeypatch)
+    assert torch.equal(weights(model.generator), before_g)
+    assert not torch.equal(weights(model.discriminator), before_d)
+    assert not any(value.requires_grad for value in scalars.values())
+
+
+@pytest.mark.parametrize("recipe", RECIPES)
+def test_a_generator_step_changes_the_generator_only(recipe, monkeypatch):
+    model = make_model(recipe)
+    before_g, before_d = weights(model.generator), weights(model.discriminator)
+    scalars = run_step(model, "_generator_step", model.configure_optimizers()[0], monkeypatch)
+    assert not torch.equal(weights(model.generator), before_g)
+    assert torch.equal(weights(model.discriminator), before_d)
+    assert not any(value.requires_grad for value in scalars.values())
+
+
+@pytest.mark.parametrize("recipe", RECIPES)
+def test_discriminator_loss_falls_on_a_fixed_batch(recipe, monkeypatch):
+    model = make_model(recipe)
+    optimizer = model.configure_optimizers()[1]
+    losses = [float(run_step(model, "_discriminator_step", optimizer, monkeypatch)["loss_d"]) for _ in range(15)]
+    assert losses[-1] < 0.7 * losses[0]
+
+
+@pytest.mark.parametrize("recipe", RECIPES)
+def test_generator_loss_falls_against_a_fixed_discriminator(recipe, monkeypatch):
+    model = make_model(recipe)
+    optimizer_g, optimizer_d = model.configure_optimizers()
+    for _ in range(5):
+        run_step(model, "_discriminator_step", optimizer_d, monkeypatch)
+    losses = [float(run_step(model, "_generator_step", optimizer_g, monkeypatch)["loss_g"]) for _ in range(30)]
+    assert losses[-1] < losses[0] - 0.05
+
+
+def test_penalty_comes_every_kth_step_and_is_multiplied(monkeypatch):
+    model = make_model()  # penalty_every=2
+    optimizer = model.configure_optimizers()[1]
+    with_penalty = []
+    for model.n_steps in range(4):
+        with_penalty.append("r1" in run_step(model, "_discriminator_step", optimizer, monkeypatch))
+    assert with_penalty == [True, False, True, False]
+
+
+def test_average_follows_the_generator_and_forgets_the_start():
+    model = make_model(ema_decay=0.9)
+    start = weights(model.ema)
+    with torch.no_grad():
+        for parameter in model.generator.parameters():
+            parameter.add_(1.0)
+    model.n_steps = 10**6  # past the warm-up
+    model._update_ema()
+    torch.testing.assert_close(weights(model.ema), start + 0.1)
+    for _ in range(200):
+        model._update_ema()
+    torch.testing.assert_close(weights(model.ema), start + 1.0)
+
+
+def test_no_average_samples_from_the_generator_itself():
+    model = make_model("bce", ema_decay=0.0)
+    with torch.no_grad():
+        for tensor in [*model.generator.parameters(), *model.generator.buffers()]:
+            if tensor.is_floating_point():
+                tensor.mul_(1.1)
+    model._update_ema()
+    for averaged, current in zip(model.ema.state_dict().values(), model.generator.state_dict().values(), strict=True):
+        assert torch.equal(averaged, current)
+
+
+def test_ema_decay_out_of_range():
+    with pytest.raises(ValueError, match=r"ema_decay is 1\.0"):
+        make_model(ema_decay=1.0)
+
+
+def make_data(tiny_drums, folder, **settings):
+    return SpectrogramDataModule(
+        params=PARAMS,
+        audio_dir=str(tiny_drums),
+        datasets_dir=str(folder),
+        make_dataset=make_spectrograms,
+        splits=[80, 10, 10],
+        batch_size=4,
+        epoch_size=12,
+        **settings,
+    )
+
+
+def fit(model, data, folder, *, max_epochs, ckpt_path=None):
+    checkpoint = L.pytorch.callbacks.ModelCheckpoint(folder, "last", enable_version_counter=False)
+    trainer = L.Trainer(
+        max_epochs=max_epochs,
+        accelerator="cpu",
+        logger=False,
+        callbacks=[checkpoint],
+        enable_progress_bar=False,
+        enable_model_summary=False,
+    )
+    trainer.fit(model, datamodule=data, ckpt_path=ckpt_path, weights_only=True)
+    return folder / "last.ckpt"
+
+
+@pytest.mark.parametrize("recipe", ["relativistic", "bce"])
+def test_a_resumed_run_ends_where_an_uninterrupted_one_ends(recipe, tiny_drums, tmp_path):
+    whole, first, second = (make_model(recipe, built=False) for _ in range(3))
+    torch.manual_seed(1)
+    fit(whole, make_data(tiny_drums, tmp_path / "data"), tmp_path / "whole", max_epochs=4)
+    torch.manual_seed(1)
+    half = fit(first, make_data(tiny_drums, tmp_path / "data"), tmp_path / "half", max_epochs=2)
+    torch.manual_seed(99)  # a new process has another global state
+    fit(second, make_data(tiny_drums, tmp_path / "data"), tmp_path / "rest", max_epochs=4, ckpt_path=half)
+    assert half.exists()  # going on elsewhere leaves the checkpoint that it came from
+    assert second.n_steps == whole.n_steps == 12
+    for (name, there), here in zip(whole.state_dict().items(), second.state_dict().values(), strict=True):
+        torch.testing.assert_close(here, there, rtol=0, atol=0, msg=name)
+
+
+def test_checkpoint_is_plain_and_brings_the_generator_back(tiny_drums, tmp_path):
+    model = make_model("bce", built=False)
+    path = fit(model, make_data(tiny_drums, tmp_path / "data"), tmp_path, max_epochs=1)
+    torch.load(path, weights_only=True)  # would refuse a pickled class
+    trained = TrainedGenerator.load(path)
+    assert trained.class_names == ["clap", "kick", "open_hat"]
+    assert trained.params == PARAMS
+    assert trained.level_range == model.level_range
+    assert torch.equal(trained.sample(["kick", "clap"], [5, 6]), model.sample([1, 0], [5, 6]))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"latent_dim": 8}, "latent_dim: checkpoint 16, this run 8"),
+        (
+            {"params": SpectrogramParams(hop_length=500, n_mels=32, n_frames=32)},
+            "hop_length: checkpoint 512, this run 500",
+        ),
+        ({"class_names": ["a", "c"]}, r"class_names: checkpoint \['a', 'b'\], this run \['a', 'c'\]"),
+    ],
+)
+def test_a_checkpoint_of_another_run_is_refused_with_both_values(change, message):
+    checkpoint = {}
+    make_model().on_save_checkpoint(checkpoint)
+    other = make_model(built=False, **{k: v for k, v in change.items() if k == "latent_dim"})
+    here = {"params": PARAMS, "level_range": LevelRange(-80.0, 0.0), "class_names": ["a", "b"]}
+    other.build(**(here | {k: v for k, v in change.items() if k in here}))
+    with pytest.raises(ValueError, match=message):
+        other.on_load_checkpoint(checkpoint)
+
+
+def test_the_seed_decides_the_noise():
+    real, _ = one_batch()
+    assert torch.equal(make_model(seed=3)._draw_noise(real), make_model(seed=3)._draw_noise(real))
+    assert not torch.equal(make_model(seed=3)._draw_noise(real), make_model(seed=4)._draw_noise(real))

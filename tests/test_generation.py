@@ -1,0 +1,117 @@
+from functools import partial
+
+import pytest
+import soundfile
+import torch
+
+from specgan.generation import TrainedGenerator, generate
+from specgan.models.cgan import CGAN
+from specgan.models.discriminators import ProjectionDiscriminator
+from specgan.models.generators import DCGANGenerator
+from specgan.models.losses import BCELoss
+from specgan.spectrogram import LevelRange, SpectrogramParams
+from specgan.vocoder import GriffinLim
+
+PARAMS = SpectrogramParams(sample_rate=8000, n_fft=512, win_length=512, hop_length=128, n_mels=32, n_frames=32)
+CLASSES = ["7", "kick", "../evil"]
+
+
+@pytest.fixture(scope="module")
+def ckpt_path(tmp_path_factory):
+    torch.manual_seed(0)
+    model = CGAN(
+        generator=partial(DCGANGenerator, width=16),
+        discriminator=partial(ProjectionDiscriminator, width=16),
+        loss=BCELoss(),
+        optimizer_g=torch.optim.Adam,
+        optimizer_d=torch.optim.Adam,
+        latent_dim=16,
+    )
+    model.build(params=PARAMS, level_range=LevelRange(-80.0, -10.0), class_names=CLASSES)
+    checkpoint = {"state_dict": model.state_dict()}
+    model.on_save_checkpoint(checkpoint)
+    path = tmp_path_factory.mktemp("run") / "last.ckpt"
+    torch.save(checkpoint, path)
+    return path
+
+
+def draw(ckpt_path, output, **settings):
+    vocoder = partial(GriffinLim, n_iter=2, n_inversion_iter=5)
+    return generate(
+        ckpt_path, output=output, vocoder=vocoder, **{"label": "kick", "n_samples": 1, "seed": 0, **settings}
+    )
+
+
+def files(folder):
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def test_writes_a_sound_and_a_picture_for_each_seed_and_a_page(ckpt_path, tmp_path):
+    index = draw(ckpt_path, tmp_path / "out", n_samples=2, seed=5)
+    names = {"kick/kick_5.wav", "kick/kick_5.png", "kick/kick_6.wav", "kick/kick_6.png", "index.html"}
+    assert set(files(tmp_path / "out")) == names
+    assert index == tmp_path / "out" / "index.html"
+    page = index.read_text()
+    assert all(name in page for name in names - {"index.html"})
+    info = soundfile.info(tmp_path / "out" / "kick" / "kick_5.wav")
+    assert (info.samplerate, info.frames, info.channels, info.subtype) == (8000, 32 * 128, 1, "PCM_16")
+
+
+def test_a_class_and_seed_give_the_same_bytes_however_many_are_drawn_beside_it(ckpt_path, tmp_path):
+    draw(ckpt_path, tmp_path / "one", seed=7)
+    draw(ckpt_path, tmp_path / "many", label="all", seed=0, n_samples=11)
+    one, many = files(tmp_path / "one"), files(tmp_path / "many")
+    assert one["kick/kick_7.wav"] == many["kick/kick_7.wav"]
+    assert one["kick/kick_7.png"] == many["kick/kick_7.png"]
+    assert len({data for name, data in many.items() if name.endswith(".wav")}) == 33  # and all differ
+
+
+def test_labels_are_a_class_a_list_or_all(ckpt_path, tmp_path):
+    folders = {}
+    for label in (7, ["kick", 7], "all"):
+        output = tmp_path / str(label)
+        draw(ckpt_path, output, label=label)
+        folders[str(label)] = {name.split("/")[0] for name in files(output)} - {"index.html"}
+    assert folders == {"7": {"7"}, "['kick', 7]": {"kick", "7"}, "all": {"7", "kick", "_._evil"}}
+    assert not (tmp_path / "evil").exists()
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"label": "gong"}, "gong: not a class of this checkpoint; choose all or some of: 7, kick"),
+        ({"label": ["kick", "gong"]}, "gong"),
+        ({"label": []}, "label is empty"),
+        ({"n_samples": 0}, "n_samples is 0"),
+        ({"seed": -1}, "seed is -1"),
+    ],
+)
+def test_impossible_wishes_are_refused_and_nothing_is_written(ckpt_path, tmp_path, settings, message):
+    with pytest.raises(ValueError, match=message):
+        draw(ckpt_path, tmp_path / "out", **settings)
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_missing_checkpoint_is_named(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"nowhere\.ckpt"):
+        draw(tmp_path / "nowhere.ckpt", tmp_path / "out")
+
+
+@pytest.mark.parametrize("content", [b"", b"not a checkpoint", None])
+def test_a_file_that_is_no_checkpoint_is_refused(tmp_path, content):
+    path = tmp_path / "x.ckpt"
+    if content is None:
+        torch.save({"state_dict": {}}, path)
+    else:
+        path.write_bytes(content)
+    with pytest.raises(ValueError, match=r"x\.ckpt: not a checkpoint"):
+        TrainedGenerator.load(path)
+
+
+@pytest.mark.parametrize("target", ["os.system", "subprocess.Popen", "builtins.print"])
+def test_a_checkpoint_cannot_name_anything_but_a_network(ckpt_path, tmp_path, target):
+    checkpoint = torch.load(ckpt_path, weights_only=True)
+    checkpoint["specgan"]["generator"] = {"_target_": target, "command": "true"}
+    torch.save(checkpoint, tmp_path / "evil.ckpt")
+    with pytest.raises(ValueError, match="is no network"):
+        TrainedGenerator.load(tmp_path / "evil.ckpt")

@@ -1,0 +1,171 @@
+"""The scripts as a user runs them, on tiny networks and a few drums."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import torch
+
+ROOT = Path(__file__).parents[1]
+TINY = [
+    "generator.width=16",
+    "discriminator.width=16",
+    "model.latent_dim=16",
+    "spectrogram.n_mels=32",
+    "spectrogram.n_frames=32",
+    "spectrogram.hop_length=512",
+    "data.batch_size=4",
+    "data.epoch_size=8",
+    "vocoder.n_iter=2",
+    "vocoder.n_inversion_iter=5",
+    "callbacks.preview.every_n_epochs=2",
+    "trainer.accelerator=cpu",
+]
+
+
+def run(script, *arguments, cwd, code=0):
+    """Runs a script of the checkout from another folder, as a user without account or network does."""
+    environment = {key: value for key, value in os.environ.items() if not key.startswith("WANDB_")}
+    environment |= {"WANDB_BASE_URL": "http://127.0.0.1:9", "COLUMNS": "200"}  # nobody listens there
+    command = [sys.executable, str(ROOT / script), *map(str, arguments)]
+    done = subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True)
+    assert done.returncode == code, done.stdout + done.stderr
+    return done.stdout + done.stderr
+
+
+def folder_source(tiny_drums):
+    return ["data=folder", f"data.audio_dir={tiny_drums}"]
+
+
+@pytest.fixture(scope="module")
+def trained(tiny_drums, tmp_path_factory):
+    """Two epochs with everything at its default but the sizes: W&B offline, previews, checkpoint."""
+    home = tmp_path_factory.mktemp("home")
+    run("train.py", *folder_source(tiny_drums), *TINY, "trainer.max_epochs=2", "hydra.run.dir=runs/a", cwd=home)
+    return home
+
+
+def test_training_leaves_checkpoint_config_metrics_previews_and_an_offline_run(trained):
+    folder = trained / "runs" / "a"
+    checkpoint = torch.load(folder / "checkpoints" / "last.ckpt", weights_only=True)
+    assert checkpoint["epoch"] == 1
+    assert checkpoint["specgan"]["class_names"] == ["clap", "kick", "open_hat"]
+    assert "latent_dim: 16" in (folder / ".hydra" / "config.yaml").read_text()
+    metrics = json.loads((folder / "metrics.json").read_text())
+    assert {"train/loss_g", "train/loss_d", "val/silent_share", "val/diversity"} <= set(metrics)
+    assert (folder / "previews" / "kick" / "epoch_2.wav").stat().st_size > 10_000
+    (wandb_run,) = (folder / "wandb").glob("offline-run-*")
+    media = {path.suffix for path in (wandb_run / "files" / "media").rglob("*.*")}
+    assert {".wav", ".png", ".json"} <= media  # sounds, pictures, the table
+
+
+def test_a_run_goes_on_from_its_checkpoint(trained, tiny_drums):
+    arguments = ["trainer.max_epochs=3", "hydra.run.dir=runs/b", "ckpt_path=runs/a/checkpoints/last.ckpt", "logger=csv"]
+    run("train.py", *folder_source(tiny_drums), *TINY, *arguments, cwd=trained)
+    before, after = (
+        torch.load(trained / "runs" / name / "checkpoints" / "last.ckpt", weights_only=True) for name in "ab"
+    )
+    assert (before["epoch"], after["epoch"]) == (1, 2)
+    assert after["specgan"]["n_steps"] == before["specgan"]["n_steps"] + 2
+    steps = [next(iter(optimizer["state"].values()))["step"].item() for optimizer in after["optimizer_states"]]
+    assert steps == [6, 6]
+    rows = pd.read_csv(trained / "runs" / "b" / "csv" / "metrics.csv")
+    assert rows["epoch"].min() == 2
+
+
+def test_generate_needs_the_checkpoint_alone(trained, tmp_path):
+    shutil.copy(trained / "runs" / "a" / "checkpoints" / "last.ckpt", tmp_path / "x.ckpt")
+    run("generate.py", "ckpt_path=x.ckpt", "label=kick", "n_samples=2", "seed=3", "output=one", cwd=tmp_path)
+    run("generate.py", "ckpt_path=x.ckpt", "label=all", "n_samples=4", "output=all", cwd=tmp_path)
+    assert sorted(path.name for path in (tmp_path / "one" / "kick").glob("*.wav")) == ["kick_3.wav", "kick_4.wav"]
+    assert len(list((tmp_path / "all").glob("*/*.wav"))) == 12
+    same = Path("kick") / "kick_3.wav"
+    assert (tmp_path / "one" / same).read_bytes() == (tmp_path / "all" / same).read_bytes()
+    assert set(os.listdir(tmp_path)) == {"x.ckpt", "one", "all"}  # no logs, no config folders
+
+
+def test_generate_answers_an_unknown_class_with_the_classes(trained, tmp_path):
+    output = run("generate.py", f"ckpt_path={trained}/runs/a/checkpoints/last.ckpt", "label=gong", cwd=tmp_path, code=1)
+    assert "choose all or some of: clap, kick, open_hat" in output
+    assert os.listdir(tmp_path) == []
+
+
+def test_preprocess_then_train_on_its_folder(tiny_drums, tmp_path):
+    settings = [argument for argument in TINY if argument.startswith("spectrogram.")]
+    run(
+        "preprocess.py",
+        "task=spectrograms",
+        f"input={tiny_drums}",
+        "output=specs",
+        "task.splits=[80,10,10]",
+        *settings,
+        cwd=tmp_path,
+    )
+    assert (tmp_path / "specs" / "kick" / "kick_0.pt").exists()
+    run(
+        "train.py",
+        "data=dataset",
+        "data.dataset_dir=specs",
+        *TINY,
+        "trainer.max_epochs=1",
+        "logger=none",
+        "hydra.run.dir=run",
+        cwd=tmp_path,
+    )
+    assert (tmp_path / "run" / "checkpoints" / "last.ckpt").exists()
+    assert not (tmp_path / "run" / "wandb").exists()
+    other = [*TINY, "spectrogram.n_fft=2048", "logger=none", "hydra.run.dir=other"]
+    output = run("train.py", "data=dataset", "data.dataset_dir=specs", *other, cwd=tmp_path, code=1)
+    assert "n_fft: the folder has 1024, asked for is 2048" in output
+
+
+def test_preprocess_goes_on_past_a_bad_file_and_exits_1(tiny_drums, tmp_path):
+    shutil.copytree(tiny_drums, tmp_path / "clips")
+    (tmp_path / "clips" / "kick" / "bad.wav").write_bytes(b"no sound in here")
+    output = run("preprocess.py", "task=spectrograms", "input=clips", "output=specs", cwd=tmp_path, code=1)
+    assert "18 made, 0 already there, 1 failed" in output.replace("\n", " ")
+    assert "bad.wav" in (tmp_path / "specs" / "failures.csv").read_text()
+    assert len(pd.read_csv(tmp_path / "specs" / "manifest.csv")) == 18
+
+
+@pytest.mark.parametrize(
+    ("folder", "message"),
+    [("nowhere", "nowhere: no such file or folder"), ("empty", "empty: no audio file in it")],
+)
+def test_a_missing_or_empty_folder_is_named(tmp_path, folder, message):
+    (tmp_path / "empty").mkdir()
+    assert message in run("preprocess.py", f"input={folder}", "output=specs", cwd=tmp_path, code=1)
+    arguments = ["data=folder", f"data.audio_dir={folder}", "logger=none", "hydra.run.dir=run"]
+    assert message in run("train.py", *arguments, cwd=tmp_path, code=1)
+    assert not (tmp_path / "specs").exists()
+    assert not (tmp_path / "data").exists()
+
+
+def test_a_label_with_one_clip_stops_training_with_the_ways_out(tiny_drums, tmp_path):
+    shutil.copytree(tiny_drums, tmp_path / "clips")
+    (tmp_path / "clips" / "gong").mkdir()
+    shutil.copy(tiny_drums / "kick" / "kick_0.wav", tmp_path / "clips" / "gong" / "gong.wav")
+    arguments = ["data=folder", "data.audio_dir=clips", *TINY, "trainer.max_epochs=1", "logger=none"]
+    output = run("train.py", *arguments, "hydra.run.dir=run", cwd=tmp_path, code=1)
+    assert "'gong' has 1" in output
+    assert not (tmp_path / "data").exists()
+    output = run("train.py", *arguments, "data.min_recordings=3", "hydra.run.dir=run", cwd=tmp_path)
+    assert "left out, fewer than 3 recordings: gong" in output
+
+
+def test_multirun_leaves_config_checkpoint_and_metrics_of_each_job(tiny_drums, tmp_path):
+    tiny = [argument for argument in TINY if "latent_dim" not in argument]
+    sweep = ["-m", "model=cgan", "model.latent_dim=8,16", "hydra.sweep.dir=sweep", "trainer.max_epochs=1"]
+    run("train.py", *sweep, *folder_source(tiny_drums), *tiny, cwd=tmp_path)
+    for job, latent_dim in (("0", 8), ("1", 16)):
+        folder = tmp_path / "sweep" / job
+        checkpoint = torch.load(folder / "checkpoints" / "last.ckpt", weights_only=True)
+        assert checkpoint["specgan"]["generator"]["latent_dim"] == latent_dim
+        assert f"latent_dim: {latent_dim}" in (folder / ".hydra" / "config.yaml").read_text()
+        assert "train/loss_g" in json.loads((folder / "metrics.json").read_text())
+        assert len(list((folder / "wandb").glob("offline-run-*"))) == 1  # the run before was closed
