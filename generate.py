@@ -1,7 +1,10 @@
 """Draws new sounds: python generate.py ckpt_path=<run>/checkpoints/last.ckpt label=kick. See conf/generate.yaml."""
 
+import os
+import sys
+
 import hydra
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 
 @hydra.main(version_base="1.3", config_path="conf", config_name="generate")
@@ -9,8 +12,11 @@ def main(cfg: DictConfig) -> None:
     """Writes sounds, pictures and a page with them all into `output`."""
     from hydra.utils import instantiate
 
+    OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)  # names what is not set
     instantiate(cfg.generate, _convert_="all")()
 
 
 if __name__ == "__main__":
+    if "HYDRA_FULL_ERROR" not in os.environ:
+        sys.tracebacklimit = 0  # the message alone; Hydra says how to see the rest
     main()

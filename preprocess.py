@@ -1,9 +1,10 @@
 """Runs a task on a folder of audio: python preprocess.py task=spectrograms input=clips output=specs."""
 
+import os
 import sys
 
 import hydra
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 
 @hydra.main(version_base="1.3", config_path="conf", config_name="preprocess")
@@ -13,6 +14,7 @@ def main(cfg: DictConfig) -> None:
 
     from hydra.utils import instantiate
 
+    OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)  # names what is not set
     report = instantiate(cfg.task, _convert_="all")()
     logging.getLogger(__name__).info("%s", report)
     if report.failures:
@@ -20,4 +22,6 @@ def main(cfg: DictConfig) -> None:
 
 
 if __name__ == "__main__":
+    if "HYDRA_FULL_ERROR" not in os.environ:
+        sys.tracebacklimit = 0  # the message alone; Hydra says how to see the rest
     main()

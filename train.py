@@ -1,5 +1,8 @@
 """Trains a model: python train.py model=cgan. See conf/train.yaml for what can be set."""
 
+import os
+import sys
+
 import hydra
 from omegaconf import DictConfig, OmegaConf
 
@@ -16,6 +19,7 @@ def main(cfg: DictConfig) -> float | None:
     from hydra.utils import instantiate
 
     log = logging.getLogger(__name__)
+    settings = OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)
     # Lightning's tips and device lists, each printed twice under Hydra; its warnings stay.
     logging.getLogger("lightning.pytorch.utilities.rank_zero").setLevel(logging.WARNING)
     warnings.filterwarnings("ignore", message=".*LeafSpec.*")  # inside Lightning, nothing a user can change
@@ -25,7 +29,7 @@ def main(cfg: DictConfig) -> float | None:
     trainer = instantiate(cfg.trainer, _convert_="all")
     try:
         for logger in trainer.loggers:
-            logger.log_hyperparams(OmegaConf.to_container(cfg, resolve=True))
+            logger.log_hyperparams(settings)
         trainer.fit(model, datamodule=datamodule, ckpt_path=cfg.ckpt_path, weights_only=True)
     finally:
         _close(trainer.loggers)  # a multirun goes on in this process
@@ -51,4 +55,6 @@ def _close(loggers: list) -> None:
 
 
 if __name__ == "__main__":
+    if "HYDRA_FULL_ERROR" not in os.environ:
+        sys.tracebacklimit = 0  # the message alone; Hydra says how to see the rest
     main()

@@ -1,5 +1,6 @@
 """The table of clips in a dataset folder: read, write, split."""
 
+import csv
 import hashlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -11,6 +12,8 @@ from specgan.files import atomic_path
 MANIFEST_NAME = "manifest.csv"
 COLUMNS = ("path", "label", "split", "recording", "start_s", "duration_s", "n_frames", "source")
 SPLITS = ("train", "val", "test")
+
+_ENCODING_ERRORS = "surrogateescape"  # a file name need not be UTF-8 (old archives); Python holds such bytes so
 
 
 def read_manifest(folder: str | Path) -> pd.DataFrame:
@@ -28,7 +31,7 @@ def read_manifest(folder: str | Path) -> pd.DataFrame:
         )
     # Labels are words, also when they look like numbers ("007") or like a missing value ("nan").
     text = dict.fromkeys(("path", "label", "split", "recording", "source"), str)
-    table = pd.read_csv(path, dtype=text, keep_default_na=False)
+    table = pd.read_csv(path, dtype=text, keep_default_na=False, encoding_errors=_ENCODING_ERRORS)
     missing = [column for column in COLUMNS if column not in table.columns]
     if missing:
         raise ValueError(f"{path}: the columns {missing} are missing; make the dataset again")
@@ -38,7 +41,14 @@ def read_manifest(folder: str | Path) -> pd.DataFrame:
 def write_manifest(table: pd.DataFrame, folder: str | Path) -> None:
     """Writes `<folder>/manifest.csv`, whole or not at all."""
     with atomic_path(Path(folder) / MANIFEST_NAME) as temporary:
-        table.to_csv(temporary, columns=list(COLUMNS), index=False)
+        # Text is quoted: pandas leaves a carriage return in a name bare, which ends the row.
+        table.to_csv(
+            temporary,
+            columns=list(COLUMNS),
+            index=False,
+            quoting=csv.QUOTE_NONNUMERIC,
+            errors=_ENCODING_ERRORS,
+        )
 
 
 def assign_splits(

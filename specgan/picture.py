@@ -24,7 +24,7 @@ def to_png(spectrogram: Tensor, *, cmap: str = "magma", scale: int = 1) -> bytes
     if cmap not in colormaps:
         raise ValueError(f"cmap is {cmap!r}; one of matplotlib's colormaps, e.g. magma, viridis, inferno, gray")
     index = ((spectrogram.flip(0).clamp(-1, 1) + 1) * 127.5).round().byte().cpu().numpy()
-    colours = (colormaps[cmap](np.arange(256))[:, 2::-1] * 255).round().astype(np.uint8)  # OpenCV wants BGR
+    colours = (colormaps[cmap](np.linspace(0, 1, 256))[:, 2::-1] * 255).round().astype(np.uint8)  # OpenCV wants BGR
     pixels = colours[index].repeat(scale, axis=0).repeat(scale, axis=1)
     return cv2.imencode(".png", pixels)[1].tobytes()
 

@@ -105,10 +105,11 @@ def _require_no_empty_filter(params: SpectrogramParams) -> None:
         return int((mel_filters(params, n_mels=n_mels).amax(dim=1) == 0).sum())
 
     if n_empty(params.n_mels):
-        most = next((n for n in range(params.n_mels - 1, 0, -1) if not n_empty(n)), 1)
+        most = next((n for n in range(params.n_mels - 1, 0, -1) if not n_empty(n)), None)
+        fix = f"at most {most}" if most else "a wider range from f_min to f_max"
         raise ValueError(
             f"n_mels is {params.n_mels}: {n_empty(params.n_mels)} mel filters would be narrower than an FFT bin and "
-            f"stay empty at n_fft {params.n_fft}; at most {most}, or a larger n_fft"
+            f"stay empty at n_fft {params.n_fft}; {fix}, or a larger n_fft"
         )
 
 

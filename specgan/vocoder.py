@@ -85,19 +85,24 @@ class GriffinLim(nn.Module):
         """Finds waveforms (B, n_frames * hop_length) whose STFT magnitude is near (B, n_fft // 2 + 1, n_frames)."""
         turns = [torch.rand(magnitude.shape[1:], generator=torch.Generator().manual_seed(seed)) for seed in seeds]
         spectrum = torch.polar(magnitude, 2 * torch.pi * torch.stack(turns).to(magnitude))
+        # The last samples stand between the last frame and the one behind the end, whose magnitude is not known: it
+        # follows from the rest. Without it they would be divided by the vanishing edge of a single window.
+        spectrum = torch.nn.functional.pad(spectrum, (0, 1))
         inertia = self.momentum / (1 + self.momentum)
         previous = torch.zeros_like(spectrum)
         for _ in range(self.n_iter):
             consistent = self._stft(self._istft(spectrum))
             step = consistent - inertia * previous
-            spectrum = magnitude * step / step.abs().clamp_min(1e-16)
+            step = step[..., :-1]
+            known = magnitude * step / step.abs().clamp_min(1e-16)
+            spectrum = torch.cat([known, consistent[..., -1:]], dim=-1)
             previous = consistent
         return self._istft(spectrum)
 
     def _stft(self, waveform: Tensor) -> Tensor:
         p = self.params
         spectrum = torch.stft(
-            waveform,
+            torch.nn.functional.pad(waveform, (0, 1)),  # an odd n_fft needs it to reach the frame behind the end
             p.n_fft,
             p.hop_length,
             p.win_length,
@@ -106,7 +111,7 @@ class GriffinLim(nn.Module):
             pad_mode="constant",
             return_complex=True,
         )
-        return spectrum[..., : waveform.shape[-1] // p.hop_length]  # as MelSpectrogram: no frame behind the end
+        return spectrum[..., : waveform.shape[-1] // p.hop_length + 1]
 
     def _istft(self, spectrum: Tensor) -> Tensor:
         p = self.params
@@ -117,5 +122,5 @@ class GriffinLim(nn.Module):
             p.win_length,
             self.mel.window,
             center=True,
-            length=spectrum.shape[-1] * p.hop_length,
+            length=(spectrum.shape[-1] - 1) * p.hop_length,
         )

@@ -24,6 +24,9 @@ class UnitError(Exception):
         super().__init__(stage, message)
         self.stage, self.message = stage, message
 
+    def __str__(self) -> str:
+        return f"{self.stage}: {self.message}"
+
 
 @contextmanager
 def stage(name: str) -> Iterator[None]:
@@ -83,8 +86,7 @@ def run_units(
     Yields:
         Each unit with its Failure, or None.
     """
-    if on_error not in ("skip", "raise"):
-        raise ValueError(f"on_error is {on_error!r}; skip or raise")
+    check_on_error(on_error)
     if not units:
         return
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
@@ -101,13 +103,23 @@ def run_units(
                 yield unit, None
 
 
+def check_on_error(on_error: str) -> None:
+    """Raises ValueError for an unknown `on_error`; for tasks that write before their first unit."""
+    if on_error not in ("skip", "raise"):
+        raise ValueError(f"on_error is {on_error!r}; skip or raise")
+
+
 def write_failures(failures: Sequence[Failure], folder: Path) -> None:
     """Writes `<folder>/failures.csv`, or removes an old one when nothing failed."""
     path = folder / FAILURES_NAME
     if not failures:
         path.unlink(missing_ok=True)
         return
-    with atomic_path(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
+    # surrogateescape: a file name need not be UTF-8
+    with (
+        atomic_path(path) as temporary,
+        temporary.open("w", newline="", encoding="utf-8", errors="surrogateescape") as file,
+    ):
         writer = csv.writer(file)
         writer.writerow(("path", "stage", "error"))
         writer.writerows((failure.path, failure.stage, failure.error) for failure in failures)

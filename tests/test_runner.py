@@ -1,0 +1,131 @@
+"""specgan.tasks.runner: a batch goes on past a bad file, and says which and why."""
+
+import csv
+import logging
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from specgan.tasks.runner import Failure, Report, UnitError, run_units, stage, write_failures
+
+
+@dataclass(frozen=True)
+class Sound:
+    source: Path
+
+
+def sounds(n: int) -> list[Sound]:
+    return [Sound(Path(f"{i}.wav")) for i in range(n)]
+
+
+def run(units, work, *, on_error: str = "skip") -> list:
+    return list(run_units(units, work, on_error=on_error, description="sounds"))
+
+
+def fails_on(*names: str, calls: list[str]):
+    """Work that notes each unit and cannot decode those of `names`."""
+
+    def work(unit: Sound) -> None:
+        calls.append(unit.source.name)
+        with stage("decode"):
+            if unit.source.name in names:
+                raise ValueError(f"{unit.source}: broken")
+
+    return work
+
+
+def test_units_are_done_in_order():
+    calls: list[str] = []
+    units = sounds(5)
+    assert run(units, fails_on(calls=calls)) == [(unit, None) for unit in units]
+    assert calls == [f"{i}.wav" for i in range(5)]
+
+
+def test_a_bad_unit_is_reported_with_its_stage_and_the_others_are_done(caplog):
+    calls: list[str] = []
+    with caplog.at_level(logging.WARNING):
+        results = run(sounds(4), fails_on("1.wav", "3.wav", calls=calls))
+    assert calls == [f"{i}.wav" for i in range(4)]
+    assert [failure for _, failure in results] == [
+        None,
+        Failure("1.wav", "decode", "1.wav: broken"),
+        None,
+        Failure("3.wav", "decode", "3.wav: broken"),
+    ]
+    assert "1.wav: broken" in caplog.text
+
+
+def test_raise_stops_at_the_first_bad_unit():
+    calls: list[str] = []
+    with pytest.raises(UnitError) as info:
+        run(sounds(4), fails_on("1.wav", "2.wav", calls=calls), on_error="raise")
+    assert calls == ["0.wav", "1.wav"]
+    assert info.value.stage == "decode"
+    assert str(info.value) == "decode: 1.wav: broken"
+    assert isinstance(info.value.__cause__, ValueError)
+
+
+@pytest.mark.parametrize("units", [[], sounds(2)])
+def test_unknown_on_error_is_refused_before_any_work(units):
+    calls: list[str] = []
+    with pytest.raises(ValueError, match="on_error is 'ignore'; skip or raise"):
+        run(units, fails_on(calls=calls), on_error="ignore")
+    assert calls == []
+
+
+@pytest.mark.parametrize("on_error", ["skip", "raise"])
+@pytest.mark.parametrize("error", [RuntimeError, KeyError, KeyboardInterrupt])
+def test_an_error_that_no_stage_names_is_not_swallowed(error, on_error):
+    def work(unit: Sound) -> None:
+        raise error("a bug")
+
+    with pytest.raises(error, match="a bug"):
+        run(sounds(2), work, on_error=on_error)
+
+
+def test_no_units_is_no_result():
+    assert run([], fails_on(calls=[])) == []
+
+
+def test_stage_passes_interrupts_on():
+    with pytest.raises(KeyboardInterrupt), stage("decode"):
+        raise KeyboardInterrupt
+
+
+def test_stage_names_an_error_without_a_message():
+    with pytest.raises(UnitError) as info, stage("write"):
+        raise MemoryError
+    assert (info.value.stage, info.value.message) == ("write", "MemoryError")
+
+
+def test_failures_survive_the_csv(tmp_path):
+    failures = [
+        Failure("a,b\nc.wav", "decode", 'line one\nline "two", three'),
+        Failure("é 🥁.wav", "write", "disk full"),
+    ]
+    write_failures(failures, tmp_path)
+    with (tmp_path / "failures.csv").open(newline="", encoding="utf-8") as file:
+        header, *rows = csv.reader(file)
+    assert header == ["path", "stage", "error"]
+    assert [Failure(*row) for row in rows] == failures
+
+
+def test_failures_with_names_that_are_not_utf8_are_written(tmp_path):
+    name = b"caf\xe9.wav".decode("utf-8", "surrogateescape")
+    write_failures([Failure(name, "decode", "broken")], tmp_path)
+    assert b"caf\xe9.wav,decode,broken" in (tmp_path / "failures.csv").read_bytes()
+
+
+def test_failures_csv_goes_when_nothing_failed(tmp_path):
+    write_failures([Failure("a.wav", "decode", "broken")], tmp_path)
+    assert (tmp_path / "failures.csv").exists()
+    write_failures([], tmp_path)
+    assert list(tmp_path.iterdir()) == []
+    write_failures([], tmp_path)  # none there: no error
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_report_counts():
+    report = Report(n_done=3, n_skipped=2, failures=[Failure("a.wav", "decode", "broken")], message="specs: 5")
+    assert str(report) == "specs: 5 (3 made, 2 already there, 1 failed)"

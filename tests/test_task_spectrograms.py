@@ -1,0 +1,629 @@
+"""task=spectrograms: what stands in a dataset folder, also after failures, changes and interruptions."""
+
+import csv
+import os
+import sys
+from collections import Counter
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+
+import specgan
+from specgan.audio import load_audio, save_wav
+from specgan.data.dataset import SpectrogramDataset
+from specgan.manifest import read_manifest
+from specgan.spectrogram import MelSpectrogram, SpectrogramParams
+from specgan.tasks import spectrograms
+from specgan.tasks.runner import UnitError
+from specgan.tasks.spectrograms import make_spectrograms
+
+PARAMS = SpectrogramParams(sample_rate=8000, n_fft=256, win_length=256, hop_length=128, n_mels=16, n_frames=16)
+
+
+def write_clip(path: Path, *, n_samples: int = 2000, amplitude: float = 0.5, seed: int = 0) -> Path:
+    noise = torch.rand(n_samples, generator=torch.Generator().manual_seed(seed)) * 2 - 1
+    save_wav(path, amplitude * noise / noise.abs().max(), PARAMS.sample_rate)
+    return path
+
+
+def write_folder(root: Path, counts: dict[str, int]) -> Path:
+    """`<root>/<label>/<label>_<i>.wav`, every one another sound of another length."""
+    for k, (label, count) in enumerate(counts.items()):
+        for i in range(count):
+            write_clip(root / label / f"{label}_{i}.wav", n_samples=1500 + 100 * i, seed=100 * k + i)
+    return root
+
+
+@pytest.fixture
+def audio(tmp_path) -> Path:
+    return write_folder(tmp_path / "audio", {"kick": 4, "snare": 5})
+
+
+@pytest.fixture
+def specs(tmp_path) -> Path:
+    return tmp_path / "specs"
+
+
+def make(audio: Path, output: Path, **settings):
+    return make_spectrograms(audio, output, **{"params": PARAMS, **settings})
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def info_of(folder: Path) -> dict:
+    return yaml.safe_load((folder / "params.yaml").read_text())
+
+
+def level_of(output: Path, source: Path) -> torch.Tensor:
+    """The level tensor that the manifest gives for a recording."""
+    table = read_manifest(output)
+    (path,) = table.loc[table["source"] == str(source.resolve()), "path"]
+    return torch.load(output / path, weights_only=True)
+
+
+def expected_level(source: Path, params: SpectrogramParams = PARAMS) -> torch.Tensor:
+    return MelSpectrogram(params)(load_audio(source, sample_rate=params.sample_rate)[0])[0]
+
+
+def change(path: Path, *, by_seconds: float, seed: int = 999) -> None:
+    """Another sound at the same path, whose modification time is moved."""
+    modified = path.stat().st_mtime_ns
+    write_clip(path, seed=seed)
+    os.utime(path, ns=(modified, modified + round(by_seconds * 1e9)))
+
+
+# What stands in the folder
+
+
+def test_dataset_folder_holds_what_is_documented(audio, specs):
+    report = make(audio, specs, splits=(50, 25, 25))
+    clips = {f"kick/kick_{i}.pt" for i in range(4)} | {f"snare/snare_{i}.pt" for i in range(5)}
+    assert set(contents(specs)) == clips | {"manifest.csv", "params.yaml"}
+    table = read_manifest(specs).set_index("path")
+    assert set(table.index) == clips
+    row = table.loc["snare/snare_3.pt"]
+    assert (row["label"], row["recording"]) == ("snare", "snare/snare_3")
+    assert (row["start_s"], row["n_frames"]) == (0.0, 15)  # 1800 samples in frames of 128
+    assert row["duration_s"] == pytest.approx(15 * 128 / 8000)
+    assert Path(row["source"]) == (audio / "snare" / "snare_3.wav").resolve()
+    assert Counter(table.loc[table["label"] == "kick", "split"]) == {"train": 2, "val": 1, "test": 1}
+    assert (report.n_done, report.n_skipped, report.failures) == (9, 0, [])
+    assert "kick 4, snare 5" in str(report)
+
+
+def test_params_file_holds_settings_statistics_and_version(audio, specs):
+    make(audio, specs, peak=0.25)
+    info = info_of(specs)
+    assert info["spectrogram"]["hop_length"] == 128
+    assert "n_frames" not in info["spectrogram"]
+    assert SpectrogramParams(**info["spectrogram"], n_frames=16) == PARAMS
+    assert info["peak"] == 0.25
+    assert info["class_names"] == ["kick", "snare"]
+    assert info["level_range"]["low"] == PARAMS.floor_db
+    assert info["specgan_version"] == specgan.__version__
+
+
+def test_each_tensor_is_the_spectrogram_of_the_whole_file(audio, specs):
+    make(audio, specs)
+    for source in audio.rglob("*.wav"):
+        torch.testing.assert_close(level_of(specs, source), expected_level(source), rtol=0, atol=0)
+
+
+def test_files_of_another_rate_are_resampled(tmp_path, specs):
+    tone = 0.5 * torch.sin(2 * torch.pi * 1000 * torch.arange(16000) / 16000)
+    save_wav(tmp_path / "audio" / "a" / "tone.wav", tone, 16000)
+    make(tmp_path / "audio", specs)
+    assert read_manifest(specs)["n_frames"].tolist() == [63]  # one second at 8 kHz
+
+
+def test_peak_makes_clips_equally_loud_and_null_keeps_their_level(tmp_path, specs):
+    quiet = write_clip(tmp_path / "audio" / "a" / "quiet.wav", amplitude=0.05)
+    loud = write_clip(tmp_path / "audio" / "a" / "loud.wav", amplitude=0.8)
+    make(tmp_path / "audio", specs)
+    difference = (level_of(specs, loud) - level_of(specs, quiet)).median()
+    assert difference == pytest.approx(24.08, abs=0.2)  # 20 log10(0.8 / 0.05)
+    make(tmp_path / "audio", tmp_path / "scaled", peak=0.5)
+    scaled = [level_of(tmp_path / "scaled", source) for source in (quiet, loud)]
+    torch.testing.assert_close(*scaled, rtol=0, atol=0.1)  # 16-bit rounding of the quiet one
+    gain = (scaled[1] - level_of(specs, loud)).median()
+    assert gain == pytest.approx(-4.08, abs=0.05)  # 20 log10(0.5 / 0.8)
+
+
+def test_digital_silence_among_sounds_stays_silence_when_scaled(audio, specs):
+    silent = audio / "kick" / "silent.wav"
+    save_wav(silent, torch.zeros(1000), 8000)
+    report = make(audio, specs, peak=0.5)
+    assert report.failures == []
+    assert level_of(specs, silent).unique().tolist() == [PARAMS.floor_db]
+
+
+def test_statistics_are_of_the_training_split_alone(audio, specs):
+    make(audio, specs, splits=(50, 25, 25))
+    table = read_manifest(specs)
+    before = info_of(specs)["level_range"]
+    for source in table.loc[table["split"] != "train", "source"]:
+        write_clip(Path(source), amplitude=1.0, n_samples=8000)
+    make(audio, specs, splits=(50, 25, 25))
+    assert read_manifest(specs)["split"].tolist() == table["split"].tolist()
+    assert info_of(specs)["level_range"] == before
+    levels = {row.split: level_of(specs, Path(row.source)).max() for row in table.itertuples()}
+    assert levels["val"] > before["high"]
+    train = [level_of(specs, Path(source)).max() for source in table.loc[table["split"] == "train", "source"]]
+    assert before["high"] == pytest.approx(float(max(train)))
+
+
+def test_log1p_statistics_are_the_mean_of_the_loudest_levels(audio, specs):
+    params = replace(PARAMS, level="log1p")
+    make(audio, specs, params=params)
+    loudest = [expected_level(source, params).max() for source in audio.rglob("*.wav")]
+    assert info_of(specs)["level_range"] == {"low": 0.0, "high": pytest.approx(float(sum(loudest)) / 9)}
+
+
+# Labels
+
+
+def flat_folder(root: Path, names: list[str]) -> Path:
+    for i, name in enumerate(names):
+        write_clip(root / name, seed=i)
+    return root
+
+
+def labels_in(output: Path) -> dict[str, int]:
+    return dict(Counter(read_manifest(output)["label"]))
+
+
+def test_prefix_is_the_name_up_to_the_first_separator(tmp_path, specs):
+    audio = flat_folder(tmp_path / "audio", ["dog_1_loud.wav", "dog_2.wav", "cat_1.wav", "bird.wav"])
+    make(audio, specs, label_from="prefix")
+    assert labels_in(specs) == {"dog": 2, "cat": 1, "bird": 1}
+
+
+def test_another_separator(tmp_path, specs):
+    audio = flat_folder(tmp_path / "audio", ["big_dog--1.wav", "big_dog--2--x.wav", "cat--1.wav"])
+    make(audio, specs, label_from="prefix", separator="--")
+    assert labels_in(specs) == {"big_dog": 2, "cat": 1}
+
+
+def test_prefixes_of_several_folders_are_one_label(tmp_path, specs):
+    audio = flat_folder(tmp_path / "audio", ["a/dog_1.wav", "b/dog_2.wav"])
+    make(audio, specs, label_from="prefix")
+    assert labels_in(specs) == {"dog": 2}
+
+
+def test_a_name_without_a_prefix_is_an_error(tmp_path, specs):
+    audio = flat_folder(tmp_path / "audio", ["_1.wav", "dog_2.wav"])
+    with pytest.raises(ValueError, match=r"_1\.wav"):
+        make(audio, specs, label_from="prefix")
+
+
+def test_flat_folder_and_single_class(tmp_path, specs):
+    audio = flat_folder(tmp_path / "kicks", ["a.wav", "b.wav", "c.wav"])
+    make(audio, specs)
+    assert labels_in(specs) == {"kicks": 3}
+    assert info_of(specs)["class_names"] == ["kicks"]
+
+
+@pytest.mark.parametrize("input", [".", "../kicks"])
+def test_a_relative_flat_folder_has_its_name(tmp_path, specs, monkeypatch, input):
+    monkeypatch.chdir(flat_folder(tmp_path / "kicks", ["a.wav", "b.wav"]))
+    make(Path(input), specs)
+    assert labels_in(specs) == {"kicks": 2}
+
+
+def test_nested_files_have_the_label_of_the_folder_they_are_in(tmp_path, specs):
+    audio = flat_folder(tmp_path / "audio", ["kit1/kick/a.wav", "kit2/kick/b.wav", "kit2/snare/c.wav"])
+    make(audio, specs)
+    assert labels_in(specs) == {"kick": 2, "snare": 1}
+
+
+def test_linked_files_and_folders_have_the_label_of_where_they_are_seen(tmp_path, specs):
+    store = flat_folder(tmp_path / "store", ["0001.wav", "more/0002.wav"])
+    (tmp_path / "audio" / "kick").mkdir(parents=True)
+    (tmp_path / "audio" / "kick" / "a.wav").symlink_to(store / "0001.wav")
+    (tmp_path / "audio" / "snare").symlink_to(store / "more", target_is_directory=True)
+    make(tmp_path / "audio", specs)
+    assert labels_in(specs) == {"kick": 1, "snare": 1}
+
+
+def test_classes_keeps_only_those(audio, specs):
+    make(audio, specs, classes=["snare"])
+    assert labels_in(specs) == {"snare": 5}
+    assert not (specs / "kick").exists()
+
+
+def test_merge_comes_before_classes(tmp_path, specs):
+    audio = write_folder(tmp_path / "audio", {"bd": 2, "kick": 3, "sn": 2})
+    make(audio, specs, merge={"bd": "kick"}, classes=["kick"])
+    assert labels_in(specs) == {"kick": 5}
+
+
+def test_numbers_in_classes_and_merge_mean_labels_of_that_name(tmp_path, specs):
+    audio = write_folder(tmp_path / "audio", {"0": 2, "1": 2, "2": 2})  # classes=[0,1] on the command line
+    make(audio, specs, classes=[0, 1], merge={2: 1})
+    assert labels_in(specs) == {"0": 2, "1": 4}
+
+
+def test_small_labels_are_left_out_and_named(tmp_path, specs, caplog):
+    audio = write_folder(tmp_path / "audio", {"kick": 4, "ride": 2})
+    make(audio, specs, min_recordings=3)
+    assert labels_in(specs) == {"kick": 4}
+    assert "ride" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"classes": ["kick", "clap"]}, "label clap; there are kick, snare"),
+        ({"classes": [3]}, "label 3; there are kick, snare"),
+        ({"merge": {"bd": "kick"}}, "label bd; there are kick, snare"),
+        ({"merge": {"kick": "snare"}, "classes": ["kick"]}, "label kick; there are snare"),
+        ({"classes": []}, "classes is empty"),
+        ({"min_recordings": 6}, "min_recordings is 6: .*5"),
+        ({"label_from": "name"}, "label_from is 'name'"),
+        ({"label_from": "prefix", "separator": ""}, "separator is empty"),
+        ({"peak": 0.0}, "peak is 0.0"),
+        ({"peak": 1.5}, "peak is 1.5"),
+        ({"on_error": "ignore"}, "on_error is 'ignore'"),
+        ({"splits": (80, 10, 5)}, r"splits is \[80, 10, 5\]"),
+    ],
+)
+def test_arguments_that_cannot_work_are_named_and_nothing_is_written(audio, specs, settings, message):
+    with pytest.raises(ValueError, match=message):
+        make(audio, specs, **settings)
+    assert not specs.exists()
+
+
+def test_a_label_with_too_few_recordings_is_refused_before_anything_is_written(tmp_path, specs):
+    audio = write_folder(tmp_path / "audio", {"kick": 10, "ride": 1})
+    with pytest.raises(ValueError, match="'ride' has 1.*min_recordings=3.*merge=.*splits="):
+        make(audio, specs, splits=(80, 10, 10))
+    assert not specs.exists()
+
+
+def test_a_refused_second_run_leaves_the_folder_as_it_was(audio, specs):
+    make(audio, specs)
+    before = contents(specs)
+    with pytest.raises(ValueError, match="min_recordings"):
+        make(audio, specs, params=replace(PARAMS, n_mels=8), min_recordings=50)
+    assert contents(specs) == before
+
+
+def test_missing_folder_and_folder_without_audio(tmp_path, specs):
+    with pytest.raises(FileNotFoundError, match="nowhere"):
+        make(tmp_path / "nowhere", specs)
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "empty" / "notes.txt").write_text("no sound")
+    with pytest.raises(ValueError, match="empty: no audio file"):
+        make(tmp_path / "empty", specs)
+    assert not specs.exists()
+
+
+# Failures
+
+
+def test_a_corrupt_file_is_recorded_and_the_others_are_made(audio, specs):
+    bad = audio / "kick" / "kick_1.wav"
+    bad.write_bytes(b"no sound at all")
+    report = make(audio, specs)
+    assert (report.n_done, report.n_skipped, len(report.failures)) == (8, 0, 1)
+    assert report.failures[0].path == str(bad)
+    with (specs / "failures.csv").open(newline="") as file:
+        (row,) = csv.DictReader(file)
+    assert (row["path"], row["stage"]) == (str(bad), "decode")
+    assert "kick_1.wav" in row["error"]
+    assert labels_in(specs) == {"kick": 3, "snare": 5}
+    assert not (specs / "kick" / "kick_1.pt").exists()
+
+
+def test_a_failed_file_is_tried_again_and_its_record_goes_when_it_works(audio, specs):
+    bad = audio / "kick" / "kick_1.wav"
+    bad.write_bytes(b"no sound at all")
+    make(audio, specs)
+    report = make(audio, specs)
+    assert (report.n_done, report.n_skipped, len(report.failures)) == (0, 8, 1)
+    write_clip(bad)
+    report = make(audio, specs)
+    assert (report.n_done, report.n_skipped, report.failures) == (1, 8, [])
+    assert not (specs / "failures.csv").exists()
+    assert labels_in(specs) == {"kick": 4, "snare": 5}
+
+
+def test_a_file_that_turned_corrupt_leaves_the_dataset(audio, specs):
+    make(audio, specs)
+    (audio / "kick" / "kick_1.wav").write_bytes(b"no sound any more")
+    report = make(audio, specs)
+    assert (report.n_done, report.n_skipped, len(report.failures)) == (0, 8, 1)
+    assert "kick/kick_1.pt" not in set(read_manifest(specs)["path"])
+    assert not (specs / "kick" / "kick_1.pt").exists()
+
+
+def test_raise_stops_at_the_first_corrupt_file(audio, specs):
+    (audio / "kick" / "kick_1.wav").write_bytes(b"no sound at all")
+    with pytest.raises(UnitError, match=r"kick_1\.wav"):
+        make(audio, specs, on_error="raise")
+    assert not (specs / "manifest.csv").exists()
+
+
+def test_only_corrupt_files_is_an_error(tmp_path, specs):
+    for name in ("a.wav", "b.wav"):
+        (tmp_path / "audio" / name).parent.mkdir(exist_ok=True)
+        (tmp_path / "audio" / name).write_bytes(b"no sound at all")
+    with pytest.raises(ValueError, match=r"none of its 2 files.*failures\.csv"):
+        make(tmp_path / "audio", specs)
+    with (specs / "failures.csv").open(newline="") as file:
+        assert len(list(csv.DictReader(file))) == 2
+    assert not (specs / "manifest.csv").exists()
+
+
+def test_failures_that_leave_a_label_too_small_are_an_error(tmp_path, specs):
+    audio = write_folder(tmp_path / "audio", {"kick": 3, "snare": 4})
+    (audio / "kick" / "kick_1.wav").write_bytes(b"no sound at all")
+    with pytest.raises(ValueError, match="'kick' has 2"):
+        make(audio, specs, splits=(80, 10, 10))
+    assert (specs / "failures.csv").exists()
+    assert not (specs / "manifest.csv").exists()
+
+
+def test_only_silence_is_an_error(tmp_path, specs):
+    save_wav(tmp_path / "audio" / "a" / "silent.wav", torch.zeros(1000), 8000)
+    with pytest.raises(ValueError, match="silent"):
+        make(tmp_path / "audio", specs)
+
+
+# The second run
+
+
+def modified(folder: Path) -> dict[str, int]:
+    """Inode and modification time: both change when a file is written again."""
+    return {str(path): (path.stat().st_ino, path.stat().st_mtime_ns) for path in folder.rglob("*.pt")}
+
+
+def test_a_second_run_makes_nothing(audio, specs):
+    make(audio, specs)
+    times, files = modified(specs), contents(specs)
+    report = make(audio, specs)
+    assert (report.n_done, report.n_skipped) == (0, 9)
+    assert modified(specs) == times
+    assert contents(specs) == files
+
+
+@pytest.mark.parametrize("by_seconds", [5, -5, 0.001, -86400])
+def test_a_changed_source_is_made_again_alone(audio, specs, by_seconds):
+    make(audio, specs)
+    changed = audio / "kick" / "kick_2.wav"
+    change(changed, by_seconds=by_seconds)
+    report = make(audio, specs)
+    assert (report.n_done, report.n_skipped) == (1, 8)
+    torch.testing.assert_close(level_of(specs, changed), expected_level(changed), rtol=0, atol=0)
+    assert read_manifest(specs).set_index("path").loc["kick/kick_2.pt", "n_frames"] == 16  # 2000 samples now
+    assert make(audio, specs).n_done == 0
+
+
+def test_a_removed_source_leaves_the_dataset(audio, specs):
+    make(audio, specs)
+    (audio / "snare" / "snare_0.wav").unlink()
+    report = make(audio, specs)
+    assert (report.n_done, report.n_skipped) == (0, 8)
+    assert "snare/snare_0.pt" not in set(read_manifest(specs)["path"])
+    assert not (specs / "snare" / "snare_0.pt").exists()
+
+
+def test_a_new_source_is_made_alone(audio, specs):
+    make(audio, specs)
+    new = write_clip(audio / "clap" / "new.wav")
+    report = make(audio, specs)
+    assert (report.n_done, report.n_skipped) == (1, 9)
+    assert info_of(specs)["class_names"] == ["clap", "kick", "snare"]
+    torch.testing.assert_close(level_of(specs, new), expected_level(new), rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("settings", [{"params": replace(PARAMS, n_mels=8)}, {"peak": 0.5}])
+def test_other_settings_make_everything_again(audio, specs, tmp_path, settings):
+    make(audio, specs)
+    report = make(audio, specs, **settings)
+    assert (report.n_done, report.n_skipped) == (9, 0)
+    make(audio, tmp_path / "fresh", **settings)
+    assert contents(specs) == contents(tmp_path / "fresh")
+
+
+@pytest.mark.parametrize(
+    "settings", [{"params": replace(PARAMS, n_frames=99)}, {"splits": (50, 25, 25)}, {"merge": {}}, {"on_error": "raise"}]
+)
+def test_what_does_not_change_a_tensor_makes_no_tensor(audio, specs, settings):
+    make(audio, specs)
+    report = make(audio, specs, **settings)
+    assert (report.n_done, report.n_skipped) == (0, 9)
+
+
+def test_other_labels_and_splits_end_like_a_fresh_folder(audio, specs, tmp_path):
+    make(audio, specs)
+    settings = {"merge": {"snare": "drum"}, "classes": ["drum"], "splits": (60, 20, 20)}
+    make(audio, specs, **settings)
+    make(audio, tmp_path / "fresh", **settings)
+    assert contents(specs) == contents(tmp_path / "fresh")
+
+
+def test_another_input_of_the_same_names_and_times_makes_everything_again(audio, specs, tmp_path):
+    make(audio, specs)
+    other = tmp_path / "other"
+    for i, source in enumerate(sorted(audio.rglob("*.wav"))):  # as unpacked from an archive with one date for all
+        copy = write_clip(other / source.relative_to(audio), seed=500 + i)
+        os.utime(copy, ns=(source.stat().st_mtime_ns,) * 2)
+    assert make(other, specs).n_done == 9
+    make(other, tmp_path / "fresh")
+    assert contents(specs) == contents(tmp_path / "fresh")
+
+
+def test_files_of_others_stay(audio, specs):
+    foreign = {"notes.txt": b"mine", "kick/cover.png": b"picture", "other/clip.pt": b"tensor", "kick/kick_0.txt": b"x"}
+    for name, content in foreign.items():
+        (specs / name).parent.mkdir(parents=True, exist_ok=True)
+        (specs / name).write_bytes(content)
+    make(audio, specs)
+    (audio / "kick" / "kick_0.wav").unlink()
+    make(audio, specs, peak=0.5)
+    files = contents(specs)
+    assert {name: files.get(name) for name in foreign} == foreign
+
+
+# Interruptions
+
+
+def interrupt_after(monkeypatch, k: int) -> None:
+    """The user presses Ctrl-C while file k + 1 is read."""
+    calls = []
+
+    def load(path, **settings):
+        calls.append(path)
+        if len(calls) > k:
+            raise KeyboardInterrupt
+        return load_audio(path, **settings)
+
+    monkeypatch.setattr(spectrograms, "load_audio", load)
+
+
+@pytest.mark.parametrize("k", [0, 1, 5, 8])
+def test_an_interrupted_run_completes_to_the_same_bytes(audio, specs, tmp_path, monkeypatch, k):
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        interrupt_after(patch, k)
+        make(audio, specs, splits=(50, 25, 25))
+    assert len(list(specs.rglob("*.pt"))) == k
+    with pytest.raises((FileNotFoundError, ValueError), match=r"finished"):
+        SpectrogramDataset(specs, "train", PARAMS)
+    report = make(audio, specs, splits=(50, 25, 25))
+    assert (report.n_done, report.n_skipped) == (9 - k, k)
+    make(audio, tmp_path / "uninterrupted", splits=(50, 25, 25))
+    assert contents(specs) == contents(tmp_path / "uninterrupted")
+
+
+def test_an_interrupted_change_of_settings_mixes_nothing(audio, specs, tmp_path, monkeypatch):
+    other = replace(PARAMS, n_mels=8)
+    make(audio, specs)
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        interrupt_after(patch, 4)
+        make(audio, specs, params=other)
+    shapes = {torch.load(path, weights_only=True).shape[0] for path in specs.rglob("*.pt")}
+    assert shapes == {8}
+    for params in (PARAMS, other):
+        with pytest.raises((FileNotFoundError, ValueError), match="finished"):
+            SpectrogramDataset(specs, "train", params)
+    # Completed with the new settings, or taken back to the old ones: as if never interrupted.
+    for name, params in (("new", other), ("old", PARAMS)):
+        make(audio, specs, params=params)
+        make(audio, tmp_path / name, params=params)
+        assert contents(specs) == contents(tmp_path / name)
+
+
+def test_an_interrupted_write_leaves_no_partial_file(audio, specs, monkeypatch):
+    def save(level, file):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(torch, "save", save)
+        make(audio, specs)
+    assert set(contents(specs)) == {"params.yaml"}
+
+
+def test_the_manifest_is_missing_while_the_folder_is_unfinished(audio, specs):
+    make(audio, specs)
+    (specs / "manifest.csv").unlink()
+    with pytest.raises(FileNotFoundError, match="no finished dataset folder"):
+        SpectrogramDataset(specs, "train", PARAMS)
+
+
+# Names
+
+
+def assert_one_file_each(output: Path, sources: list[Path]) -> None:
+    """Every source has a file of its own inside `output`, with its own sound."""
+    table = read_manifest(output)
+    assert len(table) == len(sources) == len(set(table["path"].str.casefold()))
+    for path in table["path"]:
+        assert (output / path).resolve().parent.parent == output.resolve()
+        assert not Path(path).name.startswith((".", "-"))
+    for source in sources:
+        torch.testing.assert_close(level_of(output, source), expected_level(source), rtol=0, atol=0)
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        ["kit1/kick/a.wav", "kit2/kick/a.wav"],
+        ["kick/a.wav", "kick/a.flac"],
+        ["kick/A.wav", "kick/a.wav"],
+        ["Kick/a.wav", "kick/a.wav"],
+        ["kick/a:b.wav", "kick/a?b.wav"],
+        ["a:b/x.wav", "a?b/x.wav"],
+    ],
+    ids=["subfolders", "suffixes", "case", "label case", "unsafe stems", "unsafe labels"],
+)
+def test_same_names_do_not_collide(tmp_path, specs, names):
+    sources = [write_clip(tmp_path / "audio" / name, seed=i) for i, name in enumerate(names)]
+    if len(list((tmp_path / "audio").rglob("*.*"))) < len(names):
+        pytest.skip("this file system does not tell names apart by case")
+    make(tmp_path / "audio", specs)
+    assert_one_file_each(specs, sources)
+    assert len(read_manifest(specs)["recording"].unique()) == 2
+    assert make(tmp_path / "audio", specs).n_skipped == 2
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["two words", "Schlägel é", "🥁", "-rf", "-", "..x", "a\nb", "a\rb", "a,b", 'a"b', "a\\b", "a;b", "~", "$HOME", "%s"],
+)
+def test_strange_names_stay_inside_and_stay_words(tmp_path, specs, name):
+    folder = name if not name.startswith(".") else f"x{name}"  # hidden folders are not searched
+    sources = [write_clip(tmp_path / "audio" / folder / f"x{name}{i}.wav", seed=i) for i in range(2)]
+    sources.append(write_clip(tmp_path / "audio" / folder / f"{folder}.wav", seed=3))
+    make(tmp_path / "audio", specs)
+    assert labels_in(specs) == {folder: 3}
+    assert info_of(specs)["class_names"] == [folder]
+    assert_one_file_each(specs, sources)
+    assert {path.name for path in tmp_path.iterdir()} == {"audio", "specs"}
+    assert len(SpectrogramDataset(specs, "train", PARAMS)) == 3
+
+
+@pytest.mark.parametrize("root", [".hidden", "-x", "..up"])
+def test_a_root_with_a_leading_dot_or_dash_makes_a_visible_label_folder(tmp_path, specs, root):
+    sources = [write_clip(tmp_path / root / f"{i}.wav", seed=i) for i in range(2)]
+    make(tmp_path / root, specs)
+    assert labels_in(specs) == {root: 2}
+    assert_one_file_each(specs, sources)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems have no such file names")
+def test_names_that_are_not_utf8(tmp_path, specs):
+    name = os.fsdecode(b"caf\xe9")
+    source = write_clip(tmp_path / "audio" / name / f"{name}.wav")
+    (source.parent / f"bad{name}.wav").write_bytes(b"no sound at all")
+    report = make(tmp_path / "audio", specs)
+    assert (report.n_done, len(report.failures)) == (1, 1)
+    assert_one_file_each(specs, [source])
+    assert SpectrogramDataset(specs, "train", PARAMS).class_names == [name]
+
+
+def test_words_that_yaml_and_csv_take_for_values_stay_labels(tmp_path, specs):
+    labels = ["007", "1", "NA", "nan", "no", "null", "true", "1e5", "~"]
+    make(write_folder(tmp_path / "audio", dict.fromkeys(labels, 1)), specs)
+    dataset = SpectrogramDataset(specs, "train", PARAMS)
+    assert dataset.class_names == sorted(labels)
+    assert sorted(dataset.class_names[label] for _, label in dataset) == sorted(labels)
+
+
+def test_a_loop_of_links_ends(audio, specs):
+    (audio / "kick" / "loop").symlink_to(audio, target_is_directory=True)
+    (audio / "again").symlink_to(audio / "again", target_is_directory=True)
+    report = make(audio, specs)
+    assert report.n_done == 9
+    assert labels_in(specs) == {"kick": 4, "snare": 5}
+
+
+def test_output_inside_input(audio):
+    make(audio, audio / "specs")
+    report = make(audio, audio / "specs")
+    assert (report.n_done, report.n_skipped) == (0, 9)
