@@ -61,7 +61,8 @@ def to_figure(
         cmap=cmap,
         ax=axes,
     )
-    axes.set(title=title, xlabel="s", ylabel="Hz")
+    axes.set_title(title, parse_math=False)  # a name may hold dollar signs
+    axes.set(xlabel="s", ylabel="Hz")
     figure.colorbar(image, ax=axes, label="dB re full scale" if params.level == "db" else "log(1 + power)")
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png")

@@ -10,7 +10,22 @@ import pytest
 
 from specgan.manifest import COLUMNS, SPLITS, assign_splits, read_manifest, write_manifest
 
-PERCENTAGES = [(80, 10, 10), (100, 0, 0), (50, 25, 25), (90, 0, 10), (98, 1, 1), (34, 33, 33), (1, 1, 98), (99.9, 0.1, 0)]
+PERCENTAGES = [
+    (80, 10, 10),
+    (100, 0, 0),
+    (50, 25, 25),
+    (90, 0, 10),
+    (98, 1, 1),
+    (34, 33, 33),
+    (1, 1, 98),
+    (99.9, 0.1, 0),
+]
+# fmt: off
+WORDS = [
+    "007", "1", "1.0", "1e5", "nan", "NaN", "NA", "None", "null", "true", "-", "a,b", 'say "hi"', "two\nlines", "a\rb",
+    "a\r\nb", "a\tb", " spaced ", "é", "🥁", "'", "#1", "=1+1", "\\",
+]
+# fmt: on
 
 
 def recordings_of(counts: dict[str, int]) -> tuple[list[str], list[str]]:
@@ -59,11 +74,7 @@ def test_manifest_holds_the_documented_columns_alone_and_in_order(tmp_path):
     assert list(read_manifest(tmp_path).columns) == list(COLUMNS)
 
 
-@pytest.mark.parametrize(
-    "label",
-    ["007", "1", "1.0", "1e5", "nan", "NaN", "NA", "None", "null", "true", "-", "a,b", 'say "hi"', "two\nlines", "a\rb"]
-    + ["a\r\nb", " spaced ", "é", "🥁", "'", "#1", "=1+1", "a\tb", "\\"],
-)
+@pytest.mark.parametrize("label", WORDS)
 def test_labels_stay_text(tmp_path, label):
     write_manifest(table_of([label, "kick"], recording=[label, "b"], source=[label, "b"]), tmp_path)
     table = read_manifest(tmp_path)

@@ -289,13 +289,13 @@ def test_an_impossible_setting_is_named_with_its_value_and_the_fix(settings, par
 
 
 @pytest.mark.parametrize("mel_scale", ["htk", "slaney"])
-@pytest.mark.parametrize("n_fft", [256, 512])
+@pytest.mark.parametrize("n_fft", [128, 256])
 def test_too_many_mel_bands_name_the_largest_number_that_works(n_fft, mel_scale):
     settings = {"n_fft": n_fft, "win_length": n_fft, "hop_length": n_fft // 4, "mel_scale": mel_scale}
     with pytest.raises(
-        ValueError, match=rf"n_mels is 300: .*empty at n_fft {n_fft}; at most \d+, or a larger n_fft"
+        ValueError, match=rf"n_mels is 120: .*empty at n_fft {n_fft}; at most \d+, or a larger n_fft"
     ) as e:
-        SpectrogramParams(n_mels=300, **settings)
+        SpectrogramParams(n_mels=120, **settings)
     most = int(re.search(r"at most (\d+)", str(e.value))[1])
     assert mel_filters(SpectrogramParams(n_mels=most, **settings)).amax(1).min() > 0
     with pytest.raises(ValueError, match=f"n_mels is {most + 1}: .*at most {most},"):

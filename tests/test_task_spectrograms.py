@@ -280,7 +280,7 @@ def test_arguments_that_cannot_work_are_named_and_nothing_is_written(audio, spec
 
 def test_a_label_with_too_few_recordings_is_refused_before_anything_is_written(tmp_path, specs):
     audio = write_folder(tmp_path / "audio", {"kick": 10, "ride": 1})
-    with pytest.raises(ValueError, match="'ride' has 1.*min_recordings=3.*merge=.*splits="):
+    with pytest.raises(ValueError, match=r"'ride' has 1.*min_recordings=3.*merge=.*splits="):
         make(audio, specs, splits=(80, 10, 10))
     assert not specs.exists()
 
@@ -432,7 +432,8 @@ def test_other_settings_make_everything_again(audio, specs, tmp_path, settings):
 
 
 @pytest.mark.parametrize(
-    "settings", [{"params": replace(PARAMS, n_frames=99)}, {"splits": (50, 25, 25)}, {"merge": {}}, {"on_error": "raise"}]
+    "settings",
+    [{"params": replace(PARAMS, n_frames=99)}, {"splits": (50, 25, 25)}, {"merge": {}}, {"on_error": "raise"}],
 )
 def test_what_does_not_change_a_tensor_makes_no_tensor(audio, specs, settings):
     make(audio, specs)
@@ -574,7 +575,23 @@ def test_same_names_do_not_collide(tmp_path, specs, names):
 
 @pytest.mark.parametrize(
     "name",
-    ["two words", "Schlägel é", "🥁", "-rf", "-", "..x", "a\nb", "a\rb", "a,b", 'a"b', "a\\b", "a;b", "~", "$HOME", "%s"],
+    [
+        "two words",
+        "Schlägel é",
+        "🥁",
+        "-rf",
+        "-",
+        "..x",
+        "a\nb",
+        "a\rb",
+        "a,b",
+        'a"b',
+        "a\\b",
+        "a;b",
+        "~",
+        "$HOME",
+        "%s",
+    ],
 )
 def test_strange_names_stay_inside_and_stay_words(tmp_path, specs, name):
     folder = name if not name.startswith(".") else f"x{name}"  # hidden folders are not searched
@@ -599,7 +616,9 @@ def test_a_root_with_a_leading_dot_or_dash_makes_a_visible_label_folder(tmp_path
 @pytest.mark.skipif(sys.platform != "linux", reason="other systems have no such file names")
 def test_names_that_are_not_utf8(tmp_path, specs):
     name = os.fsdecode(b"caf\xe9")
-    source = write_clip(tmp_path / "audio" / name / f"{name}.wav")
+    source = tmp_path / "audio" / name / f"{name}.wav"
+    source.parent.mkdir(parents=True)
+    write_clip(tmp_path / "plain.wav").rename(source)
     (source.parent / f"bad{name}.wav").write_bytes(b"no sound at all")
     report = make(tmp_path / "audio", specs)
     assert (report.n_done, len(report.failures)) == (1, 1)

@@ -1,4 +1,4 @@
-"""specgan.vocoder: the sound of a spectrogram has its pitch, its level and its length, and depends on its seed alone."""
+"""specgan.vocoder: a sound has its spectrogram's pitch, level and length, and depends on its own seed alone."""
 
 import math
 

@@ -59,6 +59,8 @@ class SpectrogramDataModule(L.LightningDataModule):
             raise ValueError("data.audio_dir is not set; give a folder of sounds: data.audio_dir=<folder>")
         if batch_size < 1:
             raise ValueError(f"batch_size is {batch_size}; at least 1")
+        if epoch_size is not None and epoch_size < 1:
+            raise ValueError(f"epoch_size is {epoch_size}; at least 1, or null for each clip once")
         if crop not in ("random", "start"):
             raise ValueError(f"crop is {crop!r}; random or start")
         self.params = params

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from specgan.models.generators import sample
 from specgan.models.losses import AdversarialLoss, gradient_penalty
 from specgan.spectrogram import LevelRange, SpectrogramParams
 
@@ -149,8 +150,6 @@ class CGAN(L.LightningModule):
 
     def sample(self, labels: Sequence[int], seeds: Sequence[int]) -> Tensor:
         """Draws spectrograms (B, 1, n_mels, n_frames) from the averaged generator; see `generators.sample`."""
-        from specgan.models.generators import sample
-
         return sample(self.ema, labels, seeds)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:

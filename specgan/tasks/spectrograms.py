@@ -17,7 +17,7 @@ from specgan.audio import find_audio, load_audio, scale_to_peak
 from specgan.files import atomic_path, safe_name
 from specgan.manifest import MANIFEST_NAME, assign_splits, read_manifest, write_manifest
 from specgan.spectrogram import LevelRange, MelSpectrogram, SpectrogramParams
-from specgan.tasks.runner import FAILURES_NAME, Failure, Report, run_units, stage, write_failures
+from specgan.tasks.runner import FAILURES_NAME, Failure, Report, check_on_error, run_units, stage, write_failures
 
 log = logging.getLogger(__name__)
 
@@ -76,6 +76,7 @@ def make_spectrograms(
     input, output = Path(input), Path(output)
     if peak is not None and not 0 < peak <= 1:
         raise ValueError(f"peak is {peak}; it must be above 0 and at most 1, or null to keep each clip's level")
+    check_on_error(on_error)
     clips = _plan(input, label_from=label_from, separator=separator, classes=classes, merge=merge or {})
     clips = _drop_small(clips, min_recordings)
     # Refuse impossible splits before the work, not after it.
@@ -83,7 +84,8 @@ def make_spectrograms(
 
     # n_frames does not change what is written: clips keep their length.
     spectrogram = {name: value for name, value in asdict(params).items() if name != "n_frames"}
-    settings = {"spectrogram": spectrogram, "peak": peak}
+    # input: files of another folder may have the names and dates of this one's.
+    settings = {"spectrogram": spectrogram, "peak": peak, "input": str(input.resolve())}
     _start(output, clips, settings)
 
     transform = MelSpectrogram(params)
@@ -119,10 +121,16 @@ def _plan(
         raise ValueError(f"label_from is {label_from!r}; parent (the folder a file is in) or prefix (of its name)")
     if label_from == "prefix" and not separator:
         raise ValueError("separator is empty; give the text that ends the label in a file's name, e.g. _")
+    if classes is not None and not classes:
+        raise ValueError("classes is empty; give the labels to keep, or null to keep all")
+    # Labels are words; on the command line, classes=[0,1] are numbers.
+    classes = None if classes is None else [str(name) for name in classes]
+    merge = {str(old): str(new) for old, new in merge.items()}
     raw = {}
     for source in find_audio(root):
-        # resolve: input=. has a name too
-        label = source.resolve().parent.name if label_from == "parent" else source.stem.split(separator, 1)[0]
+        # abspath: input=. has a name too, and a link counts where it is, not where it leads
+        folder = Path(os.path.abspath(source)).parent
+        label = folder.name if label_from == "parent" else source.stem.split(separator, 1)[0]
         if not label:
             raise ValueError(f"{source}: its name has no label before {separator!r}; rename it, or label_from=parent")
         raw[source] = label
@@ -190,7 +198,8 @@ def _make(clip: Clip, output: Path, transform: MelSpectrogram, peak: float | Non
         waveform = scale_to_peak(waveform, peak)
     level = transform(waveform)[0]
     with stage("write"), atomic_path(output / clip.path) as temporary:
-        torch.save(level, temporary)
+        with temporary.open("wb") as file:  # given a path, torch.save would write its random name into the file
+            torch.save(level, file)
         os.utime(temporary, ns=(modified_ns, modified_ns))
 
 

@@ -1,0 +1,425 @@
+"""specgan.data.dataset and specgan.data.datamodule: examples of one length, dealt the same way by the same seed."""
+
+import shutil
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+
+import pytest
+import torch
+
+from specgan.audio import save_wav
+from specgan.data.datamodule import SpectrogramDataModule
+from specgan.data.dataset import SpectrogramDataset
+from specgan.spectrogram import MelSpectrogram, SpectrogramParams, denormalise
+from specgan.tasks.spectrograms import make_spectrograms
+
+# 16 frames of 128 samples: an example is 2048 samples
+PARAMS = SpectrogramParams(sample_rate=8000, n_fft=256, win_length=256, hop_length=128, n_mels=16, n_frames=16)
+
+
+def noise(n_samples: int, *, seed: int = 0, peak: float = 0.5) -> torch.Tensor:
+    samples = torch.rand(n_samples, generator=torch.Generator().manual_seed(seed)) * 2 - 1
+    return peak * samples / samples.abs().max()
+
+
+def make_one(root: Path, waveform: torch.Tensor, params: SpectrogramParams = PARAMS, **settings) -> SpectrogramDataset:
+    """A dataset of one recording."""
+    save_wav(root / "audio" / "a" / "0.wav", waveform, PARAMS.sample_rate)
+    make_spectrograms(root / "audio", root / "specs", params=params, **settings)
+    return SpectrogramDataset(root / "specs", "train", params)
+
+
+@pytest.fixture(scope="module")
+def audio(tmp_path_factory) -> Path:
+    """Ten recordings of each of two classes: half shorter, half much longer than an example."""
+    root = tmp_path_factory.mktemp("sounds") / "audio"
+    for k, label in enumerate(("hiss", "rush")):
+        for i in range(10):
+            waveform = noise(1000 if i % 2 else 9000, seed=100 * k + i, peak=0.1 + 0.05 * i)
+            save_wav(root / label / f"{i}.wav", waveform, PARAMS.sample_rate)
+    return root
+
+
+@pytest.fixture(scope="module")
+def specs(audio, tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("specs")
+    make_spectrograms(audio, folder, params=PARAMS, splits=(80, 10, 10))
+    return folder
+
+
+# SpectrogramDataset
+
+
+def test_splits_share_out_the_clips_and_know_their_labels(specs):
+    splits = {split: SpectrogramDataset(specs, split, PARAMS) for split in ("train", "val", "test")}
+    assert {split: len(dataset) for split, dataset in splits.items()} == {"train": 16, "val": 2, "test": 2}
+    sources = [source for dataset in splits.values() for source in dataset.sources]
+    assert len(set(sources)) == 20
+    for dataset in splits.values():
+        assert dataset.class_names == ["hiss", "rush"]
+        assert [dataset.class_names[label] for label in dataset.labels] == [
+            Path(s).parent.name for s in dataset.sources
+        ]
+
+
+def test_items_have_one_shape_and_range(specs):
+    dataset = SpectrogramDataset(specs, "train", PARAMS)
+    items = torch.stack([spectrogram for spectrogram, _ in dataset])
+    assert items.shape == (16, 1, 16, 16)
+    assert items.dtype == torch.float32
+    assert items.min() == -1  # the silence behind short clips
+    whole = SpectrogramDataset(specs, "train", replace(PARAMS, n_frames=71))
+    assert max(spectrogram.max() for spectrogram, _ in whole) == pytest.approx(1)  # the loudest of the training split
+
+
+def test_clips_louder_than_the_training_split_stay_in_range(audio, tmp_path):
+    shutil.copytree(audio, tmp_path / "audio")
+    make = partial(make_spectrograms, tmp_path / "audio", tmp_path / "specs", params=PARAMS, splits=(50, 25, 25))
+    make()
+    for source in SpectrogramDataset(tmp_path / "specs", "val", PARAMS).sources:
+        save_wav(source, torch.sin(torch.arange(9000.0)), 8000)  # nearly all in one band
+    make()
+    for spectrogram, _ in SpectrogramDataset(tmp_path / "specs", "val", PARAMS):
+        assert spectrogram.max() == 1
+        assert spectrogram.min() >= -1
+
+
+def test_shorter_clips_are_followed_by_silence(tmp_path):
+    dataset = make_one(tmp_path, noise(1000))
+    spectrogram, label = dataset[0]
+    assert label == 0
+    assert spectrogram.shape == (1, 16, 16)
+    assert spectrogram[..., 8:].eq(-1).all()  # 1000 samples are 8 frames
+    assert spectrogram[..., :8].gt(-1).all()
+
+
+def test_longer_clips_are_cut_from_start_to_end(tmp_path):
+    dataset = make_one(tmp_path, noise(9000))  # 71 frames, 55 more than an example
+    whole = dataset.levels[0]
+    assert whole.shape == (16, 71)
+
+    def levels_at(item) -> torch.Tensor:
+        return denormalise(dataset[item][0][0], dataset.level_range)
+
+    torch.testing.assert_close(levels_at(0), whole[:, :16])
+    torch.testing.assert_close(levels_at((0, 0.0)), whole[:, :16])
+    torch.testing.assert_close(levels_at((0, 1.0)), whole[:, -16:])
+    torch.testing.assert_close(levels_at((0, 0.2)), whole[:, 11:27])
+
+
+def test_the_place_does_not_matter_to_clips_that_are_not_longer(tmp_path):
+    for name, n_samples in (("shorter", 1000), ("equal", 2048)):
+        dataset = make_one(tmp_path / name, noise(n_samples))
+        assert torch.equal(dataset[0, 0.0][0], dataset[0, 1.0][0])
+
+
+def test_log1p_scales_each_item_by_itself(tmp_path):
+    params = replace(PARAMS, level="log1p")
+    for i, peak in enumerate((0.01, 0.9)):
+        save_wav(tmp_path / "audio" / "a" / f"{i}.wav", noise(9000, seed=i, peak=peak), 8000)
+    make_spectrograms(tmp_path / "audio", tmp_path / "specs", params=params)
+    dataset = SpectrogramDataset(tmp_path / "specs", "train", params)
+    for item in (0, 1, (0, 1.0), (1, 0.5)):
+        spectrogram, _ = dataset[item]
+        assert spectrogram.min() == pytest.approx(-1)
+        assert spectrogram.max() == pytest.approx(1)
+
+
+def test_log1p_pads_with_silence(tmp_path):
+    dataset = make_one(tmp_path, noise(1000), replace(PARAMS, level="log1p"))
+    spectrogram, _ = dataset[0]
+    assert spectrogram[..., 8:].eq(-1).all()
+    assert spectrogram.max() == pytest.approx(1)
+
+
+@pytest.mark.parametrize(
+    ("change", "old", "new"), [({"hop_length": 64}, "128", "64"), ({"level": "log1p"}, "'db'", "'log1p'")]
+)
+def test_other_settings_are_refused_with_both_values(specs, change, old, new):
+    (name,) = change
+    with pytest.raises(ValueError, match=f"{name}: the folder has {old}, asked for is {new}"):
+        SpectrogramDataset(specs, "train", replace(PARAMS, **change))
+
+
+def test_all_differing_settings_are_named(specs):
+    with pytest.raises(ValueError, match=r"n_mels.*16.*8.*floor_db.*-80.*-60"):
+        SpectrogramDataset(specs, "train", replace(PARAMS, n_mels=8, floor_db=-60.0))
+
+
+def test_n_frames_may_differ(specs):
+    longer = SpectrogramDataset(specs, "train", replace(PARAMS, n_frames=48))
+    shorter = SpectrogramDataset(specs, "train", PARAMS)
+    assert longer[0][0].shape == (1, 16, 48)
+    for i in range(len(shorter)):
+        torch.testing.assert_close(longer[i][0][..., :16], shorter[i][0])
+
+
+def test_n_frames_none_is_refused(specs):
+    with pytest.raises(ValueError, match="n_frames is None"):
+        SpectrogramDataset(specs, "train", replace(PARAMS, n_frames=None))
+
+
+def test_no_dataset_folder(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"no dataset folder.*preprocess\.py"):
+        SpectrogramDataset(tmp_path, "train", PARAMS)
+
+
+@pytest.mark.parametrize("peak", [None, 0.8])
+@pytest.mark.parametrize("n_samples", [1000, 2048, 9000])
+def test_waveform_is_the_sound_that_the_example_shows(tmp_path, n_samples, peak):
+    sound = noise(n_samples, peak=0.25)
+    dataset = make_one(tmp_path, sound, peak=peak)
+    waveform = dataset.waveform(0)
+    assert waveform.shape == (1, 2048)
+    n_there = min(n_samples, 2048)
+    expected = sound[:n_there] * (1 if peak is None else peak / 0.25)
+    torch.testing.assert_close(waveform[0, :n_there], expected, rtol=0, atol=4 / 32768)
+    assert waveform[0, n_there:].eq(0).all()
+    shown = denormalise(dataset[0][0][0], dataset.level_range)
+    heard = MelSpectrogram(PARAMS)(waveform)[0]
+    # Only windows that lie in the example and in the clip; beyond its end the example is silence at once.
+    n_inside = (n_there - PARAMS.win_length // 2) // PARAMS.hop_length + 1
+    assert n_inside >= 7
+    torch.testing.assert_close(shown[:, :n_inside], heard[:, :n_inside], rtol=0, atol=1e-3)
+
+
+def test_spectrogram_of_the_waveform_of_a_sound_that_ends_is_the_whole_example(tmp_path):
+    sound = noise(1000)
+    sound[800:] = 0  # what comes after the clip is silence in both
+    dataset = make_one(tmp_path, sound)
+    heard = MelSpectrogram(PARAMS)(dataset.waveform(0))[0]
+    torch.testing.assert_close(denormalise(dataset[0][0][0], dataset.level_range), heard, rtol=0, atol=1e-3)
+
+
+def test_waveform_peak_is_of_the_whole_recording(tmp_path):
+    sound = noise(9000, peak=0.1)
+    sound[8000] = 0.5  # the loudest sample is behind the example
+    waveform = make_one(tmp_path, sound, peak=1.0).waveform(0)
+    assert waveform.abs().max() == pytest.approx(0.2, abs=1e-3)
+
+
+def test_waveform_of_a_recording_that_is_gone(tmp_path):
+    dataset = make_one(tmp_path, noise(1000))
+    (tmp_path / "audio" / "a" / "0.wav").unlink()
+    with pytest.raises(FileNotFoundError, match=r"0\.wav"):
+        dataset.waveform(0)
+
+
+# SpectrogramDataModule
+
+
+def open_data(specs: Path, **settings) -> SpectrogramDataModule:
+    data = SpectrogramDataModule(**{"params": PARAMS, "dataset_dir": str(specs), "batch_size": 4, **settings})
+    data.prepare_data()
+    data.setup("fit")
+    return data
+
+
+def epoch_of(data: SpectrogramDataModule) -> list[list[torch.Tensor]]:
+    return [list(batch) for batch in data.train_dataloader()]
+
+
+def same(epoch: list, other: list) -> bool:
+    return len(epoch) == len(other) and all(
+        torch.equal(a, b) for batch, twin in zip(epoch, other, strict=True) for a, b in zip(batch, twin, strict=True)
+    )
+
+
+def places_of(data: SpectrogramDataModule) -> list[tuple[int, float]]:
+    """What an epoch is made of: the index of each clip and where it is cut."""
+    return list(data.train_dataloader().sampler)
+
+
+def test_prepare_data_makes_and_setup_opens(audio, tmp_path):
+    calls = []
+    data = SpectrogramDataModule(
+        params=PARAMS,
+        audio_dir=str(audio),
+        datasets_dir=str(tmp_path / "datasets"),
+        make_audio=calls.append,
+        make_dataset=make_spectrograms,
+        batch_size=4,
+        seed=3,
+        splits=[80, 10, 10],
+        merge={"hiss": "noise"},
+    )
+    assert not (tmp_path / "datasets").exists()
+    data.prepare_data()
+    assert calls == [str(audio)]
+    assert data.dataset_dir.parent == tmp_path / "datasets"
+    data.setup("fit")
+    assert data.class_names == ["noise", "rush"]
+    assert (len(data.train), len(data.val)) == (16, 2)
+    assert data.level_range == data.train.level_range
+    spectrograms, labels = next(iter(data.train_dataloader()))
+    assert spectrograms.shape == (4, 1, 16, 16)
+    assert labels.dtype == torch.int64
+    written = {path: path.stat().st_mtime_ns for path in data.dataset_dir.rglob("*.pt")}
+    data.prepare_data()
+    assert {path: path.stat().st_mtime_ns for path in data.dataset_dir.rglob("*.pt")} == written
+
+
+def test_a_dataset_folder_needs_no_audio(specs):
+    assert len(open_data(specs).train) == 16
+
+
+def test_unreadable_files_are_counted_in_a_warning(audio, tmp_path, caplog):
+    save_wav(tmp_path / "audio" / "a" / "good.wav", noise(1000), 8000)
+    (tmp_path / "audio" / "a" / "bad.wav").write_bytes(b"no sound at all")
+    data = open_data(tmp_path / "specs", audio_dir=str(tmp_path / "audio"), make_dataset=make_spectrograms)
+    assert len(data.train) == 1
+    assert "without 1 files" in caplog.text
+    assert "failures.csv" in caplog.text
+
+
+def test_a_seed_gives_the_same_batches_and_another_gives_others(specs):
+    epoch = epoch_of(open_data(specs, seed=5))
+    assert same(epoch, epoch_of(open_data(specs, seed=5)))
+    assert not same(epoch, epoch_of(open_data(specs, seed=6)))
+
+
+def test_batches_do_not_depend_on_the_global_seed(specs):
+    epoch = epoch_of(open_data(specs, seed=5))
+    torch.manual_seed(1234)
+    assert same(epoch, epoch_of(open_data(specs, seed=5)))
+
+
+def test_epochs_differ_and_continue_from_a_saved_state(specs):
+    data = open_data(specs, seed=5)
+    first = epoch_of(data)
+    state = data.state_dict()
+    second, third = epoch_of(data), epoch_of(data)
+    assert not same(first, second)
+    assert not same(second, third)
+
+    resumed = open_data(specs, seed=99)
+    resumed.load_state_dict(state)
+    assert same(epoch_of(resumed), second)
+    assert same(epoch_of(resumed), third)
+
+
+def test_a_saved_state_goes_through_a_checkpoint_file(specs, tmp_path):
+    data = open_data(specs)
+    epoch_of(data)
+    torch.save(data.state_dict(), tmp_path / "state.pt")
+    expected = epoch_of(data)
+    resumed = open_data(specs, seed=99)
+    resumed.load_state_dict(torch.load(tmp_path / "state.pt", weights_only=True))
+    assert same(epoch_of(resumed), expected)
+
+
+def test_each_clip_is_in_an_epoch_once(specs):
+    data = open_data(specs, epoch_size=16)
+    assert sorted(index for index, _ in places_of(data)) == list(range(16))
+    epoch = epoch_of(data)
+    assert len(epoch) == 4
+    assert sorted(label for _, labels in epoch for label in labels.tolist()) == [0] * 8 + [1] * 8
+
+
+def test_large_folders_give_each_clip_once_by_default(specs):
+    data = open_data(specs, batch_size=1)
+    assert sorted(index for index, _ in places_of(data)) == list(range(16))
+
+
+def test_small_folders_are_repeated_to_sixteen_batches(specs):
+    data = open_data(specs, batch_size=8)
+    assert [len(labels) for _, labels in epoch_of(data)] == [8] * 16
+    indices = [index for index, _ in places_of(data)]
+    assert sorted(indices) == sorted(list(range(16)) * 8)
+    assert all(sorted(indices[i : i + 16]) == list(range(16)) for i in range(0, 128, 16))  # whole rounds
+
+
+def test_fewer_clips_than_a_batch_still_give_whole_batches(specs):
+    assert [len(labels) for _, labels in epoch_of(open_data(specs, batch_size=20))] == [20] * 16
+
+
+@pytest.mark.parametrize(("epoch_size", "sizes"), [(3, [3]), (4, [4]), (10, [4, 4]), (24, [4] * 6)])
+def test_epoch_size_is_kept_in_whole_batches_where_there_is_one(specs, epoch_size, sizes):
+    assert [len(labels) for _, labels in epoch_of(open_data(specs, epoch_size=epoch_size))] == sizes
+
+
+def test_random_crops_lie_anywhere_and_differ_from_epoch_to_epoch(specs):
+    data = open_data(specs, epoch_size=400)
+    places = torch.tensor([place for _, place in places_of(data)])
+    assert places.min() >= 0
+    assert places.max() < 1
+    assert places.histc(bins=4, min=0, max=1).min() > 50  # 100 are expected in each quarter
+    assert not torch.equal(places, torch.tensor([place for _, place in places_of(data)]))
+
+
+def test_crop_start_gives_the_beginning_of_every_clip(specs):
+    data = open_data(specs, crop="start", epoch_size=16)
+    beginnings = {spectrogram.numpy().tobytes() for spectrogram, _ in data.train}
+    assert len(beginnings) == 16
+    assert {s.numpy().tobytes() for spectrograms, _ in epoch_of(data) for s in spectrograms} == beginnings
+    random = {s.numpy().tobytes() for batch, _ in epoch_of(open_data(specs, epoch_size=16)) for s in batch}
+    assert len(random & beginnings) < 16
+
+
+def test_the_crop_does_not_change_the_order(specs):
+    start, random = (places_of(open_data(specs, crop=crop)) for crop in ("start", "random"))
+    assert [index for index, _ in start] == [index for index, _ in random]
+
+
+@pytest.mark.filterwarnings("ignore:This process .* is multi-threaded")
+def test_workers_give_the_same_batches(specs):
+    none, two = open_data(specs, epoch_size=16), open_data(specs, epoch_size=16, num_workers=2)
+    assert same(epoch_of(none), epoch_of(two))
+    assert same(epoch_of(none), epoch_of(two))  # and the next epoch
+
+
+def test_other_settings_use_another_dataset_folder(audio, tmp_path):
+    name = partial(SpectrogramDataModule, datasets_dir=str(tmp_path))
+    same_settings = {"params": PARAMS, "audio_dir": str(audio), "peak": 0.5}
+    base = name(**same_settings).dataset_dir
+    assert base.parent == tmp_path
+    assert base.name.startswith("audio-")
+    # What does not change the data does not change the folder.
+    assert name(**same_settings, batch_size=3, crop="start", epoch_size=9, num_workers=1).dataset_dir == base
+    others = [
+        {"params": replace(PARAMS, n_mels=8)},
+        {"peak": None},
+        {"seed": 1},
+        {"splits": [60, 20, 20]},
+        {"label_from": "prefix"},
+        {"merge": {"hiss": "rush"}},
+        {"audio_dir": str(tmp_path / "audio")},  # of the same name, elsewhere
+    ]
+    folders = {name(**(same_settings | other)).dataset_dir for other in others}
+    assert len(folders) == len(others)
+    assert base not in folders
+
+
+def test_the_dataset_folder_is_the_same_from_wherever_it_is_asked_for(audio, monkeypatch):
+    absolute = SpectrogramDataModule(params=PARAMS, audio_dir=str(audio)).dataset_dir
+    monkeypatch.chdir(audio.parent)
+    assert SpectrogramDataModule(params=PARAMS, audio_dir="audio").dataset_dir == absolute
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"dataset_dir": None}, r"data\.audio_dir"),
+        ({"batch_size": 0}, "batch_size is 0"),
+        ({"crop": "middle"}, "crop is 'middle'; random or start"),
+        ({"epoch_size": 0}, "epoch_size is 0"),
+        ({"epoch_size": -1}, "epoch_size is -1"),
+    ],
+)
+def test_arguments_that_cannot_work_are_named(settings, message):
+    with pytest.raises(ValueError, match=message):
+        SpectrogramDataModule(**{"params": PARAMS, "dataset_dir": "specs", **settings})
+
+
+def test_an_empty_training_split_is_an_error(specs, tmp_path):
+    (tmp_path / "params.yaml").write_bytes((specs / "params.yaml").read_bytes())
+    rows = (specs / "manifest.csv").read_text().splitlines(keepends=True)
+    (tmp_path / "manifest.csv").write_text(rows[0])
+    with pytest.raises(ValueError, match="training split is empty"):
+        open_data(tmp_path)
+
+
+def test_a_folder_of_other_settings_is_refused(specs):
+    with pytest.raises(ValueError, match="n_mels: the folder has 16, asked for is 8"):
+        open_data(specs, params=replace(PARAMS, n_mels=8))

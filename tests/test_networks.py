@@ -1,0 +1,354 @@
+"""specgan.models: losses with known answers, networks of every size, and samples that depend on their seed alone."""
+
+import math
+from itertools import pairwise
+
+import pytest
+import torch
+from torch import nn
+
+from specgan.models.discriminators import ChannelDiscriminator, ProjectionDiscriminator
+from specgan.models.generators import DCGANGenerator, PixelNorm, sample
+from specgan.models.losses import BCELoss, HingeLoss, RelativisticPairingLoss, gradient_penalty
+
+LOSSES = [BCELoss, HingeLoss, RelativisticPairingLoss]
+DISCRIMINATORS = [ProjectionDiscriminator, ChannelDiscriminator]
+SIZES = [(64, 64), (128, 128), (128, 512), (16, 32)]
+
+
+def log(*values: float) -> torch.Tensor:
+    return torch.tensor([math.log(value) for value in values])
+
+
+def generator(n_mels: int = 16, n_frames: int = 32, **settings) -> DCGANGenerator:
+    settings = {"n_classes": 3, "latent_dim": 8, "width": 32} | settings
+    return DCGANGenerator(n_mels=n_mels, n_frames=n_frames, **settings)
+
+
+def batch(n_items: int = 4, *, n_mels: int = 16, n_frames: int = 32) -> tuple[torch.Tensor, torch.Tensor]:
+    """Spectrograms (B, 1, n_mels, n_frames) and labels (B,)."""
+    draw = torch.Generator().manual_seed(1)
+    return 2 * torch.rand(n_items, 1, n_mels, n_frames, generator=draw) - 1, torch.arange(n_items) % 3
+
+
+# --- losses: worked out by hand. softplus(log a) = log(1 + a)
+
+
+def test_bce_loss():
+    real, fake = log(1, 3), log(1 / 3, 7)
+    # real: log 2 and log 4/3; fake: log 4/3 and log 8
+    expected_d = (math.log(2) + math.log(4 / 3)) / 2 + (math.log(4 / 3) + math.log(8)) / 2
+    expected_g = (math.log(4) + math.log(8 / 7)) / 2
+    assert BCELoss().discriminator_loss(real, fake).item() == pytest.approx(expected_d)
+    assert BCELoss().generator_loss(None, fake).item() == pytest.approx(expected_g)
+
+
+def test_hinge_loss():
+    real, fake = torch.tensor([0.5, 2.0, -1.0]), torch.tensor([-2.0, 0.0, 1.0])
+    # real: 0.5, 0 and 2; fake: 0, 1 and 2
+    assert HingeLoss().discriminator_loss(real, fake).item() == pytest.approx(2.5 / 3 + 1)
+    assert HingeLoss().generator_loss(None, fake).item() == pytest.approx(1 / 3)
+
+
+def test_relativistic_pairing_loss():
+    real, fake = log(1, 3), log(3, 3)
+    # fake - real: log 3 and 0
+    expected_d = (math.log(4) + math.log(2)) / 2
+    expected_g = (math.log(4 / 3) + math.log(2)) / 2
+    assert RelativisticPairingLoss().discriminator_loss(real, fake).item() == pytest.approx(expected_d)
+    assert RelativisticPairingLoss().generator_loss(real, fake).item() == pytest.approx(expected_g)
+
+
+def test_relativistic_pairing_judges_pair_by_pair_and_only_the_difference():
+    loss = RelativisticPairingLoss()
+    real, fake = torch.tensor([0.0, 4.0]), torch.tensor([0.0, 4.0])
+    paired = loss.discriminator_loss(real, fake)
+    assert paired.item() == pytest.approx(math.log(2))
+    assert loss.discriminator_loss(real.flip(0), fake) > paired + 1
+    torch.testing.assert_close(loss.discriminator_loss(real + 100, fake + 100), paired)
+
+
+@pytest.mark.parametrize("loss", LOSSES)
+def test_a_loss_stays_finite_on_extreme_logits(loss):
+    real, fake = torch.tensor([-1e4, 1e4], requires_grad=True), torch.tensor([1e4, -1e4], requires_grad=True)
+    total = loss().discriminator_loss(real, fake) + loss().generator_loss(real, fake)
+    total.backward()
+    assert total.isfinite() and real.grad.isfinite().all() and fake.grad.isfinite().all()
+
+
+@pytest.mark.parametrize("loss", LOSSES)
+def test_a_loss_pulls_the_logits_the_right_way(loss):
+    real, fake = torch.zeros(2, requires_grad=True), torch.zeros(2, requires_grad=True)
+    loss().discriminator_loss(real, fake).backward()
+    assert (real.grad < 0).all() and (fake.grad > 0).all()  # descent: real up, fake down
+    fake.grad = None
+    loss().generator_loss(real.detach(), fake).backward()
+    assert (fake.grad < 0).all()
+
+
+@pytest.mark.parametrize("loss", LOSSES)
+def test_an_impossible_loss_setting_is_named_with_its_value_and_the_fix(loss):
+    with pytest.raises(ValueError, match=r"gamma is -0\.5; at least 0"):
+        loss(gamma=-0.5)
+    with pytest.raises(ValueError, match="penalty_every is 0; at least 1"):
+        loss(penalty_every=0)
+
+
+# --- gradient penalty: closed forms
+
+
+def test_the_gradient_penalty_of_a_linear_discriminator_is_half_its_weights_squared():
+    weight = torch.randn(1, 4, 4, requires_grad=True)
+    spectrogram = torch.randn(3, 1, 4, 4, requires_grad=True)
+    penalty = gradient_penalty((weight * spectrogram).sum((1, 2, 3)), spectrogram)
+    torch.testing.assert_close(penalty, weight.square().sum() / 2)
+    (gradient,) = torch.autograd.grad(penalty, weight)  # it can be trained on
+    torch.testing.assert_close(gradient, weight)
+
+
+def test_the_gradient_penalty_of_a_quadratic_discriminator_is_the_mean_over_the_batch():
+    spectrogram = torch.stack([torch.full((1, 2, 2), 1.0), torch.full((1, 2, 2), 3.0)]).requires_grad_()
+    logits = 5 * spectrogram.square().sum((1, 2, 3)) / 2  # gradient 5 x, squared norms 25 * 4 and 25 * 36
+    assert gradient_penalty(logits, spectrogram).item() == pytest.approx((100 + 900) / 2 / 2)
+
+
+# --- sizes
+
+
+@pytest.mark.parametrize(("n_mels", "n_frames"), SIZES)
+@pytest.mark.parametrize("norm", ["pixel", "batch"])
+def test_a_generator_makes_spectrograms_of_its_size_within_the_range(n_mels, n_frames, norm):
+    network = generator(n_mels, n_frames, norm=norm)
+    spectrogram = network(10 * torch.randn(2, 8), torch.tensor([0, 2]))
+    assert spectrogram.shape == (2, 1, n_mels, n_frames)
+    assert spectrogram.dtype == torch.float32
+    assert spectrogram.abs().max() <= 1
+    assert spectrogram.std() > 0
+
+
+@pytest.mark.parametrize(("n_mels", "n_frames"), SIZES)
+@pytest.mark.parametrize("spectral_norm", [False, True])
+@pytest.mark.parametrize("discriminator", DISCRIMINATORS)
+def test_a_discriminator_gives_one_logit_a_spectrogram(discriminator, spectral_norm, n_mels, n_frames):
+    network = discriminator(n_classes=3, n_mels=n_mels, n_frames=n_frames, width=32, spectral_norm=spectral_norm)
+    logits = network(*batch(n_mels=n_mels, n_frames=n_frames))
+    assert logits.shape == (4,)
+    assert logits.isfinite().all() and logits.std() > 0
+
+
+@pytest.mark.parametrize(
+    ("sizes", "message"),
+    [
+        ({"n_mels": 40}, "n_mels is 40; this network needs a multiple of 16"),
+        ({"n_mels": 8}, "n_mels is 8; this network needs a multiple of 16"),
+        ({"n_mels": 0}, "n_mels is 0; this network needs a multiple of 16"),
+        ({"n_frames": 63}, "n_frames is 63; this network needs a multiple of 16"),
+        ({"n_frames": None}, "n_frames is None; .* multiple of 16; choose a spectrogram preset with a fixed length"),
+        ({"width": 36}, "width is 36; this network needs a multiple of 8"),
+        ({"norm": "layer"}, "norm is 'layer'; pixel or batch"),
+    ],
+)
+def test_an_impossible_generator_is_named_with_its_value_and_the_fix(sizes, message):
+    with pytest.raises(ValueError, match=message):
+        generator(**sizes)
+
+
+@pytest.mark.parametrize("discriminator", DISCRIMINATORS)
+def test_an_impossible_discriminator_is_named_with_its_value_and_the_fix(discriminator):
+    with pytest.raises(ValueError, match="norm is 'pixel'; null or batch"):
+        discriminator(n_classes=3, n_mels=16, n_frames=16, norm="pixel")
+
+
+def test_settings_make_the_same_generator_again():
+    network = generator(embedding_dim=None, norm="batch")
+    again = DCGANGenerator(**network.settings)
+    again.load_state_dict(network.state_dict())
+    z, labels = torch.randn(2, 8), torch.tensor([0, 1])
+    assert again.eval()(z, labels).equal(network.eval()(z, labels))
+
+
+def test_pixel_norm_gives_each_position_a_mean_square_of_1():
+    normalised = PixelNorm()(torch.tensor([3.0, 4.0]).reshape(1, 2, 1, 1))
+    torch.testing.assert_close(normalised.flatten(), torch.tensor([3.0, 4.0]) / math.sqrt(12.5))
+    many = PixelNorm()(50 * torch.randn(2, 16, 3, 5))
+    torch.testing.assert_close(many.square().mean(1), torch.ones(2, 3, 5))
+
+
+# --- labels
+
+
+def test_a_one_hot_label_is_not_trained_and_an_embedding_is():
+    one_hot = generator(embedding_dim=None)
+    assert one_hot.embedding(torch.tensor([0, 2])).tolist() == [[1, 0, 0], [0, 0, 1]]
+    assert not any(parameter.requires_grad for parameter in one_hot.embedding.parameters())
+    learned = generator(embedding_dim=5)
+    assert learned.embedding.weight.shape == (3, 5)
+    assert learned.embedding.weight.requires_grad
+
+
+@pytest.mark.parametrize("embedding_dim", [None, 8])
+def test_the_label_changes_what_a_generator_makes(embedding_dim):
+    network = generator(embedding_dim=embedding_dim)
+    one, two, same = network(torch.randn(1, 8).repeat(3, 1), torch.tensor([0, 1, 0]))
+    assert (one - two).abs().max() > 1e-3
+    torch.testing.assert_close(one, same)
+
+
+@pytest.mark.parametrize("spectral_norm", [False, True])
+@pytest.mark.parametrize("discriminator", DISCRIMINATORS)
+def test_the_label_changes_the_logit(discriminator, spectral_norm):
+    network = discriminator(n_classes=3, n_mels=16, n_frames=32, width=32, spectral_norm=spectral_norm).eval()
+    spectrogram = batch(1)[0].repeat(3, 1, 1, 1)
+    logits = network(spectrogram, torch.tensor([0, 1, 2]))
+    assert min((a - b).abs() for a, b in zip(logits, logits.roll(1), strict=True)) > 1e-5
+
+
+def test_the_projection_is_the_features_product_with_the_classs_embedding():
+    network = ProjectionDiscriminator(n_classes=3, n_mels=16, n_frames=32, width=32)
+    spectrogram, labels = batch()
+    with torch.no_grad():
+        network.embedding.weight.zero_()
+        without = network(spectrogram, labels)
+        assert without.equal(network(spectrogram, (labels + 1) % 3))  # the label has no other way in
+        network.embedding.weight[1] = network.logit.weight[0]  # doubles the product, leaves the bias
+        doubled = network(spectrogram, torch.ones(4, dtype=torch.int64))
+    torch.testing.assert_close(doubled, 2 * without - network.logit.bias)
+
+
+# --- spectral norm
+
+
+@pytest.mark.parametrize("discriminator", DISCRIMINATORS)
+def test_spectral_norm_bounds_every_weight_matrix_however_large_it_grows(discriminator):
+    network = discriminator(n_classes=3, n_mels=16, n_frames=32, width=32, spectral_norm=True)
+    layers = [layer for layer in network.modules() if hasattr(layer, "parametrizations")]
+    assert sum(isinstance(layer, nn.Conv2d) for layer in layers) == 4
+    assert sum(isinstance(layer, nn.Linear) for layer in layers) == 1
+    with torch.no_grad():
+        for layer in layers:
+            layer.parametrizations.weight.original.mul_(50)
+        for _ in range(30):  # each pass in training is a step of the power iteration
+            network(*batch())
+    for layer in layers:
+        assert torch.linalg.matrix_norm(layer.weight.flatten(1), 2).item() == pytest.approx(1, abs=0.02)
+
+
+@pytest.mark.parametrize("discriminator", DISCRIMINATORS)
+def test_without_spectral_norm_weights_are_free(discriminator):
+    network = discriminator(n_classes=3, n_mels=16, n_frames=32, width=32)
+    assert not any(hasattr(layer, "parametrizations") for layer in network.modules())
+
+
+# --- learning
+
+
+def descend(parameters, compute_loss, *, n_steps: int = 8) -> list[float]:
+    optimizer = torch.optim.Adam(parameters, lr=1e-3)
+    values = []
+    for _ in range(n_steps):
+        loss = compute_loss()
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        values.append(loss.item())
+    return values
+
+
+@pytest.mark.parametrize("loss", LOSSES)
+@pytest.mark.parametrize("discriminator", DISCRIMINATORS)
+def test_a_discriminator_learns_a_fixed_batch(discriminator, loss):
+    network = discriminator(n_classes=3, n_mels=16, n_frames=32, width=32)
+    real, labels = batch(8)
+    fake = generator()(torch.randn(8, 8), labels).detach()
+    values = descend(
+        network.parameters(), lambda: loss().discriminator_loss(network(real, labels), network(fake, labels))
+    )
+    assert all(later < earlier for earlier, later in pairwise(values))
+
+
+@pytest.mark.parametrize("loss", LOSSES)
+@pytest.mark.parametrize("discriminator", DISCRIMINATORS)
+def test_a_generator_learns_against_a_fixed_discriminator(discriminator, loss):
+    judge = discriminator(n_classes=3, n_mels=16, n_frames=32, width=32).requires_grad_(False)
+    network = generator()
+    real, labels = batch(8)
+    z = torch.randn(8, 8)
+    values = descend(
+        network.parameters(),
+        lambda: loss().generator_loss(judge(real, labels), judge(network(z, labels), labels)),
+    )
+    assert values[-1] < values[0]
+
+
+@pytest.mark.parametrize("discriminator", DISCRIMINATORS)
+def test_the_gradient_penalty_falls_when_it_is_trained_on(discriminator):
+    network = discriminator(n_classes=3, n_mels=16, n_frames=32, width=32)
+    spectrogram, labels = batch(8)
+    spectrogram.requires_grad_()
+    values = descend(
+        network.parameters(), lambda: 100 * gradient_penalty(network(spectrogram, labels), spectrogram), n_steps=5
+    )
+    assert values[-1] < values[0]
+
+
+# --- samples
+
+
+def big_generator(norm: str, memory_format: torch.memory_format) -> DCGANGenerator:
+    """Wide enough that convolutions round differently at other batch sizes."""
+    network = generator(64, 64, width=128, latent_dim=32, norm=norm)
+    with torch.no_grad():
+        network(torch.randn(16, 32), torch.arange(16) % 3)  # batch statistics that are not the initial ones
+    return network.to(memory_format=memory_format)
+
+
+@pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last])
+@pytest.mark.parametrize("norm", ["pixel", "batch"])
+def test_a_sample_is_the_same_bytes_whatever_stands_beside_it(norm, memory_format):
+    network = big_generator(norm, memory_format)
+    alone = sample(network, [1], [7])
+    assert alone.shape == (1, 1, 64, 64)
+    for position in range(8):  # of a full chunk
+        labels, seeds = [2, 0, 1, 0, 2, 1, 0, 2], list(range(100, 108))
+        labels[position], seeds[position] = 1, 7
+        assert sample(network, labels, seeds)[position].equal(alone[0])
+    for n_items in (2, 5, 9, 17):  # chunks that are not full, and several of them
+        beside = sample(network, [*[0] * (n_items - 1), 1], [*range(200, 200 + n_items - 1), 7])
+        assert beside.shape == (n_items, 1, 64, 64)
+        assert beside[-1].equal(alone[0])
+
+
+def test_a_sample_is_what_the_network_makes_of_its_seeds_noise():
+    network = generator().eval()
+    z = torch.stack([torch.randn(8, generator=torch.Generator().manual_seed(seed)) for seed in (3, 4)])
+    with torch.no_grad():
+        expected = network(z, torch.tensor([2, 0]))
+    torch.testing.assert_close(sample(network, [2, 0], [3, 4]), expected)
+
+
+def test_labels_and_seeds_matter_and_the_global_generator_does_not():
+    network = generator()
+    one, other_label, other_seed, same = sample(network, [0, 1, 0, 0], [5, 5, 6, 5])
+    assert (one - other_label).abs().max() > 1e-3
+    assert (one - other_seed).abs().max() > 1e-3
+    assert one.equal(same)
+    torch.manual_seed(99)
+    state = torch.get_rng_state()
+    assert sample(network, [0], [5])[0].equal(one)
+    assert torch.get_rng_state().equal(state)
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_sampling_leaves_the_network_as_it_was(training):
+    network = generator(norm="batch").train(training)
+    before = {name: value.clone() for name, value in network.state_dict().items()}
+    spectrograms = sample(network, [0, 1, 2], [1, 2, 3])
+    assert not spectrograms.requires_grad
+    assert all(module.training is training for module in network.modules())
+    assert any(name.endswith("running_mean") for name in before)
+    assert all(value.equal(before[name]) for name, value in network.state_dict().items())
+
+
+def test_every_label_needs_its_seed():
+    with pytest.raises(ValueError, match="2 labels and 3 seeds; give one seed for each label"):
+        sample(generator(), [0, 1], [1, 2, 3])

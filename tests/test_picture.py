@@ -1,0 +1,170 @@
+"""specgan.picture and specgan.gallery: what people look at shows the numbers, and the page finds its files."""
+
+import io
+from html.parser import HTMLParser
+from urllib.parse import unquote, urlsplit
+
+import matplotlib
+import matplotlib.image
+import numpy as np
+import pytest
+import torch
+
+from specgan.gallery import Sound, write_gallery
+from specgan.picture import to_figure, to_png
+from specgan.spectrogram import LevelRange, SpectrogramParams
+
+STEPS = (torch.arange(256) / 127.5 - 1).reshape(16, 16)  # every value that an 8-bit picture can tell apart
+NAMES = ["kick drum", 'a "quoted" name', "it's <b>bold & more", "C#4", "100%", "50%20", "what?", "a:b", "grüße ♫"]
+
+
+def pixels(png: bytes) -> np.ndarray:
+    """(height, width, 3 or 4) in [0, 1], read by another library than the one that wrote it."""
+    assert png.startswith(b"\x89PNG\r\n\x1a\n")
+    return matplotlib.image.imread(io.BytesIO(png), format="png")
+
+
+# --- exact-size PNG
+
+
+@pytest.mark.parametrize("scale", [1, 2, 5])
+@pytest.mark.parametrize("shape", [(64, 64), (128, 512), (16, 3), (1, 1)])
+def test_a_png_has_one_pixel_a_value_times_scale(shape, scale):
+    spectrogram = 2 * torch.rand(shape) - 1
+    picture = pixels(to_png(spectrogram, scale=scale))
+    assert picture.shape == (shape[0] * scale, shape[1] * scale, 3)
+    one_pixel = pixels(to_png(spectrogram))
+    np.testing.assert_array_equal(picture, np.kron(one_pixel, np.ones((scale, scale, 1), np.float32)))
+
+
+def test_low_frequencies_are_at_the_bottom_and_time_runs_to_the_right():
+    spectrogram = torch.full((8, 6), -1.0)
+    spectrogram[0, 5] = 1.0  # lowest band, last frame
+    bright = pixels(to_png(spectrogram, cmap="gray")).mean(-1)
+    assert bright[7, 5] == 1
+    assert bright.sum() == 1
+
+
+@pytest.mark.parametrize("cmap", ["magma", "gray", "viridis", "twilight", "tab10"])
+def test_the_extremes_are_the_ends_of_the_colormap_and_what_is_beyond_is_cut(cmap):
+    picture = pixels(to_png(torch.tensor([[-1.0, 1.0, -3.0, 3.0]]), cmap=cmap))[0]
+    low, high = matplotlib.colormaps[cmap]([0.0, 1.0])[:, :3]
+    np.testing.assert_allclose(picture, [low, high, low, high], atol=0.51 / 255)
+
+
+@pytest.mark.parametrize("cmap", ["gray", "magma", "twilight"])
+def test_the_colours_are_matplotlibs(cmap):
+    picture = pixels(to_png(STEPS, cmap=cmap))
+    expected = matplotlib.colormaps[cmap](np.linspace(0, 1, 256).reshape(16, 16)[::-1])[..., :3]
+    np.testing.assert_allclose(picture, expected, atol=0.51 / 255)
+
+
+def test_grey_is_the_value_itself():
+    picture = pixels(to_png(STEPS, cmap="gray"))
+    np.testing.assert_array_equal((picture[::-1] * 255).round()[..., 0], np.arange(256).reshape(16, 16))
+
+
+def test_an_unknown_colormap_is_named():
+    with pytest.raises(ValueError, match=r"cmap is 'magmaa'; one of matplotlib's colormaps, e\.g\. magma"):
+        to_png(STEPS, cmap="magmaa")
+
+
+# --- figure
+
+
+@pytest.mark.parametrize("level", ["db", "log1p"])
+def test_a_figure_is_a_readable_picture_of_the_spectrogram(level):
+    params = SpectrogramParams(level=level)
+    draw = {"params": params, "level_range": LevelRange(params.silence, 10.0), "title": "kick"}
+    silent, loud = (pixels(to_figure(torch.full((64, 64), value), **draw)) for value in (-1.0, 1.0))
+    assert silent.shape == (300, 400, 4)
+    middle = (150, 150)  # inside the axes
+    np.testing.assert_allclose(silent[middle][:3], matplotlib.colormaps["magma"](0.0)[:3], atol=0.01)
+    np.testing.assert_allclose(loud[middle][:3], matplotlib.colormaps["magma"](1.0)[:3], atol=0.01)
+
+
+def test_a_figure_has_low_frequencies_at_the_bottom():
+    spectrogram = torch.full((64, 64), -1.0)
+    spectrogram[:32] = 1.0
+    params = SpectrogramParams()
+    bright = pixels(to_figure(spectrogram, params, LevelRange(-80.0, 0.0), title="", cmap="gray"))[..., :3].mean(-1)
+    inside = bright[40:240, 150]
+    assert inside[-1] == 1 and inside[0] == 0
+
+
+@pytest.mark.parametrize("title", ["a$b$_", "$", r"$\nonsense$", "snare <1>"])
+def test_any_name_can_be_the_title(title):
+    draw = (torch.zeros(16, 16), SpectrogramParams(n_mels=16), LevelRange(-80.0, 0.0))
+    titled, untitled = pixels(to_figure(*draw, title=title)), pixels(to_figure(*draw, title=""))
+    assert titled.shape == (300, 400, 4)
+    assert (titled != untitled).any()
+
+
+# --- gallery
+
+
+class Page(HTMLParser):
+    """The tags, the addresses and the text by tag of a page."""
+
+    def __init__(self, html: str) -> None:
+        super().__init__(convert_charrefs=True)
+        self.tags: list[str] = []
+        self.sources: list[str] = []
+        self.alts: list[str] = []
+        self.text: dict[str, list[str]] = {}
+        self.feed(html)
+        self.text = {tag: [text.strip() for text in texts] for tag, texts in self.text.items()}
+
+    def handle_starttag(self, tag, attributes):
+        self.tags.append(tag)
+        self.text.setdefault(tag, []).append("")
+        values = dict(attributes)
+        self.sources += [values["src"]] if "src" in values else []
+        self.alts += [values["alt"]] if "alt" in values else []
+
+    def handle_data(self, data):
+        if self.tags:
+            self.text[self.tags[-1]][-1] += data
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_gallery_shows_any_name_and_finds_its_files(tmp_path, name):
+    folder = tmp_path / name
+    folder.mkdir()
+    for suffix in (".png", ".wav"):
+        (folder / f"{name}_1{suffix}").touch()
+    sound = Sound(caption=f"{name}, seed 1", picture=f"{name}/{name}_1.png", audio=f"{name}/{name}_1.wav")
+    write_gallery(tmp_path / "index.html", title=name, note=f"About {name}.", sections={name: [sound]})
+
+    page = Page((tmp_path / "index.html").read_text(encoding="utf-8"))
+    addresses = [urlsplit(source) for source in page.sources]
+    assert [unquote(a.path) for a in addresses] == [sound.picture, sound.audio]
+    for address in addresses:
+        assert (address.scheme, address.netloc, address.query, address.fragment) == ("", "", "", "")
+        assert (tmp_path / unquote(address.path)).is_file()
+    assert [page.text[tag][0] for tag in ("title", "h1", "h2")] == [name] * 3
+    assert page.text["figcaption"] == [sound.caption]
+    assert page.alts == [f"spectrogram: {sound.caption}"]
+    assert page.text["p"][0] == f"About {name}."
+    assert "b" not in page.tags  # no name became markup
+
+
+def test_a_gallery_has_a_figure_for_each_sound_in_order_and_a_player_only_where_there_is_sound(tmp_path):
+    sections = {
+        "kick": [Sound("seed 0", "kick_0.png", "kick_0.wav"), Sound("seed 1", "kick_1.png", None)],
+        "clap": [Sound("seed 2", "clap_2.png", "clap_2.wav")],
+    }
+    write_gallery(tmp_path / "new" / "index.html", title="Sounds", note="", sections=sections)
+    page = Page((tmp_path / "new" / "index.html").read_text(encoding="utf-8"))
+    assert page.text["h2"] == ["kick", "clap"]
+    assert page.text["figcaption"] == ["seed 0", "seed 1", "seed 2"]
+    assert page.sources == ["kick_0.png", "kick_0.wav", "kick_1.png", "clap_2.png", "clap_2.wav"]
+    assert [page.tags.count(tag) for tag in ("section", "figure", "img", "audio")] == [2, 3, 3, 2]
+    assert [path.name for path in (tmp_path / "new").iterdir()] == ["index.html"]  # nothing half-written beside it
+
+
+def test_braces_in_a_text_stay_as_they_are(tmp_path):
+    write_gallery(tmp_path / "a.html", title="{note}", note="{0} {sections}", sections={})
+    page = Page((tmp_path / "a.html").read_text(encoding="utf-8"))
+    assert page.text["h1"][0] == "{note}"
+    assert page.text["p"][0] == "{0} {sections}"
