@@ -29,7 +29,8 @@ class SpectrogramParams:
         f_min: Hz, lower edge of the lowest band.
         f_max: Hz, upper edge of the highest band; None: half the sample rate.
         mel_scale: "htk" or "slaney".
-        norm: None (every triangle peaks at 1) or "slaney" (every triangle has unit area).
+        norm: None (every triangle peaks at 1) or "slaney" (every triangle has unit area, so levels are far lower and
+            floor_db must be too).
         level: "db": decibels re a full-scale sine, floor added before the logarithm, loudness survives and the
             inverse is exact. "log1p": the classic recipe, log(1 + power), each example scaled to [-1, 1] by itself:
             **how loud an example was is lost**, and the inverse gives it the mean loudness of the training clips.

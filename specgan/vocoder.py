@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from specgan.spectrogram import LevelRange, MelSpectrogram, SpectrogramParams, denormalise
@@ -87,7 +88,7 @@ class GriffinLim(nn.Module):
         spectrum = torch.polar(magnitude, 2 * torch.pi * torch.stack(turns).to(magnitude))
         # The last samples stand between the last frame and the one behind the end, whose magnitude is not known: it
         # follows from the rest. Without it they would be divided by the vanishing edge of a single window.
-        spectrum = torch.nn.functional.pad(spectrum, (0, 1))
+        spectrum = F.pad(spectrum, (0, 1))
         inertia = self.momentum / (1 + self.momentum)
         previous = torch.zeros_like(spectrum)
         for _ in range(self.n_iter):
@@ -102,7 +103,7 @@ class GriffinLim(nn.Module):
     def _stft(self, waveform: Tensor) -> Tensor:
         p = self.params
         spectrum = torch.stft(
-            torch.nn.functional.pad(waveform, (0, 1)),  # an odd n_fft needs it to reach the frame behind the end
+            F.pad(waveform, (0, 1)),  # an odd n_fft needs it to reach the frame behind the end
             p.n_fft,
             p.hop_length,
             p.win_length,

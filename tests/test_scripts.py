@@ -146,6 +146,20 @@ def test_a_missing_or_empty_folder_is_named(tmp_path, folder, message):
     assert not (tmp_path / "data").exists()
 
 
+@pytest.mark.parametrize(
+    ("command", "missing"),
+    [
+        (["preprocess.py", "input=clips"], "output"),
+        (["generate.py"], "ckpt_path"),
+        (["train.py", "data=folder", "hydra.run.dir=run"], "data.audio_dir"),
+    ],
+)
+def test_what_is_not_set_is_named_in_a_message_without_a_stack(tmp_path, command, missing):
+    output = run(*command, cwd=tmp_path, code=1)
+    assert f"full_key: {missing}" in output
+    assert 'File "' not in output
+
+
 def test_a_label_with_one_clip_stops_training_with_the_ways_out(tiny_drums, tmp_path):
     shutil.copytree(tiny_drums, tmp_path / "clips")
     (tmp_path / "clips" / "gong").mkdir()

@@ -94,9 +94,8 @@ class CGAN(L.LightningModule):
         scalars |= self._generator_step(real, labels, optimizer_g)
         self._update_ema()
         self.n_steps += 1
-        self.log_dict({f"train/{name}": value for name, value in scalars.items()}, on_step=False, on_epoch=True)
-        shown = {"loss_g": scalars["loss_g"], "loss_d": scalars["loss_d"]}
-        self.log_dict(shown, prog_bar=True, logger=False)
+        for name, value in scalars.items():
+            self.log(f"train/{name}", value, on_step=False, on_epoch=True, prog_bar=name.startswith("loss"))
 
     def _discriminator_step(self, real: Tensor, labels: Tensor, optimizer: Optimizer) -> dict[str, Tensor]:
         with torch.no_grad():

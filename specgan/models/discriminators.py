@@ -14,7 +14,7 @@ class ProjectionDiscriminator(nn.Module):
         n_frames: columns of a spectrogram, a multiple of 16.
         width: channels of the smallest map; they halve with each doubling of its sides.
         norm: None or "batch".
-        spectral_norm: bound each layer's gain to 1.
+        spectral_norm: divide each weight matrix by its largest singular value.
 
     Source: Miyato, Koyama, "cGANs with projection discriminator", 2018.
     """
@@ -33,9 +33,10 @@ class ProjectionDiscriminator(nn.Module):
         self.layers = _downsampling(1, width, norm, spectral_norm)
         n_features = width * (n_mels // 16) * (n_frames // 16)
         self.logit = _maybe_spectral(nn.Linear(n_features, 1), spectral_norm)
-        self.embedding = _maybe_spectral(nn.Embedding(n_classes, n_features), spectral_norm)
+        embedding = nn.Embedding(n_classes, n_features)
         # The features are many: an embedding of unit variance would drown the logit at the start.
-        nn.init.normal_(self.embedding.weight, std=n_features**-0.5)
+        nn.init.normal_(embedding.weight, std=n_features**-0.5)
+        self.embedding = _maybe_spectral(embedding, spectral_norm)
 
     def forward(self, spectrogram: Tensor, labels: Tensor) -> Tensor:
         """Maps spectrograms (B, 1, n_mels, n_frames) and labels (B,) to logits (B,)."""
@@ -52,7 +53,7 @@ class ChannelDiscriminator(nn.Module):
         n_frames: columns of a spectrogram, a multiple of 16.
         width: channels of the smallest map; they halve with each doubling of its sides.
         norm: None or "batch".
-        spectral_norm: bound each layer's gain to 1.
+        spectral_norm: divide each weight matrix by its largest singular value.
 
     Source: Mirza, Osindero, "Conditional generative adversarial nets", 2014, in DCGAN's form.
     """
