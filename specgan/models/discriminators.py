@@ -47,13 +47,7 @@ class ProjectionDiscriminator(nn.Module):
 class ChannelDiscriminator(nn.Module):
     """Strided convolutions to one logit; the label is a learned map that is set beside the spectrogram as a channel.
 
-    Args:
-        n_classes: labels.
-        n_mels: rows of a spectrogram, a multiple of 16.
-        n_frames: columns of a spectrogram, a multiple of 16.
-        width: channels of the smallest map; they halve with each doubling of its sides.
-        norm: None or "batch".
-        spectral_norm: divide each weight matrix by its largest singular value.
+    Args: as ProjectionDiscriminator.
 
     Source: Mirza, Osindero, "Conditional generative adversarial nets", 2014, in DCGAN's form.
     """
