@@ -10,7 +10,7 @@ from lightning.pytorch.loggers import WandbLogger
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
-from specgan.audio import save_wav
+from specgan.audio import save_wav, scale_to_peak
 from specgan.files import atomic_path, safe_name
 from specgan.gallery import Sound, write_gallery
 from specgan.picture import to_figure
@@ -119,6 +119,8 @@ class Preview(L.Callback):
         stem = f"{safe_name(name)}/{safe_name(kind).replace(', ', '_').replace(' ', '_')}"
         sound, picture = self.folder / f"{stem}.wav", self.folder / f"{stem}.png"
         params = pl_module.params
+        if waveform.abs().max() > 1:  # here, because `_warn` says it once for all sounds
+            waveform = scale_to_peak(waveform, 1.0)
         save_wav(sound, waveform, params.sample_rate)
         with atomic_path(picture) as temporary:
             figure = to_figure(spectrogram[0], params, pl_module.level_range, title=f"{name}, {kind}")
