@@ -10,7 +10,7 @@ from lightning.pytorch.loggers import WandbLogger
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
-from specgan.audio import save_wav, scale_to_peak
+from specgan.audio import AudioError, save_wav, scale_to_peak
 from specgan.files import atomic_path, safe_name
 from specgan.gallery import Sound, write_gallery
 from specgan.picture import to_figure
@@ -84,7 +84,7 @@ class Preview(L.Callback):
             spectrogram = clips[position][0]
             try:
                 self._show(trainer, pl_module, name, "real", 0, spectrogram, clips.waveform(position)[0])
-            except OSError as err:  # a dataset folder outlives its recordings
+            except (OSError, AudioError) as err:  # a dataset folder outlives its recordings
                 log.warning("no recording of %s to compare with: %s", name, err)
             vocoded = self.vocoder(spectrogram.unsqueeze(0), seeds=[self.seed])
             heard = normalise(MelSpectrogram(data.params)(vocoded), data.params, data.level_range)

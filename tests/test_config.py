@@ -66,8 +66,12 @@ def test_every_group_file_composes_and_instantiates(name, tmp_path):
 def test_every_root_resolves(root, tmp_path):
     cfg = composed(root, NEEDED.get(root, []), tmp_path)
     resolve(cfg)
-    if root != "train":
-        instantiate(cfg.generate if root == "generate" else cfg.task, _convert_="all")
+    work, method = {
+        "train": ("data", "train_dataloader"),
+        "generate": ("generate", "__call__"),
+        "preprocess": ("task", "__call__"),
+    }[root]
+    assert hasattr(instantiate(cfg[work], _convert_="all"), method)
 
 
 @pytest.mark.parametrize("model", ["cgan", "cgan_classic"])
