@@ -14,19 +14,29 @@ def to_png(spectrogram: Tensor, *, cmap: str = "magma", scale: int = 1) -> bytes
 
     Args:
         spectrogram: (n_mels, n_frames) in [-1, 1].
-        cmap: any matplotlib colormap.
+        cmap: any matplotlib colormap, in upper or lower case.
         scale: pixels a value in each direction.
     Raises:
         ValueError: an unknown colormap.
     """
-    from matplotlib import colormaps
-
-    if cmap not in colormaps:
-        raise ValueError(f"cmap is {cmap!r}; one of matplotlib's colormaps, e.g. magma, viridis, inferno, gray")
     index = ((spectrogram.flip(0).clamp(-1, 1) + 1) * 127.5).round().byte().cpu().numpy()
-    colours = (colormaps[cmap](np.linspace(0, 1, 256))[:, 2::-1] * 255).round().astype(np.uint8)  # OpenCV wants BGR
+    colours = (colormap(cmap)(np.linspace(0, 1, 256))[:, 2::-1] * 255).round().astype(np.uint8)  # OpenCV wants BGR
     pixels = colours[index].repeat(scale, axis=0).repeat(scale, axis=1)
     return cv2.imencode(".png", pixels)[1].tobytes()
+
+
+def colormap(name: str):
+    """Finds a matplotlib colormap by its name, in upper or lower case.
+
+    Raises:
+        ValueError: there is none of that name.
+    """
+    from matplotlib import colormaps
+
+    by_name = {known.lower(): known for known in colormaps}
+    if name.lower() not in by_name:
+        raise ValueError(f"cmap is {name!r}; one of matplotlib's colormaps, e.g. magma, viridis, inferno, gray_r")
+    return colormaps[name if name in colormaps else by_name[name.lower()]]
 
 
 def to_figure(

@@ -198,18 +198,10 @@ class MelSpectrogram(nn.Module):
         that is centred behind the last sample.
         """
         p = self.params
-        spectrum = torch.stft(
-            waveform,
-            p.n_fft,
-            p.hop_length,
-            p.win_length,
-            self.window,
-            center=True,
-            pad_mode="constant",
-            return_complex=True,
-        )[..., : math.ceil(waveform.shape[-1] / p.hop_length)]
-        # Real squared plus imaginary squared: abs() would take a square root that is squared again.
-        return self.filters @ torch.view_as_real(spectrum).square().sum(-1)
+        spectrum = power_spectrum(
+            waveform, n_fft=p.n_fft, win_length=p.win_length, hop_length=p.hop_length, window=self.window
+        )
+        return self.filters @ spectrum
 
     def to_level(self, power: Tensor) -> Tensor:
         """Maps mel power to level, as SpectrogramParams.level says."""
@@ -222,3 +214,42 @@ class MelSpectrogram(nn.Module):
         if self.params.level == "log1p":
             return torch.expm1(level).clamp_min(0)
         return self.full_scale * (10 ** (level / 10) - self.floor).clamp_min(0)
+
+
+def power_spectrum(
+    waveform: Tensor, *, n_fft: int, win_length: int, hop_length: int, window: Tensor | None = None
+) -> Tensor:
+    """Maps (B, T) waveforms to (B, n_fft // 2 + 1, ceil(T / hop_length)) power, >= 0.
+
+    Args:
+        waveform: surrounded by silence; frame t is centred on sample t * hop_length.
+        n_fft: samples in an FFT.
+        win_length: samples in the window, at most n_fft.
+        hop_length: samples from frame to frame.
+        window: (win_length,); None: Hann.
+    """
+    spectrum = torch.stft(
+        waveform,
+        n_fft,
+        hop_length,
+        win_length,
+        torch.hann_window(win_length) if window is None else window,
+        center=True,
+        pad_mode="constant",
+        return_complex=True,
+    )[..., : math.ceil(waveform.shape[-1] / hop_length)]
+    # Real squared plus imaginary squared: abs() would take a square root that is squared again.
+    return torch.view_as_real(spectrum).square().sum(-1)
+
+
+def mel_spectrogram_db(waveform: Tensor, params: SpectrogramParams) -> Tensor:
+    """Maps waveforms (T,) or (B, T) to mel levels (..., n_mels, ceil(T / hop_length)) in dB re a full-scale sine.
+
+    For many waveforms, make one MelSpectrogram and call it: it keeps window and filters.
+
+    Raises:
+        ValueError: params.level is not "db".
+    """
+    _require(params.level == "db", f"level is {params.level!r}; mel_spectrogram_db wants params with level db")
+    levels = MelSpectrogram(params)(torch.atleast_2d(waveform))
+    return levels if waveform.ndim > 1 else levels[0]

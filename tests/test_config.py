@@ -21,11 +21,11 @@ NEEDED = {
     "preprocess": ["input=clips", "output=specs"],
     "generate": ["ckpt_path=last.ckpt"],
 }
-ROOT_OF_GROUP = {"task": "preprocess"}
+ROOT_OF_GROUP = {"task": "preprocess", "task/look": "preprocess", "hydra/job_logging": "preprocess"}
 
 
 def group_files():
-    return sorted(str(path.relative_to(CONF).with_suffix("")) for path in CONF.glob("*/*.yaml"))
+    return sorted(str(path.relative_to(CONF).with_suffix("")) for path in CONF.rglob("*/*.yaml"))
 
 
 def composed(root, overrides, tmp_path):
@@ -47,9 +47,9 @@ def resolve(cfg):
 
 @pytest.mark.parametrize("name", group_files())
 def test_every_group_file_composes_and_instantiates(name, tmp_path):
-    group = name.split("/")[0]
+    group, _, choice = name.rpartition("/")
     root = ROOT_OF_GROUP.get(group, "train")
-    overrides = [f"{'+' if group == 'experiment' else ''}{name.replace('/', '=')}".lstrip("+")]
+    overrides = [f"{group}={choice}", *(["task=render"] if group == "task/look" else [])]
     cfg = composed(
         root, [*overrides, *NEEDED.get(name, []), *(NEEDED["preprocess"] if root == "preprocess" else [])], tmp_path
     )
@@ -57,7 +57,9 @@ def test_every_group_file_composes_and_instantiates(name, tmp_path):
         assert all(instantiate(callback, _convert_="all") for callback in cfg.callbacks.values())
     elif group == "logger" and not cfg.logger:
         assert instantiate(cfg.trainer, _convert_="all").loggers == []
-    elif group not in ("paths", "experiment"):
+    elif group == "task/look":
+        instantiate(cfg.task, _convert_="all")
+    elif group not in ("paths", "experiment", "hydra/job_logging"):
         instantiate(cfg[group], _convert_="all")
     resolve(cfg)
 
@@ -118,5 +120,5 @@ def test_networks_are_chosen_without_naming_a_package(tmp_path):
 
 
 def test_group_files_are_short():
-    long = {str(path): n for path in CONF.glob("*/*.yaml") if (n := len(path.read_text().splitlines())) > 30}
+    long = {str(path): n for path in CONF.rglob("*/*.yaml") if (n := len(path.read_text().splitlines())) > 30}
     assert not long

@@ -29,6 +29,7 @@ ALLOWED = {
     "generation": {"audio", "spectrogram", "vocoder", "picture", "gallery", "models.generators"},
     "callbacks": {"audio", "spectrogram", "vocoder", "picture", "gallery"},
     "tasks.runner": set(),
+    "tasks.render": {"audio", "spectrogram", "picture", "tasks.runner"},
     "tasks.spectrograms": {"audio", "spectrogram", "vocoder", "picture", "manifest", "tasks.runner"},
 }
 
