@@ -62,7 +62,7 @@ def render(
         top_db: dB below the loudest value that are shown, > 0.
         noise_percentile: 0..100; values below this percentile of all become the darkest colour. None: none do.
         cmap: any matplotlib colormap, in upper or lower case.
-        width_px: of the picture. Frames are resized bilinearly.
+        width_px: of the picture; fewer frames are enlarged bilinearly, of more the mean power is shown.
         height_px: of the picture.
         axes: label seconds and Hz and add a colour bar, inside the same size.
     Returns:
@@ -86,13 +86,16 @@ def render(
         f_min = rate / n_fft
     if frequency_axis == "mel":
         params = SpectrogramParams(rate, n_fft, n_fft, n_fft, n_mels, n_frames=None, f_min=f_min, f_max=f_max)
-        level = _to_db(mel_filters(params) @ power, top_db)
+        power = mel_filters(params) @ power
     else:
-        level = _rows(_to_db(power, top_db), rate, f_min, f_max, frequency_axis, 4 * height_px)
+        power = _rows(power, rate, f_min, f_max, frequency_axis, height_px)
+    # Where there are fewer pixels than values, a pixel shows their mean power: the mean of their dB would hide a tone.
+    sizes = (min(height_px, power.shape[0]), min(width_px, power.shape[1]))
+    level = _to_db(F.adaptive_avg_pool2d(power[None], sizes)[0], top_db)
     if noise_percentile is not None:
         threshold = np.percentile(level.numpy(), noise_percentile)
         level = torch.where(level < threshold, -top_db, level)
-    level = F.interpolate(level[None, None], (height_px, width_px), mode="bilinear", antialias=True)[0, 0]
+    level = F.interpolate(level[None, None], (height_px, width_px), mode="bilinear")[0, 0]
     if not axes:
         return to_png(1 + 2 * level / top_db, cmap=cmap)
     duration_s = waveform.shape[1] / rate
@@ -122,14 +125,17 @@ def _to_db(power: Tensor, top_db: float) -> Tensor:
     return 10 * torch.log10((power / loudest).clamp_min(10 ** (-top_db / 10)))
 
 
-def _rows(level: Tensor, rate: int, f_min: float, f_max: float, axis: str, n_rows: int) -> Tensor:
-    """Reads (n_fft // 2 + 1, n_frames) levels at `n_rows` frequencies, evenly spaced on the axis, between the bins."""
-    place = (torch.arange(n_rows) + 0.5) / n_rows
+def _rows(power: Tensor, rate: int, f_min: float, f_max: float, axis: str, n_rows: int) -> Tensor:
+    """Maps (n_fft // 2 + 1, n_frames) power to `n_rows` rows, evenly spaced on the axis: the mean over each row."""
+    bin_hz = rate / 2 / (len(power) - 1)
+    widest_hz = (f_max - f_min) / n_rows if axis == "linear" else f_max * (1 - (f_min / f_max) ** (1 / n_rows))
+    n_points = 2 + math.ceil(widest_hz / bin_hz)  # in a row, so that none skips a bin
+    place = (torch.arange(n_rows * n_points) + 0.5) / (n_rows * n_points)
     frequency = f_min + place * (f_max - f_min) if axis == "linear" else f_min * (f_max / f_min) ** place
-    bins = frequency / (rate / 2) * (len(level) - 1)
-    below = bins.floor().long().clamp_max(len(level) - 2)
-    share = (bins - below).unsqueeze(1)
-    return (1 - share) * level[below] + share * level[below + 1]
+    below = (frequency / bin_hz).floor().long().clamp_max(len(power) - 2)
+    share = (frequency / bin_hz - below).unsqueeze(1)
+    points = (1 - share) * power[below] + share * power[below + 1]
+    return points.view(n_rows, n_points, -1).mean(1)
 
 
 def _with_axes(
