@@ -77,6 +77,7 @@ class Preview(L.Callback):
     def _show_real(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         data = trainer.datamodule
         clips = data.val if len(data.val) else data.train
+        transform = MelSpectrogram(data.params)
         for index, name in enumerate(pl_module.class_names):
             if index not in clips.labels:
                 continue
@@ -87,7 +88,7 @@ class Preview(L.Callback):
             except (OSError, AudioError) as err:  # a dataset folder outlives its recordings
                 log.warning("no recording of %s to compare with: %s", name, err)
             vocoded = self.vocoder(spectrogram.unsqueeze(0), seeds=[self.seed])
-            heard = normalise(MelSpectrogram(data.params)(vocoded), data.params, data.level_range)
+            heard = normalise(transform(vocoded), data.params, data.level_range)
             self._show(trainer, pl_module, name, "real, vocoded", 0, heard[0].unsqueeze(0), vocoded[0])
         self._finish(trainer)
 

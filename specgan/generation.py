@@ -14,13 +14,11 @@ from torch import Tensor, nn
 from specgan.audio import save_wav
 from specgan.files import atomic_path, safe_name
 from specgan.gallery import Sound, write_gallery
-from specgan.models.generators import sample
+from specgan.models.generators import CHUNK_SIZE, sample
 from specgan.picture import to_png
 from specgan.spectrogram import LevelRange, SpectrogramParams
 
 log = logging.getLogger(__name__)
-
-CHUNK_SIZE = 8  # one size for every pass, so that a sound does not depend on how many are drawn beside it
 
 
 @dataclass(frozen=True)
@@ -62,7 +60,7 @@ class TrainedGenerator:
     def sample(self, labels: Sequence[str], seeds: Sequence[int]) -> Tensor:
         """Draws spectrograms (B, 1, n_mels, n_frames) in [-1, 1]; each depends on its label and seed alone."""
         indices = [self.class_names.index(label) for label in labels]
-        return sample(self.network, indices, seeds, chunk_size=CHUNK_SIZE)
+        return sample(self.network, indices, seeds)
 
 
 def _make_network(_target_: str, **settings: Any) -> nn.Module:

@@ -26,15 +26,16 @@ class SpectrogramDataModule(L.LightningDataModule):
             so that runs with other settings do not overwrite each other's data.
         datasets_dir: parent of such folders.
         make_audio: called with `audio_dir` before anything else: makes built-in sounds.
-        make_dataset: called with input, output, params, seed and `dataset_settings`: makes what is missing or stale in
-            `dataset_dir`.
+        make_dataset: called with input, output, params, seed (of the splits) and `dataset_settings`: makes what is
+            missing or stale in `dataset_dir`.
         batch_size: examples in a batch.
         epoch_size: examples in an epoch; None: each training clip once, but at least 16 batches: smaller folders are
             gone through several times, so that an epoch is worth its overhead.
         crop: of clips longer than an example: "random" takes another piece each time, "start" their beginning (for
             hits whose attack matters).
-        num_workers: processes that fetch batches; 0 is fastest while the data fit in memory, as they must now.
-        seed: of splits, order and crops.
+        num_workers: processes that fetch batches; 0: this one, as the data are in memory.
+        seed: of order and crops.
+        split_seed: of the splits. Not `seed`: runs with other seeds share data and splits, so that they compare.
         **dataset_settings: handed to `make_dataset`: label_from, splits, peak, ...
     """
 
@@ -52,6 +53,7 @@ class SpectrogramDataModule(L.LightningDataModule):
         crop: str = "random",
         num_workers: int = 0,
         seed: int = 0,
+        split_seed: int = 0,
         **dataset_settings: Any,
     ) -> None:
         super().__init__()
@@ -67,7 +69,7 @@ class SpectrogramDataModule(L.LightningDataModule):
         self.audio_dir = audio_dir
         self.make_audio = make_audio
         self.make_dataset = make_dataset
-        self.dataset_settings = {"seed": seed, **dataset_settings}
+        self.dataset_settings = {"seed": split_seed, **dataset_settings}
         self.batch_size = batch_size
         self.epoch_size = epoch_size
         self.crop = crop

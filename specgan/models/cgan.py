@@ -32,7 +32,7 @@ class CGAN(L.LightningModule):
         latent_dim: size of the noise vector z.
         ema_decay: decay a step of the moving average that sampling uses, 0..1; 0: the generator as it is. While
             training is young the average is shorter, so that it does not remember the start.
-        channels_last: memory layout of the convolutions; faster on most machines, same result.
+        channels_last: memory layout of the convolutions; the result is the same but for rounding.
         seed: of the training noise.
     """
 

@@ -5,6 +5,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+CHUNK_SIZE = 8  # one size for every pass, so that a sample does not depend on how many are drawn beside it
+
 
 class PixelNorm(nn.Module):
     """Scales each position's channels to a mean square of 1. Source: Karras et al., progressive GAN, 2018."""
@@ -85,7 +87,9 @@ def require_size(n_mels: int, n_frames: int | None, width: int) -> None:
 
 
 @torch.no_grad()
-def sample(generator: nn.Module, labels: Sequence[int], seeds: Sequence[int], *, chunk_size: int = 8) -> Tensor:
+def sample(
+    generator: nn.Module, labels: Sequence[int], seeds: Sequence[int], *, chunk_size: int = CHUNK_SIZE
+) -> Tensor:
     """Draws spectrograms. Each depends on its own label and seed alone.
 
     Convolutions round differently at other batch sizes, so the network always sees chunks of one size: a seed gives
