@@ -3,6 +3,11 @@
 import logging
 import os
 import re
+import stat
+from collections.abc import Iterable, Iterator
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import BinaryIO
 
@@ -21,6 +26,9 @@ AUDIO_SUFFIXES = frozenset({
     ".mp3", ".mp4", ".oga", ".ogg", ".opus", ".snd", ".w64", ".wav", ".wave", ".webm", ".wma", ".wv",
 })
 # fmt: on
+
+DOWNMIXES = ("mean", "left", "max_energy")
+BLOCK_FRAMES = 2**20  # 24 s at 44.1 kHz; nearly every clip is one block
 
 _ANTIPHASE_DB = -40.0  # a downmix this far below its channels has lost the sound
 _UNKNOWN_LENGTH = 2**63 - 1  # libsndfile's frame count for a stream whose header leaves it open
@@ -78,89 +86,198 @@ def _raise(err: OSError) -> None:
     raise err
 
 
-def load_audio(path: str | Path, *, sample_rate: int | None = None, mono: bool = True) -> tuple[torch.Tensor, int]:
-    """Decodes an audio file, whatever its suffix says.
+@dataclass
+class AudioStream:
+    """An open audio file.
+
+    Args:
+        sample_rate: Hz, after resampling.
+        n_channels: after the downmix.
+        blocks: what is left to read, tensors (n_channels, any number of samples), float32, full scale 1.0.
+    """
+
+    sample_rate: int
+    n_channels: int
+    blocks: Iterator[torch.Tensor]
+
+
+def load_audio(
+    path: str | Path, *, sample_rate: int | None = None, mono: bool = True, downmix: str = "mean"
+) -> tuple[torch.Tensor, int]:
+    """Decodes an audio file as a whole; `open_audio` says how.
+
+    Returns:
+        waveform (channels, n_samples), float32, full scale 1.0, and its sample rate in Hz.
+    Raises: as `open_audio`.
+    """
+    with open_audio(path, sample_rate=sample_rate, mono=mono, downmix=downmix) as stream:
+        blocks = list(stream.blocks)
+    return (blocks[0] if len(blocks) == 1 else torch.cat(blocks, dim=1)), stream.sample_rate
+
+
+@contextmanager
+def open_audio(
+    path: str | Path,
+    *,
+    sample_rate: int | None = None,
+    mono: bool = True,
+    downmix: str = "mean",
+    block_frames: int = BLOCK_FRAMES,
+) -> Iterator[AudioStream]:
+    """Decodes an audio file block by block, whatever its suffix says, so that its length takes no memory.
 
     soundfile decodes; what it cannot read goes to PyAV (FFmpeg). A file that is cut short or damaged part of the way
-    gives the sound before that point and a logged warning, where this can be known. Several channels that cancel each
-    other in the downmix are logged as a warning too. Float files may go beyond [-1, 1]: values are kept.
+    gives the sound before that point and a logged warning, where this can be known. Float files may go beyond [-1, 1]:
+    values are kept.
 
     Args:
         path: the file.
         sample_rate: Hz to resample to (soxr, HQ), > 0; None keeps the file's own.
-        mono: average the channels, before resampling.
-    Returns:
-        waveform (channels, n_samples), float32, full scale 1.0, and its sample rate in Hz.
+        mono: make one channel of several, before resampling.
+        downmix: how. "mean": their average; where it cancels them (antiphase) a warning is logged. "left": the first
+            channel. "max_energy": the one with the most energy, for which the file is decoded twice.
+        block_frames: samples of each channel that are decoded at a time, >= 1; the samples do not depend on it.
+    Yields:
+        the stream; it is closed with the block.
     Raises:
         FileNotFoundError: no such file.
-        AudioError: no audio stream, no samples, NaN or infinite samples, or bytes that neither decoder understands.
-        ValueError: `sample_rate` <= 0.
+        AudioError: no audio stream, no samples, NaN or infinite samples, or bytes that neither decoder understands;
+            also while the blocks are read.
+        ValueError: `sample_rate` or `block_frames` < 1, or an unknown `downmix`.
     """
     path = Path(path)
     if sample_rate is not None and sample_rate <= 0:
         raise ValueError(f"sample_rate is {sample_rate}; give a rate above 0 Hz, or None to keep the file's own")
-    if not path.exists():
-        raise FileNotFoundError(f"{path}: no such file; check the path")
-    if path.is_dir():
+    if downmix not in DOWNMIXES:
+        raise ValueError(f"downmix is {downmix!r}; one of {', '.join(DOWNMIXES)}")
+    if block_frames < 1:
+        raise ValueError(f"block_frames is {block_frames}; at least 1")
+    try:
+        status = path.stat()
+    except FileNotFoundError as err:
+        raise FileNotFoundError(f"{path}: no such file; check the path") from err
+    if stat.S_ISDIR(status.st_mode):
         raise AudioError(f"{path}: is a folder, not an audio file; list the files in it with find_audio")
-    if path.stat().st_size == 0:
+    if status.st_size == 0:
         raise AudioError(f"{path}: has zero bytes; fetch or record it again")
 
-    samples, file_rate = _decode(path)  # (channels, n_samples)
-    if samples.size == 0:
-        raise AudioError(f"{path}: holds no samples (0 frames); fetch or record it again")
-    n_bad = samples.size - int(np.count_nonzero(np.isfinite(samples)))
-    if n_bad:
-        raise AudioError(f"{path}: {n_bad} of {samples.size} samples are NaN or infinite; write the file again")
+    with closing(_decode(path, block_frames)) as decoded:
+        first = next(decoded, None)
+        if first is None:
+            raise AudioError(f"{path}: holds no samples (0 frames); fetch or record it again")
+        samples, file_rate = first
+        n_channels = len(samples)
+        blocks = _finite((samples for samples, _ in chain([first], decoded)), path, file_rate)
+        if mono and n_channels > 1:
+            n_channels, blocks = 1, _downmix(blocks, path, downmix, block_frames)
+        if sample_rate is not None and sample_rate != file_rate:
+            blocks = _resample(blocks, path, n_channels, file_rate, sample_rate)
+        yield AudioStream(
+            sample_rate or file_rate,
+            n_channels,
+            (torch.from_numpy(np.ascontiguousarray(samples)) for samples in blocks),
+        )
 
-    if mono and len(samples) > 1:
-        samples = _downmix(samples, path)
-    if sample_rate is not None and sample_rate != file_rate:
-        n_samples = samples.shape[1]
-        samples = soxr.resample(samples.T, file_rate, sample_rate, quality="HQ").T
-        if samples.size == 0:
+
+def _finite(blocks: Iterable[np.ndarray], path: Path, rate: int) -> Iterator[np.ndarray]:
+    n_before = 0
+    for samples in blocks:
+        n_bad = samples.size - int(np.count_nonzero(np.isfinite(samples)))
+        if n_bad:
+            where = f" (from {n_before / rate:.1f} s on)" if n_before else ""
             raise AudioError(
-                f"{path}: its {n_samples} samples at {file_rate} Hz are less than one at {sample_rate} Hz; leave it "
-                "out or raise sample_rate"
+                f"{path}: {n_bad} of {samples.size} samples are NaN or infinite{where}; write the file again"
             )
-        file_rate = sample_rate
-    return torch.from_numpy(np.ascontiguousarray(samples)), file_rate
+        n_before += samples.shape[1]
+        yield samples
 
 
-def _downmix(samples: np.ndarray, path: Path) -> np.ndarray:
-    """(channels, n_samples) -> (1, n_samples), the mean."""
-    mix = samples.mean(axis=0, keepdims=True)
-    power, mix_power = (float(np.mean(np.square(x, dtype=np.float64))) for x in (samples, mix))
-    if power > 0 and mix_power <= power * 10 ** (_ANTIPHASE_DB / 10):
+def _downmix(blocks: Iterable[np.ndarray], path: Path, downmix: str, block_frames: int) -> Iterator[np.ndarray]:
+    """Blocks (channels, n) -> (1, n)."""
+    if downmix != "mean":
+        channel = 0 if downmix == "left" else _loudest_channel(path, block_frames)
+        yield from (samples[channel : channel + 1] for samples in blocks)
+        return
+    energy = mix_energy = 0.0
+    for samples in blocks:
+        mix = samples.mean(axis=0, keepdims=True)
+        energy += _energy(samples).mean()
+        mix_energy += _energy(mix).mean()
+        yield mix
+    if energy > 0 and mix_energy <= energy * 10 ** (_ANTIPHASE_DB / 10):
         log.warning(
             f"{path}: its {len(samples)} channels cancel each other (antiphase), their mean is at least "
-            f"{-_ANTIPHASE_DB:g} dB quieter than they are; load it with mono=False and take one channel"
+            f"{-_ANTIPHASE_DB:g} dB quieter than they are; downmix=max_energy takes the loudest, mono=false keeps all"
         )
-    return mix
 
 
-def _decode(path: Path) -> tuple[np.ndarray, int]:
-    """Samples (channels, n_samples) float32 and their rate in Hz, from the first decoder that understands the file."""
+def _loudest_channel(path: Path, block_frames: int) -> int:
+    with closing(_decode(path, block_frames, warn=False)) as decoded:
+        return int(np.argmax(sum(_energy(samples) for samples, _ in decoded)))
+
+
+def _energy(samples: np.ndarray) -> np.ndarray:
+    """(channels, n) -> (channels,)"""
+    return np.square(samples, dtype=np.float64).sum(axis=1)
+
+
+def _resample(
+    blocks: Iterable[np.ndarray], path: Path, n_channels: int, file_rate: int, sample_rate: int
+) -> Iterator[np.ndarray]:
+    resampler = soxr.ResampleStream(file_rate, sample_rate, n_channels, dtype="float32", quality="HQ")
+    n_in = n_out = 0
+    for samples, is_last in _mark_last(blocks):
+        resampled = resampler.resample_chunk(np.ascontiguousarray(samples.T), last=is_last)
+        n_in, n_out = n_in + samples.shape[1], n_out + len(resampled)
+        if len(resampled):
+            yield resampled.reshape(-1, n_channels).T
+    if n_out == 0:
+        raise AudioError(
+            f"{path}: its {n_in} samples at {file_rate} Hz are less than one at {sample_rate} Hz; leave it "
+            "out or raise sample_rate"
+        )
+
+
+def _mark_last(blocks: Iterable[np.ndarray]) -> Iterator[tuple[np.ndarray, bool]]:
+    blocks = iter(blocks)
+    previous = next(blocks)
+    for block in blocks:
+        yield previous, False
+        previous = block
+    yield previous, True
+
+
+def _decode(path: Path, block_frames: int, *, warn: bool = True) -> Iterator[tuple[np.ndarray, int]]:
+    """Blocks (channels, n) float32 and their rate in Hz, from the first decoder that understands the file."""
+    n_done = 0
     with path.open("rb") as file:  # an open file, not its name, so that libsndfile goes by content alone
         try:
-            return _decode_soundfile(file, path)
+            for samples, rate in _decode_soundfile(file, path, block_frames, warn):
+                n_done += samples.shape[1]
+                yield samples, rate
+            return
         except (soundfile.SoundFileError, TypeError) as err:  # TypeError: soundfile takes `.raw` for headerless
             reason = getattr(err, "error_string", str(err)).rstrip(".")
         file.seek(0)
-        return _decode_av(file, path, reason)
+        for samples, rate in _decode_av(file, path, block_frames, warn, reason):
+            n_known = min(n_done, samples.shape[1])  # soundfile has given these
+            n_done -= n_known
+            if n_known < samples.shape[1]:
+                yield samples[:, n_known:], rate
 
 
-def _decode_soundfile(file: BinaryIO, path: Path) -> tuple[np.ndarray, int]:
-    with soundfile.SoundFile(file) as sound:
+def _decode_soundfile(file: BinaryIO, path: Path, block_frames: int, warn: bool) -> Iterator[tuple[np.ndarray, int]]:
+    with soundfile.SoundFile(file.fileno(), closefd=False) as sound:  # by number: no call to Python for each read
         if sound.frames == _UNKNOWN_LENGTH:
             raise soundfile.SoundFileRuntimeError("the header gives no length")  # PyAV reads such streams
-        samples = sound.read(dtype="float32", always_2d=True).T
-        n_frames = samples.shape[1]
+        n_frames = 0
+        while len(samples := sound.read(block_frames, dtype="float32", always_2d=True)):
+            n_frames += len(samples)
+            yield samples.T, sound.samplerate
         slack = _MP3_SLACK if sound.format == "MP3" else 0
         announced = max(sound.frames - slack, _announced_frames(sound))
-        if n_frames < announced:
+        if warn and n_frames < announced and n_frames:
             _warn_cut_short(path, f"{n_frames} of about {max(sound.frames, announced)} frames")
-        return samples, sound.samplerate
 
 
 def _announced_frames(sound: soundfile.SoundFile) -> int:
@@ -172,10 +289,13 @@ def _announced_frames(sound: soundfile.SoundFile) -> int:
     return round(sound.frames * n_bytes / n_bytes_there)
 
 
-def _decode_av(file: BinaryIO, path: Path, soundfile_reason: str) -> tuple[np.ndarray, int]:
+def _decode_av(
+    file: BinaryIO, path: Path, block_frames: int, warn: bool, soundfile_reason: str
+) -> Iterator[tuple[np.ndarray, int]]:
     import av  # here, because few files need it
 
-    blocks, resampler, fault, cause = [], None, "", None
+    resampler, fault, cause = None, "", None
+    held, n_held, n_frames = [], 0, 0  # the last two packets are held back: the end may have to be trimmed
     try:
         with av.open(file, metadata_errors="ignore") as container:
             stream = next(iter(container.streams.audio), None)
@@ -187,25 +307,33 @@ def _decode_av(file: BinaryIO, path: Path, soundfile_reason: str) -> tuple[np.nd
                 if (frame.layout.name, frame.sample_rate) != (resampler.layout.name, resampler.rate):
                     fault = "the channels or the sample rate change there"
                     break
-                blocks += [block.to_ndarray() for block in resampler.resample(frame)]
+                held += [block.to_ndarray() for block in resampler.resample(frame)]
+                n_held += frame.samples
+                if n_held >= block_frames and len(held) > 2:
+                    samples, held, n_held = np.concatenate(held[:-2], axis=1), held[-2:], 0
+                    n_frames += samples.shape[1]
+                    yield samples, resampler.rate
     except av.FFmpegError as err:
         fault, cause = err.strerror, err
     if resampler is not None:
-        blocks += [block.to_ndarray() for block in resampler.resample(None)]
-    if not blocks:
+        held += [block.to_ndarray() for block in resampler.resample(None)]
+    if not held:
         raise AudioError(
             f"{path}: not readable as audio (soundfile: {soundfile_reason}; PyAV: {fault or 'no frame of sound'}); "
             "check that it is an audio file and whole"
         ) from cause
 
-    samples, rate = np.concatenate(blocks, axis=1), resampler.rate
-    n_frames, announced = samples.shape[1], round(announced_s * rate)
+    samples, rate = np.concatenate(held, axis=1), resampler.rate
+    n_frames += samples.shape[1]
+    announced = round(announced_s * rate)
     if fault or n_frames < announced - _CONTAINER_SLACK_S * rate:
         of_about = f" of about {announced}" if announced else ""
-        _warn_cut_short(path, f"{n_frames}{of_about} frames" + (f" ({fault})" if fault else ""))
+        if warn:
+            _warn_cut_short(path, f"{n_frames}{of_about} frames" + (f" ({fault})" if fault else ""))
     elif stream.frames and announced < n_frames <= announced + frame.samples:
-        samples = samples[:, :announced]  # an indexed container (MP4) knows where the last packet's padding begins
-    return samples, rate
+        samples = samples[:, : announced - n_frames]  # an indexed container (MP4) knows where the padding begins
+    if samples.size:
+        yield samples, rate
 
 
 def _announced_seconds(container, stream) -> float:

@@ -12,7 +12,7 @@ import pytest
 import soundfile
 import torch
 
-from specgan.audio import AUDIO_SUFFIXES, AudioError, find_audio, load_audio, save_wav
+from specgan.audio import AUDIO_SUFFIXES, AudioError, find_audio, load_audio, open_audio, save_wav
 from specgan.files import atomic_path
 
 FORMATS = Path(__file__).parents[2] / "shared" / "data" / "formats"
@@ -134,6 +134,31 @@ def test_other_stereo_does_not_warn(tmp_path, caplog, right_of_left):
     assert not caplog.records
 
 
+def test_downmix_left_and_max_energy_take_one_channel(tmp_path, caplog):
+    samples = noise(4000, channels=3) * [0.5, 0.1, 0.7]
+    soundfile.write(tmp_path / "a.wav", samples, 8000, subtype="FLOAT")
+    for downmix, channel in (("left", 0), ("max_energy", 2)):
+        waveform, _ = load_audio(tmp_path / "a.wav", downmix=downmix)
+        np.testing.assert_array_equal(waveform.numpy()[0], samples[:, channel].astype(np.float32))
+    soundfile.write(tmp_path / "anti.wav", np.hstack([samples[:, :1], -samples[:, :1]]), 8000)
+    assert load_audio(tmp_path / "anti.wav", downmix="max_energy")[0].abs().max() > 0.2
+    assert not caplog.records
+
+
+def test_the_loudest_channel_is_that_of_the_whole_file(tmp_path):
+    samples = noise(4000, channels=2)
+    samples[:1000, 0] = samples[1000:, 1] = 0
+    soundfile.write(tmp_path / "a.wav", samples, 8000, subtype="FLOAT")
+    with open_audio(tmp_path / "a.wav", downmix="max_energy", block_frames=500) as stream:
+        waveform = torch.cat(list(stream.blocks), dim=1)
+    np.testing.assert_array_equal(waveform.numpy()[0], samples[:, 0].astype(np.float32))
+
+
+def test_unknown_downmix_is_refused(tmp_path):
+    with pytest.raises(ValueError, match="downmix is 'right'; one of mean, left, max_energy"):
+        load_audio(tmp_path / "a.wav", downmix="right")
+
+
 def test_silence_in_stereo_is_no_antiphase(tmp_path, caplog):
     soundfile.write(tmp_path / "a.wav", np.zeros((100, 2)), 8000)
     assert load_audio(tmp_path / "a.wav")[0].abs().max() == 0
@@ -212,6 +237,52 @@ def test_flac_without_length_in_its_header_loads(tmp_path):
     content[22:26] = bytes(4)
     (tmp_path / "a.flac").write_bytes(content)
     np.testing.assert_allclose(load_audio(tmp_path / "a.flac")[0].numpy(), samples.T, rtol=0, atol=2**-15)
+
+
+# --- block by block
+
+
+def read_blocks(path, block_frames, **settings):
+    with open_audio(path, block_frames=block_frames, **settings) as stream:
+        blocks = list(stream.blocks)
+    assert all(block.shape[0] == stream.n_channels for block in blocks)
+    return torch.cat(blocks, dim=1), len(blocks)
+
+
+@pytest.mark.parametrize("block_frames", [1, 999, 4096, 10**6])
+def test_blocks_together_are_the_whole_file(tmp_path, block_frames):
+    soundfile.write(tmp_path / "a.wav", noise(9000 if block_frames > 1 else 50, channels=2), 44100)
+    for settings in ({}, {"mono": False}, {"sample_rate": 16000}, {"sample_rate": 96000, "mono": False}):
+        whole, _ = load_audio(tmp_path / "a.wav", **settings)
+        blocks, _ = read_blocks(tmp_path / "a.wav", block_frames, **settings)
+        torch.testing.assert_close(blocks, whole, rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize(("name", "codec"), [("a.m4a", "aac"), ("a.webm", "libopus")])
+def test_blocks_of_ffmpeg_files_are_the_whole_file(tmp_path, name, codec):
+    encode(tmp_path / name, noise(100000).T, 48000, codec=codec)
+    whole, _ = load_audio(tmp_path / name)
+    blocks, n_blocks = read_blocks(tmp_path / name, 10000)
+    assert n_blocks > 5
+    torch.testing.assert_close(blocks, whole, rtol=0, atol=0)
+
+
+def test_a_flac_that_breaks_off_in_a_late_block_gives_the_same_as_in_one_block(tmp_path):
+    soundfile.write(tmp_path / "a.flac", noise(88200), 44100)
+    content = bytearray((tmp_path / "a.flac").read_bytes())
+    content[len(content) // 2 :] = bytes(len(content) - len(content) // 2)
+    (tmp_path / "a.flac").write_bytes(content)
+    whole, _ = load_audio(tmp_path / "a.flac")
+    assert 20000 < whole.shape[1] < 60000
+    torch.testing.assert_close(read_blocks(tmp_path / "a.flac", 5000)[0], whole, rtol=0, atol=0)
+
+
+def test_nan_in_a_late_block_is_refused_with_its_place(tmp_path):
+    samples = noise(9000)
+    samples[8500] = np.nan
+    soundfile.write(tmp_path / "a.wav", samples, 1000, subtype="FLOAT")
+    with pytest.raises(AudioError, match=r"1 of 1000 samples are NaN or infinite \(from 8\.0 s on\)"):
+        read_blocks(tmp_path / "a.wav", 1000)
 
 
 # --- damaged files: keep what is there, and say so
@@ -536,6 +607,14 @@ def test_format_file_is_read(name, caplog):
         assert re.search(rf"{name}.*decoded {waveform.shape[1]} of about {WARNS_CUT_SHORT[name]} frames", caplog.text)
     else:
         assert not caplog.records
+
+
+@needs_formats
+@pytest.mark.parametrize("name", READABLE)
+def test_format_file_in_blocks_is_the_whole_file(name):
+    whole, _ = load_audio(FORMATS / name, mono=False, sample_rate=16000)
+    blocks, _ = read_blocks(FORMATS / name, 5000, mono=False, sample_rate=16000)
+    torch.testing.assert_close(blocks, whole, rtol=0, atol=1e-6)
 
 
 @needs_formats
