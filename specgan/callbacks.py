@@ -14,7 +14,7 @@ from specgan.audio import AudioError, save_wav, scale_to_peak
 from specgan.files import atomic_path, safe_name
 from specgan.gallery import Sound, write_gallery
 from specgan.picture import to_figure
-from specgan.spectrogram import MelSpectrogram, normalise
+from specgan.spectrogram import Spectrogram, normalise
 
 log = logging.getLogger(__name__)
 
@@ -77,7 +77,7 @@ class Preview(L.Callback):
     def _show_real(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         data = trainer.datamodule
         clips = data.val if len(data.val) else data.train
-        transform = MelSpectrogram(data.params)
+        transform = Spectrogram(data.params)
         for index, name in enumerate(pl_module.class_names):
             if index not in clips.labels:
                 continue

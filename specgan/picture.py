@@ -1,6 +1,7 @@
 """Spectrogram -> picture: exact-size colormapped PNG, and labelled figures for people."""
 
 import io
+from functools import cache
 
 import cv2
 import numpy as np
@@ -8,21 +9,43 @@ from torch import Tensor
 
 from specgan.spectrogram import LevelRange, SpectrogramParams, denormalise
 
+MOST_PIXELS = 1_000_000
 
-def to_png(spectrogram: Tensor, *, cmap: str = "magma", scale: int = 1) -> bytes:
-    """Encodes a spectrogram as a PNG of exactly (n_mels * scale, n_frames * scale) pixels, low frequencies below.
+
+def to_png(spectrogram: Tensor, *, cmap: str = "magma", scale: float = 1, grayscale: bool = False) -> bytes:
+    """Encodes a spectrogram as a PNG of exactly its size times `scale`, low frequencies at the bottom.
 
     Args:
-        spectrogram: (n_mels, n_frames) in [-1, 1].
+        spectrogram: (n_bins, n_frames) in [-1, 1].
         cmap: any matplotlib colormap, in upper or lower case.
-        scale: pixels a value in each direction.
+        scale: pixels a value in each direction, rounded to whole pixels and at least one: above 1 each value is
+            repeated, below 1 a pixel is the mean of the values it covers.
+        grayscale: one grey channel, -1 black and 1 white, instead of colours.
     Raises:
-        ValueError: an unknown colormap.
+        ValueError: an unknown colormap, `scale` <= 0, or more than 1,000,000 pixels in a direction, the limit of
+            libpng.
     """
+    if scale <= 0:
+        raise ValueError(f"scale is {scale}; above 0")
+    height, width = (max(1, round(size * scale)) for size in spectrogram.shape)
+    if max(height, width) > MOST_PIXELS:
+        raise ValueError(
+            f"the picture would be {width} x {height} pixels, PNG readers take {MOST_PIXELS} at most; make it smaller "
+            "(pooling, a lower scale), or cut the sound into pieces"
+        )
     index = ((spectrogram.flip(0).clamp(-1, 1) + 1) * 127.5).round().byte().cpu().numpy()
-    colours = (colormap(cmap)(np.linspace(0, 1, 256))[:, 2::-1] * 255).round().astype(np.uint8)  # OpenCV wants BGR
-    pixels = colours[index].repeat(scale, axis=0).repeat(scale, axis=1)
-    return cv2.imencode(".png", pixels)[1].tobytes()
+    if (height, width) != tuple(spectrogram.shape):
+        interpolation = cv2.INTER_AREA if scale < 1 else cv2.INTER_NEAREST
+        index = cv2.resize(index, (width, height), interpolation=interpolation)
+    if not grayscale:
+        index = _palette(cmap)[index]
+    return cv2.imencode(".png", index)[1].tobytes()
+
+
+@cache
+def _palette(cmap: str) -> np.ndarray:
+    """(256, 3) uint8; OpenCV wants blue, green, red."""
+    return (colormap(cmap)(np.linspace(0, 1, 256))[:, 2::-1] * 255).round().astype(np.uint8)
 
 
 def colormap(name: str):
@@ -45,7 +68,7 @@ def to_figure(
     """Draws a spectrogram with its axes in seconds and Hz, and a bar for the level, as a PNG.
 
     Args:
-        spectrogram: (n_mels, n_frames) in [-1, 1].
+        spectrogram: (n_bins, n_frames) in [-1, 1].
         params: what it means.
         level_range: what its -1 and 1 mean.
         title: text above.
@@ -65,7 +88,10 @@ def to_figure(
         fmax=params.upper_hz,
         htk=params.mel_scale == "htk",
         x_axis="time",
-        y_axis="mel",
+        y_axis="mel" if params.kind == "mel" else "linear",
+        y_coords=None
+        if params.kind == "mel"
+        else np.fft.rfftfreq(params.n_fft, 1 / params.sample_rate)[params.fft_bins],
         vmin=level_range.low,
         vmax=level_range.high,
         cmap=cmap,

@@ -1,4 +1,4 @@
-"""Waveform <-> normalised mel spectrogram. Torch only, no files.
+"""Waveform <-> normalised spectrogram. Torch only, no files.
 
     waveform --STFT--> power --mel filters--> mel power --level mapping--> level --level range--> spectrogram in [-1, 1]
 
@@ -6,10 +6,14 @@ Each arrow has its way back, except the first two, which are the vocoder's work.
 """
 
 import math
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
+
+MOST_FRAMES = 4096  # that are transformed at a time, which bounds the memory
 
 
 @dataclass(frozen=True)
@@ -24,7 +28,7 @@ class SpectrogramParams:
         n_fft: samples in an FFT.
         win_length: samples in the Hann window, at most n_fft.
         hop_length: samples from frame to frame, 1..win_length.
-        n_mels: mel bands.
+        n_mels: mel bands. Unused by kind "linear".
         n_frames: frames of a training example; None: clips keep their whole length.
         f_min: Hz, lower edge of the lowest band.
         f_max: Hz, upper edge of the highest band; None: half the sample rate.
@@ -35,6 +39,8 @@ class SpectrogramParams:
             inverse is exact. "log1p": the classic recipe, log(1 + power), each example scaled to [-1, 1] by itself:
             **how loud an example was is lost**, and the inverse gives it the mean loudness of the training clips.
         floor_db: dB re a full-scale sine, < 0: what silence becomes with level "db". Unused by "log1p".
+        kind: "mel": n_mels bands. "linear": the FFT bins from f_min to f_max, both included; mel_scale and norm are
+            unused.
 
     Raises:
         ValueError: an impossible or lossy combination; the message names argument, value and fix.
@@ -52,6 +58,7 @@ class SpectrogramParams:
     norm: str | None = None
     level: str = "db"
     floor_db: float = -80.0
+    kind: str = "mel"
 
     def __post_init__(self) -> None:
         for name in ("sample_rate", "n_fft", "win_length", "hop_length", "n_mels", "n_frames"):
@@ -78,7 +85,26 @@ class SpectrogramParams:
         _require(self.norm in (None, "slaney"), f"norm is {self.norm!r}; null or slaney")
         _require(self.level in ("db", "log1p"), f"level is {self.level!r}; db or log1p")
         _require(self.floor_db < 0, f"floor_db is {self.floor_db}; it must be below 0 dB, e.g. -80")
-        _require_no_empty_filter(self)
+        _require(self.kind in ("mel", "linear"), f"kind is {self.kind!r}; mel or linear")
+        if self.kind == "mel":
+            _require_no_empty_filter(self)
+        else:
+            _require(
+                self.n_bins > 0,
+                f"f_min is {self.f_min} Hz and f_max {self.upper_hz:g}: no FFT bin of n_fft {self.n_fft} lies between; "
+                f"a range of {self.sample_rate / self.n_fft:g} Hz or more",
+            )
+
+    @property
+    def n_bins(self) -> int:
+        """Rows of a spectrogram: n_mels, or the FFT bins of kind "linear"."""
+        return self.n_mels if self.kind == "mel" else len(range(self.n_fft)[self.fft_bins])
+
+    @property
+    def fft_bins(self) -> slice:
+        """The FFT bins from f_min to f_max, both included."""
+        hz = self.sample_rate / self.n_fft
+        return slice(math.ceil(self.f_min / hz - 1e-6), math.floor(self.upper_hz / hz + 1e-6) + 1)
 
     @property
     def upper_hz(self) -> float:
@@ -174,43 +200,49 @@ def denormalise(spectrogram: Tensor, level_range: LevelRange) -> Tensor:
     return level_range.low + (spectrogram + 1) / 2 * (level_range.high - level_range.low)
 
 
-class MelSpectrogram(nn.Module):
-    """The transform between waveform, mel power and level, with the window and the filters computed once."""
+class Spectrogram(nn.Module):
+    """The transform between waveform, power and level, with the window and the filters computed once."""
 
     def __init__(self, params: SpectrogramParams) -> None:
         super().__init__()
         self.params = params
         window = torch.hann_window(params.win_length)
         self.register_buffer("window", window, persistent=False)
-        self.register_buffer("filters", mel_filters(params), persistent=False)
+        filters = mel_filters(params) if params.kind == "mel" else None
+        self.register_buffer("filters", filters, persistent=False)
         # The power of the bin that a sine of amplitude 1 falls on: 0 dB.
         self.full_scale = float(window.sum() / 2) ** 2
         self.floor = 10 ** (params.floor_db / 10)
 
     def forward(self, waveform: Tensor) -> Tensor:
-        """Maps (B, T) waveforms to (B, n_mels, ceil(T / hop_length)) levels."""
+        """Maps (B, T) waveforms to (B, n_bins, ceil(T / hop_length)) levels."""
         return self.to_level(self.power(waveform))
 
     def power(self, waveform: Tensor) -> Tensor:
-        """Maps (B, T) waveforms to (B, n_mels, ceil(T / hop_length)) mel power, >= 0.
+        """Maps (B, T) waveforms to (B, n_bins, ceil(T / hop_length)) power, >= 0.
 
-        Source: torchaudio.transforms.MelSpectrogram with power=2, center=True, pad_mode="constant", less the frame
-        that is centred behind the last sample.
+        Source: torchaudio.transforms.MelSpectrogram (or Spectrogram) with power=2, center=True, pad_mode="constant",
+        less the frame that is centred behind the last sample.
         """
+        return torch.cat(list(self.power_blocks([waveform])), dim=-1)
+
+    def power_blocks(self, blocks: Iterable[Tensor]) -> Iterator[Tensor]:
+        """Maps blocks (B, any length) of waveforms to blocks (B, n_bins, some frames) of their power."""
         p = self.params
-        spectrum = power_spectrum(
-            waveform, n_fft=p.n_fft, win_length=p.win_length, hop_length=p.hop_length, window=self.window
-        )
-        return self.filters @ spectrum
+        for power in _power_blocks(blocks, p.n_fft, p.win_length, p.hop_length, self.window):
+            if self.filters is None:
+                yield power[..., p.fft_bins].mT.contiguous()
+            else:
+                yield (power @ self.filters.T).mT.contiguous()
 
     def to_level(self, power: Tensor) -> Tensor:
-        """Maps mel power to level, as SpectrogramParams.level says."""
+        """Maps power to level, as SpectrogramParams.level says."""
         if self.params.level == "log1p":
             return torch.log1p(power)
-        return 10 * torch.log10(power / self.full_scale + self.floor)
+        return (power / self.full_scale).add_(self.floor).log10_().mul_(10)
 
     def to_power(self, level: Tensor) -> Tensor:
-        """Maps level to mel power: the inverse of `to_level`. Levels below silence give 0."""
+        """Maps level to power: the inverse of `to_level`. Levels below silence give 0."""
         if self.params.level == "log1p":
             return torch.expm1(level).clamp_min(0)
         return self.full_scale * (10 ** (level / 10) - self.floor).clamp_min(0)
@@ -219,37 +251,81 @@ class MelSpectrogram(nn.Module):
 def power_spectrum(
     waveform: Tensor, *, n_fft: int, win_length: int, hop_length: int, window: Tensor | None = None
 ) -> Tensor:
-    """Maps (B, T) waveforms to (B, n_fft // 2 + 1, ceil(T / hop_length)) power, >= 0.
+    """Maps (B, T) waveforms to (B, n_fft // 2 + 1, ceil(T / hop_length)) power, >= 0; see `power_blocks`."""
+    blocks = power_blocks([waveform], n_fft=n_fft, win_length=win_length, hop_length=hop_length, window=window)
+    return torch.cat(list(blocks), dim=-1)
+
+
+def power_blocks(
+    blocks: Iterable[Tensor], *, n_fft: int, win_length: int, hop_length: int, window: Tensor | None = None
+) -> Iterator[Tensor]:
+    """Maps waveforms that come in blocks to their power that goes in blocks: memory does not grow with the length.
 
     Args:
-        waveform: surrounded by silence; frame t is centred on sample t * hop_length.
+        blocks: (B, any length), surrounded by silence; frame t is centred on sample t * hop_length. What comes out
+            does not depend on where the blocks end.
         n_fft: samples in an FFT.
         win_length: samples in the window, at most n_fft.
-        hop_length: samples from frame to frame.
+        hop_length: samples from frame to frame; it may exceed n_fft.
         window: (win_length,); None: Hann.
+    Yields:
+        (B, n_fft // 2 + 1, some frames), >= 0, ceil(length / hop_length) frames in all.
     """
-    spectrum = torch.stft(
-        waveform,
-        n_fft,
-        hop_length,
-        win_length,
-        torch.hann_window(win_length) if window is None else window,
-        center=True,
-        pad_mode="constant",
-        return_complex=True,
-    )[..., : math.ceil(waveform.shape[-1] / hop_length)]
-    # Real squared plus imaginary squared: abs() would take a square root that is squared again.
-    return torch.view_as_real(spectrum).square().sum(-1)
+    window = torch.hann_window(win_length) if window is None else window
+    for power in _power_blocks(blocks, n_fft, win_length, hop_length, window):
+        yield power.mT
+
+
+def _power_blocks(
+    blocks: Iterable[Tensor], n_fft: int, win_length: int, hop_length: int, window: Tensor
+) -> Iterator[Tensor]:
+    """As `power_blocks`, but (B, frames, bins), which is how an FFT leaves them in memory."""
+    left = (n_fft - win_length) // 2
+    window = F.pad(window, (left, n_fft - win_length - left))
+    waiting, n_skip = None, 0  # samples from the start of the next frame on; how far that lies behind what has come
+    n_samples = n_frames = 0
+    blocks = iter(blocks)
+    block = next(blocks)
+    while block is not None:
+        following = next(blocks, None)
+        n_samples += block.shape[-1]
+        if waiting is None:
+            waiting = F.pad(block, (n_fft // 2, 0))
+        else:
+            waiting = torch.cat([waiting, block[..., n_skip:]], dim=-1)
+            n_skip = max(0, n_skip - block.shape[-1])
+        if following is None:
+            n_ready = math.ceil(n_samples / hop_length) - n_frames
+            missing = (n_ready - 1) * hop_length + n_fft - waiting.shape[-1]
+            waiting = F.pad(waiting, (0, max(0, missing)))
+        else:
+            n_ready = max(0, (waiting.shape[-1] - n_fft) // hop_length + 1)
+        for start in range(0, n_ready, MOST_FRAMES):
+            n = min(MOST_FRAMES, n_ready - start)
+            piece = waiting[..., start * hop_length : (start + n - 1) * hop_length + n_fft]
+            yield _power(piece.unfold(-1, n_fft, hop_length) * window)
+        n_frames += n_ready
+        n_skip += max(0, n_ready * hop_length - waiting.shape[-1])
+        waiting, block = waiting[..., n_ready * hop_length :], following
+    if n_frames == 0:
+        yield torch.zeros(*waiting.shape[:-1], 0, n_fft // 2 + 1, device=waiting.device)
+
+
+def _power(frames: Tensor) -> Tensor:
+    """(..., n_fft) -> (..., bins). Real squared plus imaginary squared: abs() takes a root that is squared again."""
+    parts = torch.view_as_real(torch.fft.rfft(frames)).square_()
+    return parts[..., 0] + parts[..., 1]
 
 
 def mel_spectrogram_db(waveform: Tensor, params: SpectrogramParams) -> Tensor:
     """Maps waveforms (T,) or (B, T) to mel levels (..., n_mels, ceil(T / hop_length)) in dB re a full-scale sine.
 
-    For many waveforms, make one MelSpectrogram and call it: it keeps window and filters.
+    For many waveforms, make one Spectrogram and call it: it keeps window and filters.
 
     Raises:
-        ValueError: params.level is not "db".
+        ValueError: params.level is not "db", or params.kind is not "mel".
     """
     _require(params.level == "db", f"level is {params.level!r}; mel_spectrogram_db wants params with level db")
-    levels = MelSpectrogram(params)(torch.atleast_2d(waveform))
+    _require(params.kind == "mel", f"kind is {params.kind!r}; mel_spectrogram_db wants params of kind mel")
+    levels = Spectrogram(params)(torch.atleast_2d(waveform))
     return levels if waveform.ndim > 1 else levels[0]

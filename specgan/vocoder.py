@@ -1,4 +1,4 @@
-"""Mel spectrogram -> waveform: mel inversion, then Griffin-Lim. Torch only, no files."""
+"""Spectrogram -> waveform: mel inversion, then Griffin-Lim. Torch only, no files."""
 
 from collections.abc import Sequence
 
@@ -6,13 +6,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from specgan.spectrogram import LevelRange, MelSpectrogram, SpectrogramParams, denormalise
+from specgan.spectrogram import LevelRange, Spectrogram, SpectrogramParams, denormalise
 
 
 class GriffinLim(nn.Module):
-    """Turns normalised mel spectrograms into sound.
+    """Turns normalised spectrograms into sound.
 
-    The mel bands are spread over FFT bins by non-negative least squares, and the phase that the spectrogram does not
+    Mel bands are spread over FFT bins by non-negative least squares, and the phase that the spectrogram does not
     have is found by the fast Griffin-Lim algorithm, from uniform phases over the full circle.
 
     Args:
@@ -46,15 +46,16 @@ class GriffinLim(nn.Module):
         self.n_iter = n_iter
         self.momentum = momentum
         self.n_inversion_iter = n_inversion_iter
-        self.mel = MelSpectrogram(params)
-        self.register_buffer("pseudo_inverse", torch.linalg.pinv(self.mel.filters), persistent=False)
+        self.transform = Spectrogram(params)
+        inverse = torch.linalg.pinv(self.transform.filters) if params.kind == "mel" else None
+        self.register_buffer("pseudo_inverse", inverse, persistent=False)
 
     @torch.no_grad()
     def forward(self, spectrogram: Tensor, *, seeds: Sequence[int]) -> Tensor:
         """Draws the sound of each spectrogram.
 
         Args:
-            spectrogram: (B, 1, n_mels, n_frames) in [-1, 1].
+            spectrogram: (B, 1, n_bins, n_frames) in [-1, 1].
             seeds: B seeds of the starting phases; a sound depends on its own seed and spectrogram alone.
         Returns:
             waveform (B, n_frames * hop_length). Not limited to [-1, 1]: what writes it decides.
@@ -64,7 +65,12 @@ class GriffinLim(nn.Module):
         if len(seeds) != len(spectrogram):
             raise ValueError(f"{len(seeds)} seeds for {len(spectrogram)} spectrograms; give one seed for each")
         level = denormalise(spectrogram.squeeze(1).float(), self.level_range)
-        power = self.invert_mel(self.mel.to_power(level))
+        power = self.transform.to_power(level)
+        if self.params.kind == "mel":
+            power = self.invert_mel(power)
+        else:
+            bins = self.params.fft_bins
+            power = F.pad(power, (0, 0, bins.start, self.params.n_fft // 2 + 1 - bins.stop))
         return self.find_phase(power.sqrt(), seeds=seeds)
 
     def invert_mel(self, mel_power: Tensor) -> Tensor:
@@ -73,7 +79,7 @@ class GriffinLim(nn.Module):
         Multiplicative updates from the clamped pseudo-inverse. They stay non-negative, need no inverse of the filter
         products and so work for any filter bank; bins that no filter covers stay 0.
         """
-        filters, transposed = self.mel.filters, self.mel.filters.T
+        filters, transposed = self.transform.filters, self.transform.filters.T
         target = transposed @ mel_power  # constant over the updates
         start = self.pseudo_inverse @ mel_power
         # An exact 0 could never grow again: leave a thousandth of what the bin's own bands hold.
@@ -107,7 +113,7 @@ class GriffinLim(nn.Module):
             p.n_fft,
             p.hop_length,
             p.win_length,
-            self.mel.window,
+            self.transform.window,
             center=True,
             pad_mode="constant",
             return_complex=True,
@@ -121,7 +127,7 @@ class GriffinLim(nn.Module):
             p.n_fft,
             p.hop_length,
             p.win_length,
-            self.mel.window,
+            self.transform.window,
             center=True,
             length=(spectrum.shape[-1] - 1) * p.hop_length,
         )

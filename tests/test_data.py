@@ -11,7 +11,7 @@ import torch
 from specgan.audio import save_wav
 from specgan.data.datamodule import SpectrogramDataModule
 from specgan.data.dataset import SpectrogramDataset
-from specgan.spectrogram import MelSpectrogram, SpectrogramParams, denormalise
+from specgan.spectrogram import Spectrogram, SpectrogramParams, denormalise
 from specgan.tasks.spectrograms import make_spectrograms
 
 # 16 frames of 128 samples: an example is 2048 samples
@@ -177,7 +177,7 @@ def test_waveform_is_the_sound_that_the_example_shows(tmp_path, n_samples, peak)
     torch.testing.assert_close(waveform[0, :n_there], expected, rtol=0, atol=4 / 32768)
     assert waveform[0, n_there:].eq(0).all()
     shown = denormalise(dataset[0][0][0], dataset.level_range)
-    heard = MelSpectrogram(PARAMS)(waveform)[0]
+    heard = Spectrogram(PARAMS)(waveform)[0]
     # Only windows that lie in the example and in the clip; beyond its end the example is silence at once.
     n_inside = (n_there - PARAMS.win_length // 2) // PARAMS.hop_length + 1
     assert n_inside >= 7
@@ -188,7 +188,7 @@ def test_spectrogram_of_the_waveform_of_a_sound_that_ends_is_the_whole_example(t
     sound = noise(1000)
     sound[800:] = 0  # what comes after the clip is silence in both
     dataset = make_one(tmp_path, sound)
-    heard = MelSpectrogram(PARAMS)(dataset.waveform(0))[0]
+    heard = Spectrogram(PARAMS)(dataset.waveform(0))[0]
     torch.testing.assert_close(denormalise(dataset[0][0][0], dataset.level_range), heard, rtol=0, atol=1e-3)
 
 

@@ -4,6 +4,7 @@ import io
 from html.parser import HTMLParser
 from urllib.parse import unquote, urlsplit
 
+import cv2
 import matplotlib
 import matplotlib.image
 import numpy as np
@@ -168,3 +169,28 @@ def test_braces_in_a_text_stay_as_they_are(tmp_path):
     page = Page((tmp_path / "a.html").read_text(encoding="utf-8"))
     assert page.text["h1"][0] == "{note}"
     assert page.text["p"][0] == "{0} {sections}"
+
+
+@pytest.mark.parametrize(("scale", "size"), [(0.5, (8, 15)), (0.01, (1, 1)), (1.5, (24, 45)), (1, (16, 30))])
+def test_any_scale_gives_exactly_that_size(scale, size):
+    picture = pixels(to_png(torch.rand(16, 30) * 2 - 1, scale=scale))
+    assert picture.shape[:2] == size
+
+
+def test_below_one_a_pixel_is_the_mean_of_its_values():
+    spectrogram = torch.tensor([[-1.0, 0.0, 1.0, 1.0], [-1.0, 0.0, -1.0, -1.0]])
+    grey = cv2.imdecode(np.frombuffer(to_png(spectrogram, scale=0.5, grayscale=True), np.uint8), cv2.IMREAD_UNCHANGED)
+    np.testing.assert_allclose(grey, [[64, 128]], atol=1)
+
+
+def test_grayscale_is_one_channel_low_frequencies_at_the_bottom():
+    spectrogram = torch.tensor([[1.0, 1.0], [0.0, 0.0], [-1.0, -1.0]])
+    grey = cv2.imdecode(np.frombuffer(to_png(spectrogram, grayscale=True), np.uint8), cv2.IMREAD_UNCHANGED)
+    assert grey.tolist() == [[0, 0], [128, 128], [255, 255]]
+
+
+def test_impossible_sizes_are_refused():
+    with pytest.raises(ValueError, match="scale is 0; above 0"):
+        to_png(torch.zeros(4, 4), scale=0)
+    with pytest.raises(ValueError, match="2000000 x 1 pixels, PNG readers take 1000000 at most"):
+        to_png(torch.zeros(1, 2_000_000))

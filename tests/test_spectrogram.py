@@ -9,7 +9,17 @@ import pytest
 import torch
 import torchaudio
 
-from specgan.spectrogram import LevelRange, MelSpectrogram, SpectrogramParams, denormalise, mel_filters, normalise
+import specgan.spectrogram
+from specgan.spectrogram import (
+    LevelRange,
+    Spectrogram,
+    SpectrogramParams,
+    denormalise,
+    mel_filters,
+    normalise,
+    power_blocks,
+    power_spectrum,
+)
 
 BANKS = [("htk", None), ("htk", "slaney"), ("slaney", None), ("slaney", "slaney")]
 SIZES = [
@@ -38,7 +48,7 @@ def test_mel_power_is_librosas(mel_scale, norm, sizes):
     params = SpectrogramParams(mel_scale=mel_scale, norm=norm, **sizes)
     n_frames = 20
     waveform = noise(1, n_frames * params.hop_length)
-    ours = MelSpectrogram(params).power(waveform)[0].numpy()
+    ours = Spectrogram(params).power(waveform)[0].numpy()
     theirs = librosa.feature.melspectrogram(
         y=waveform[0].numpy(),
         sr=params.sample_rate,
@@ -77,7 +87,7 @@ def test_mel_power_is_torchaudios(mel_scale, norm, sizes):
         norm=norm,
         mel_scale=mel_scale,
     )(waveform)
-    torch.testing.assert_close(MelSpectrogram(params).power(waveform), theirs[..., :20], rtol=1e-4, atol=0)
+    torch.testing.assert_close(Spectrogram(params).power(waveform), theirs[..., :20], rtol=1e-4, atol=0)
 
 
 @pytest.mark.parametrize(("mel_scale", "norm"), BANKS)
@@ -91,7 +101,7 @@ def test_mel_filters_are_librosas(mel_scale, norm):
 
 
 def test_a_sine_of_amplitude_1_at_a_bin_centre_is_0_db_before_the_mel_filters():
-    mel = MelSpectrogram(SpectrogramParams())
+    mel = Spectrogram(SpectrogramParams())
     frame = sine(1000.0, 1024)[0].numpy()  # 1000 Hz is bin 64 of 1024 at 16 kHz
     power = np.abs(np.fft.rfft(frame * librosa.filters.get_window("hann", 1024))) ** 2
     level = mel.to_level(torch.from_numpy(power).float())
@@ -103,7 +113,7 @@ def test_a_sine_of_amplitude_1_at_a_bin_centre_is_0_db_before_the_mel_filters():
 @pytest.mark.parametrize("hz", [250.0, 1000.0, 4000.0])
 def test_a_tones_energy_is_in_its_mel_band(hz, mel_scale):
     params = SpectrogramParams(mel_scale=mel_scale)
-    level = MelSpectrogram(params)(sine(hz, params.n_samples))[0]
+    level = Spectrogram(params)(sine(hz, params.n_samples))[0]
     edges = librosa.mel_frequencies(params.n_mels + 2, fmin=0, fmax=8000, htk=mel_scale == "htk")
     centres = edges[1:-1]
     loudest = int(level[:, 32].argmax())
@@ -118,7 +128,7 @@ def test_a_tones_energy_is_in_its_mel_band(hz, mel_scale):
 def test_a_tones_mel_power_is_that_of_the_hann_windows_main_lobe():
     # Triangles of height 1 sum to 1 at every frequency; the Hann window puts 1/4, 1 and 1/4 of the power in three bins.
     params = SpectrogramParams()
-    mel = MelSpectrogram(params)
+    mel = Spectrogram(params)
     total = mel.power(sine(2000.0, params.n_samples))[0].sum(0)[4:-4]
     torch.testing.assert_close(total / mel.full_scale, torch.full_like(total, 1.5), rtol=1e-3, atol=0)
 
@@ -127,7 +137,7 @@ def test_a_tones_mel_power_is_that_of_the_hann_windows_main_lobe():
 def test_half_the_amplitude_is_6_db_less(norm):
     params = SpectrogramParams(norm=norm, floor_db=-140.0)
     waveform = noise(1, params.n_samples)
-    mel = MelSpectrogram(params)
+    mel = Spectrogram(params)
     difference = mel(waveform) - mel(waveform / 2)
     torch.testing.assert_close(difference, torch.full_like(difference, 20 * math.log10(2)), rtol=0, atol=1e-3)
 
@@ -135,7 +145,7 @@ def test_half_the_amplitude_is_6_db_less(norm):
 @pytest.mark.parametrize("floor_db", [-60.0, -80.0, -100.0])
 def test_digital_silence_is_the_floor_and_nothing_is_below(floor_db):
     params = SpectrogramParams(floor_db=floor_db)
-    mel = MelSpectrogram(params)
+    mel = Spectrogram(params)
     silent = mel(torch.zeros(1, 2048))
     torch.testing.assert_close(silent, torch.full_like(silent, floor_db), rtol=0, atol=1e-4)
     assert params.silence == floor_db
@@ -144,14 +154,14 @@ def test_digital_silence_is_the_floor_and_nothing_is_below(floor_db):
 
 def test_digital_silence_is_0_with_log1p():
     params = SpectrogramParams(level="log1p")
-    assert MelSpectrogram(params)(torch.zeros(1, 2048)).eq(0).all()
+    assert Spectrogram(params)(torch.zeros(1, 2048)).eq(0).all()
     assert params.silence == 0
 
 
 @pytest.mark.parametrize("hop_length", [160, 256])
 @pytest.mark.parametrize("n_fft", [1024, 1023])
 def test_a_clip_has_one_frame_for_each_hop_begun(n_fft, hop_length):
-    mel = MelSpectrogram(SpectrogramParams(n_fft=n_fft, win_length=512, hop_length=hop_length, n_mels=40))
+    mel = Spectrogram(SpectrogramParams(n_fft=n_fft, win_length=512, hop_length=hop_length, n_mels=40))
     expected = {1: 1, 2: 1, hop_length - 1: 1, hop_length: 1, hop_length + 1: 2, 2 * hop_length: 2, 10 * hop_length: 10}
     expected[10 * hop_length + 1] = 11
     assert {n: mel(torch.zeros(2, n)).shape for n in expected} == {n: (2, 40, f) for n, f in expected.items()}
@@ -161,7 +171,7 @@ def test_frame_t_is_centred_on_sample_t_times_hop():
     params = SpectrogramParams()
     click = torch.zeros(1, params.n_samples)
     click[0, 10 * params.hop_length] = 1
-    energy = MelSpectrogram(params).power(click)[0].sum(0)
+    energy = Spectrogram(params).power(click)[0].sum(0)
     assert energy.argmax() == 10
     assert energy[9] == pytest.approx(energy[11].item(), rel=1e-3)
     assert energy[:8].eq(0).all() and energy[13:].eq(0).all()  # a window reaches two hops
@@ -179,13 +189,13 @@ def test_lengths_follow_from_the_settings():
 
 @pytest.mark.parametrize("level", ["db", "log1p"])
 def test_level_and_back_keeps_the_power(level):
-    mel = MelSpectrogram(SpectrogramParams(level=level))
+    mel = Spectrogram(SpectrogramParams(level=level))
     power = mel.power(noise(2, 8192))
     torch.testing.assert_close(mel.to_power(mel.to_level(power)), power, rtol=1e-4, atol=0)
 
 
 def test_level_and_back_keeps_the_power_at_the_floor_and_silence():
-    mel = MelSpectrogram(SpectrogramParams(floor_db=-80.0))
+    mel = Spectrogram(SpectrogramParams(floor_db=-80.0))
     floor = mel.full_scale * 1e-8
     power = torch.tensor([floor, 10 * floor, 1e4 * floor, mel.full_scale])
     torch.testing.assert_close(mel.to_power(mel.to_level(power)), power, rtol=1e-4, atol=0)
@@ -195,7 +205,7 @@ def test_level_and_back_keeps_the_power_at_the_floor_and_silence():
 def test_levels_below_silence_have_no_power():
     for level in ("db", "log1p"):
         params = SpectrogramParams(level=level)
-        assert MelSpectrogram(params).to_power(torch.tensor([params.silence - 1.0, params.silence - 50])).eq(0).all()
+        assert Spectrogram(params).to_power(torch.tensor([params.silence - 1.0, params.silence - 50])).eq(0).all()
 
 
 def test_normalise_and_back_keeps_the_level():
@@ -218,7 +228,7 @@ def test_normalise_gives_the_known_values_and_cuts_at_both_ends():
 
 def test_db_keeps_how_loud_a_clip_was():
     params = SpectrogramParams()
-    mel, level_range = MelSpectrogram(params), LevelRange(-80.0, 10.0)
+    mel, level_range = Spectrogram(params), LevelRange(-80.0, 10.0)
     loud = noise(1, params.n_samples)
     levels = mel(torch.cat([loud, loud / 10]))
     back = denormalise(normalise(levels, params, level_range), level_range)
@@ -229,7 +239,7 @@ def test_db_keeps_how_loud_a_clip_was():
 def test_log1p_loses_how_loud_a_clip_was():
     # The documented loss: loud and quiet come back with the same loudest level, the one of the range.
     params = SpectrogramParams(level="log1p")
-    mel, level_range = MelSpectrogram(params), LevelRange(0.0, 4.0)
+    mel, level_range = Spectrogram(params), LevelRange(0.0, 4.0)
     loud = noise(1, params.n_samples)
     spectrogram = normalise(mel(torch.cat([loud, loud / 10])), params, level_range)
     for item in spectrogram:
@@ -248,7 +258,7 @@ def test_log1p_of_one_single_level_becomes_silence():
 @pytest.mark.parametrize("level", ["db", "log1p"])
 def test_a_batch_gives_each_clip_what_it_gets_alone(level):
     params = SpectrogramParams(level=level)
-    mel, level_range = MelSpectrogram(params), LevelRange(params.silence, 20.0)
+    mel, level_range = Spectrogram(params), LevelRange(params.silence, 20.0)
     waveforms = noise(5, params.n_samples) * torch.tensor([1.0, 1e-3, 0.0, 0.1, 2.0])[:, None]
     power = mel.power(waveforms)
     torch.testing.assert_close(power, torch.cat([mel.power(w[None]) for w in waveforms]), rtol=1e-5, atol=0)
@@ -320,3 +330,54 @@ def test_settings_are_equal_only_if_all_fields_are_and_cannot_change():
     assert SpectrogramParams() != SpectrogramParams(floor_db=-81.0)
     with pytest.raises(AttributeError):
         SpectrogramParams().n_mels = 32
+
+
+# Block by block
+
+
+@pytest.mark.parametrize(("n_fft", "win_length", "hop_length"), [(512, 512, 128), (255, 200, 200), (64, 32, 300)])
+@pytest.mark.parametrize("block_size", [1, 77, 512, 5000])
+def test_power_does_not_depend_on_the_blocks(n_fft, win_length, hop_length, block_size, monkeypatch):
+    waveform = torch.randn(2, 3000 if block_size > 1 else 600)
+    sizes = {"n_fft": n_fft, "win_length": win_length, "hop_length": hop_length}
+    whole = power_spectrum(waveform, **sizes)
+    assert whole.shape == (2, n_fft // 2 + 1, math.ceil(waveform.shape[1] / hop_length))
+    monkeypatch.setattr(specgan.spectrogram, "MOST_FRAMES", 5)
+    blocks = list(power_blocks(waveform.split(block_size, dim=1), **sizes))
+    assert max(block.shape[-1] for block in blocks) <= 5
+    torch.testing.assert_close(torch.cat(blocks, dim=-1), whole, rtol=1e-5, atol=1e-5)
+
+
+def test_power_is_that_of_torch_stft():
+    waveform = torch.randn(2, 3000)
+    theirs = torch.stft(
+        waveform, 512, 100, 300, torch.hann_window(300), center=True, pad_mode="constant", return_complex=True
+    )
+    ours = power_spectrum(waveform, n_fft=512, win_length=300, hop_length=100)
+    torch.testing.assert_close(ours, theirs[..., :30].abs().square(), rtol=1e-4, atol=1e-4)
+
+
+# Linear frequency
+
+
+def test_linear_kind_is_the_fft_bins_of_the_range():
+    params = SpectrogramParams(kind="linear", f_min=1000.0, f_max=4000.0, sample_rate=16000, n_fft=512, win_length=512)
+    waveform = torch.randn(1, 4000)
+    assert params.n_bins == 97  # 31.25 Hz each, both ends included
+    whole = power_spectrum(waveform, n_fft=512, win_length=512, hop_length=256)
+    torch.testing.assert_close(Spectrogram(params).power(waveform), whole[:, 32:129], rtol=0, atol=0)
+
+
+def test_linear_kind_reaches_from_zero_to_nyquist():
+    assert SpectrogramParams(kind="linear", n_fft=512, win_length=512).n_bins == 257
+    assert SpectrogramParams(kind="linear", n_fft=511, win_length=511, hop_length=100).n_bins == 256
+
+
+def test_linear_kind_needs_a_bin():
+    with pytest.raises(ValueError, match=r"f_min is 1001.0 Hz and f_max 1010: no FFT bin"):
+        SpectrogramParams(kind="linear", f_min=1001.0, f_max=1010.0)
+
+
+def test_unknown_kind_is_refused():
+    with pytest.raises(ValueError, match="kind is 'cqt'; mel or linear"):
+        SpectrogramParams(kind="cqt")

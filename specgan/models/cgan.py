@@ -73,7 +73,7 @@ class CGAN(L.LightningModule):
     def build(self, *, params: SpectrogramParams, level_range: LevelRange, class_names: Sequence[str]) -> None:
         """Makes the networks for a data set."""
         self.params, self.level_range, self.class_names = params, level_range, list(class_names)
-        sizes = {"n_classes": len(class_names), "n_mels": params.n_mels, "n_frames": params.n_frames}
+        sizes = {"n_classes": len(class_names), "n_mels": params.n_bins, "n_frames": params.n_frames}
         generator = self.make_generator(**sizes, latent_dim=self.latent_dim)
         discriminator = self.make_discriminator(**sizes)
         layout = torch.channels_last if self.channels_last else torch.contiguous_format
