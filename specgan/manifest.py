@@ -2,7 +2,9 @@
 
 import csv
 import hashlib
-from collections.abc import Mapping, Sequence
+import os
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import pandas as pd
@@ -11,17 +13,20 @@ from specgan.files import atomic_path
 
 MANIFEST_NAME = "manifest.csv"
 COLUMNS = ("path", "label", "split", "recording", "start_s", "duration_s", "n_frames", "source")
+REQUIRED_COLUMNS = ("path", "label", "split", "recording", "source")  # the others are of clips cut from sounds
 SPLITS = ("train", "val", "test")
 
 _ENCODING_ERRORS = "surrogateescape"  # a file name need not be UTF-8 (old archives); Python holds such bytes so
 
 
 def read_manifest(folder: str | Path) -> pd.DataFrame:
-    """Reads `<folder>/manifest.csv`: one row a clip, columns COLUMNS; `path` is relative to the folder.
+    """Reads `<folder>/manifest.csv`: one row a clip, columns REQUIRED_COLUMNS and perhaps others.
+
+    `path` is relative to the folder; it may lead out of it (`../specs/kick/1.pt`).
 
     Raises:
         FileNotFoundError: the folder holds no manifest: it is no dataset, or it was not finished.
-        ValueError: a column is missing.
+        ValueError: one of REQUIRED_COLUMNS is missing.
     """
     path = Path(folder) / MANIFEST_NAME
     if not path.is_file():
@@ -30,25 +35,77 @@ def read_manifest(folder: str | Path) -> pd.DataFrame:
             "make it with: python preprocess.py task=spectrograms input=<audio> output=" + str(folder)
         )
     # Labels are words, also when they look like numbers ("007") or like a missing value ("nan").
-    text = dict.fromkeys(("path", "label", "split", "recording", "source"), str)
+    text = dict.fromkeys(REQUIRED_COLUMNS, str)
     table = pd.read_csv(path, dtype=text, keep_default_na=False, encoding_errors=_ENCODING_ERRORS)
-    missing = [column for column in COLUMNS if column not in table.columns]
+    missing = [column for column in REQUIRED_COLUMNS if column not in table.columns]
     if missing:
         raise ValueError(f"{path}: the columns {missing} are missing; make the dataset again")
     return table
 
 
 def write_manifest(table: pd.DataFrame, folder: str | Path) -> None:
-    """Writes `<folder>/manifest.csv`, whole or not at all."""
+    """Writes those of COLUMNS that the table has to `<folder>/manifest.csv`, whole or not at all.
+
+    Raises:
+        KeyError: the table lacks one of REQUIRED_COLUMNS.
+    """
     with atomic_path(Path(folder) / MANIFEST_NAME) as temporary:
         # Text is quoted: pandas leaves a carriage return in a name bare, which ends the row.
         table.to_csv(
             temporary,
-            columns=list(COLUMNS),
+            columns=[column for column in COLUMNS if column in table or column in REQUIRED_COLUMNS],
             index=False,
             quoting=csv.QUOTE_NONNUMERIC,
             errors=_ENCODING_ERRORS,
         )
+
+
+def remove_clips(paths: Iterable[str], folder: str | Path) -> None:
+    """Removes files that a manifest lists and that really lie in its folder, and the subfolders that this empties.
+
+    Paths that lead out of the folder, by `..` or through a linked subfolder, are left alone. What a killed run left
+    half-written beside the files goes too.
+    """
+    root = Path(os.path.realpath(folder))
+    by_parent: dict[Path, list[Path]] = defaultdict(list)
+    for path in paths:
+        by_parent[(root / path).parent].append(root / path)
+    for parent, files in by_parent.items():
+        if not parent.is_relative_to(root) or os.path.realpath(parent) != str(parent):
+            continue
+        for file in [*files, *parent.glob(".partial-*")]:  # as atomic_path names them
+            if file.is_file() or file.is_symlink():
+                file.unlink()
+        while parent != root:
+            try:
+                parent.rmdir()
+            except FileNotFoundError:
+                pass  # a killed run got this far
+            except OSError:
+                break  # not empty
+            parent = parent.parent
+
+
+def label_of(source: str | Path, *, label_from: str, separator: str) -> str:
+    """Reads a file's label off its path.
+
+    Args:
+        source: the file.
+        label_from: "parent": the name of the folder it is in; "prefix": its own name up to the first separator.
+        separator: ends the prefix.
+    Raises:
+        ValueError: unknown `label_from`, empty `separator`, or a name without a label.
+    """
+    if label_from not in ("parent", "prefix"):
+        raise ValueError(f"label_from is {label_from!r}; parent (the folder a file is in) or prefix (of its name)")
+    if label_from == "prefix" and not separator:
+        raise ValueError("separator is empty; give the text that ends the label in a file's name, e.g. _")
+    # abspath: `x.wav` in the current folder has a parent's name too, and a link counts where it is, not where it leads
+    folder = Path(os.path.abspath(source)).parent
+    label = folder.name if label_from == "parent" else Path(source).stem.split(separator, 1)[0]
+    if not label:
+        raise ValueError(f"{source}: its name has no label before {separator!r}; rename it, or label_from=parent")
+    return label
 
 
 def assign_splits(
@@ -85,7 +142,7 @@ def assign_splits(
 
     split_of = {}
     for members in by_label.values():
-        members.sort(key=lambda recording: hashlib.sha256(f"{seed}\0{recording}".encode()).digest())
+        members.sort(key=lambda name: hashlib.sha256(f"{seed}\0{name}".encode(errors=_ENCODING_ERRORS)).digest())
         counts = _counts(len(members), percentages)
         names = [name for name, count in zip(SPLITS, counts, strict=True) for _ in range(count)]
         split_of.update(zip(members, names, strict=True))
@@ -98,8 +155,8 @@ def _require_enough(by_label: Mapping[str, Sequence[str]], n_splits: int) -> Non
         raise ValueError(
             f"too few recordings for {n_splits} splits: "
             + ", ".join(f"{label!r} has {count}" for label, count in small.items())
-            + f"; drop such labels (min_recordings={n_splits}), merge them into others "
-            f"(merge={{{next(iter(small))}: <other label>}}), or make fewer splits (splits=[100,0,0])"
+            + "; record more, make fewer splits (splits=[100,0,0]), or, where the spectrograms are made, drop such "
+            f"labels (min_recordings={n_splits}) or merge them (merge={{{next(iter(small))}: <other label>}})"
         )
 
 

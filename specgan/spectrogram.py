@@ -280,8 +280,9 @@ def _power_blocks(
     blocks: Iterable[Tensor], n_fft: int, win_length: int, hop_length: int, window: Tensor
 ) -> Iterator[Tensor]:
     """As `power_blocks`, but (B, frames, bins), which is how an FFT leaves them in memory."""
-    left = (n_fft - win_length) // 2
-    window = F.pad(window, (left, n_fft - win_length - left))
+    if win_length < n_fft:
+        left = (n_fft - win_length) // 2
+        window = F.pad(window, (left, n_fft - win_length - left))
     waiting, n_skip = None, 0  # samples from the start of the next frame on; how far that lies behind what has come
     n_samples = n_frames = 0
     blocks = iter(blocks)
@@ -289,17 +290,17 @@ def _power_blocks(
     while block is not None:
         following = next(blocks, None)
         n_samples += block.shape[-1]
-        if waiting is None:
-            waiting = F.pad(block, (n_fft // 2, 0))
-        else:
-            waiting = torch.cat([waiting, block[..., n_skip:]], dim=-1)
-            n_skip = max(0, n_skip - block.shape[-1])
+        n_before = n_fft // 2  # of silence
+        if waiting is not None:
+            block, n_skip = torch.cat([waiting, block[..., n_skip:]], dim=-1), max(0, n_skip - block.shape[-1])
+            n_before = 0
+        n_waiting = n_before + block.shape[-1]
         if following is None:
             n_ready = math.ceil(n_samples / hop_length) - n_frames
-            missing = (n_ready - 1) * hop_length + n_fft - waiting.shape[-1]
-            waiting = F.pad(waiting, (0, max(0, missing)))
+            n_after = max(0, (n_ready - 1) * hop_length + n_fft - n_waiting)
         else:
-            n_ready = max(0, (waiting.shape[-1] - n_fft) // hop_length + 1)
+            n_ready, n_after = max(0, (n_waiting - n_fft) // hop_length + 1), 0
+        waiting = F.pad(block, (n_before, n_after))
         for start in range(0, n_ready, MOST_FRAMES):
             n = min(MOST_FRAMES, n_ready - start)
             piece = waiting[..., start * hop_length : (start + n - 1) * hop_length + n_fft]

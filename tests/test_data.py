@@ -16,6 +16,7 @@ from specgan.tasks.spectrograms import make_spectrograms
 
 # 16 frames of 128 samples: an example is 2048 samples
 PARAMS = SpectrogramParams(sample_rate=8000, n_fft=256, win_length=256, hop_length=128, n_mels=16, n_frames=16)
+WHOLE = replace(PARAMS, n_frames=None)  # as clips are made to be cut while training
 
 
 def noise(n_samples: int, *, seed: int = 0, peak: float = 0.5) -> torch.Tensor:
@@ -26,7 +27,7 @@ def noise(n_samples: int, *, seed: int = 0, peak: float = 0.5) -> torch.Tensor:
 def make_one(root: Path, waveform: torch.Tensor, params: SpectrogramParams = PARAMS, **settings) -> SpectrogramDataset:
     """A dataset of one recording."""
     save_wav(root / "audio" / "a" / "0.wav", waveform, PARAMS.sample_rate)
-    make_spectrograms(root / "audio", root / "specs", params=params, **settings)
+    make_spectrograms(root / "audio", root / "specs", params=replace(params, n_frames=None), **settings)
     return SpectrogramDataset(root / "specs", "train", params)
 
 
@@ -44,7 +45,7 @@ def audio(tmp_path_factory) -> Path:
 @pytest.fixture(scope="module")
 def specs(audio, tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("specs")
-    make_spectrograms(audio, folder, params=PARAMS, splits=(80, 10, 10))
+    make_spectrograms(audio, folder, params=WHOLE, splits=(80, 10, 10))
     return folder
 
 
@@ -75,7 +76,7 @@ def test_items_have_one_shape_and_range(specs):
 
 def test_clips_louder_than_the_training_split_stay_in_range(audio, tmp_path):
     shutil.copytree(audio, tmp_path / "audio")
-    make = partial(make_spectrograms, tmp_path / "audio", tmp_path / "specs", params=PARAMS, splits=(50, 25, 25))
+    make = partial(make_spectrograms, tmp_path / "audio", tmp_path / "specs", params=WHOLE, splits=(50, 25, 25))
     make()
     for source in SpectrogramDataset(tmp_path / "specs", "val", PARAMS).sources:
         save_wav(source, torch.sin(torch.arange(9000.0)), 8000)  # nearly all in one band
@@ -118,7 +119,7 @@ def test_log1p_scales_each_item_by_itself(tmp_path):
     params = replace(PARAMS, level="log1p")
     for i, peak in enumerate((0.01, 0.9)):
         save_wav(tmp_path / "audio" / "a" / f"{i}.wav", noise(9000, seed=i, peak=peak), 8000)
-    make_spectrograms(tmp_path / "audio", tmp_path / "specs", params=params)
+    make_spectrograms(tmp_path / "audio", tmp_path / "specs", params=replace(params, n_frames=None))
     dataset = SpectrogramDataset(tmp_path / "specs", "train", params)
     for item in (0, 1, (0, 1.0), (1, 0.5)):
         spectrogram, _ = dataset[item]

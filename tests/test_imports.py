@@ -28,9 +28,18 @@ ALLOWED = {
     "models.cgan": {"models.losses", "models.generators", "spectrogram"},
     "generation": {"audio", "spectrogram", "vocoder", "picture", "gallery", "models.generators"},
     "callbacks": {"audio", "spectrogram", "vocoder", "picture", "gallery"},
+    "tasks.executors": set(),
+    "tasks.journal": set(),
     "tasks.runner": set(),
-    "tasks.render": {"audio", "spectrogram", "picture", "tasks.runner"},
-    "tasks.spectrograms": {"audio", "spectrogram", "vocoder", "picture", "manifest", "tasks.runner"},
+    "tasks.clips": {"audio", "spectrogram", "picture", "tasks.runner"},
+    "tasks.splits": {"manifest", "tasks.runner"},
+    "tasks.drawing": {"audio", "spectrogram", "picture"},
+    "tasks.render": {"picture", "tasks.drawing", "tasks.runner"},
+    "tasks.frames": {"audio", "tasks.drawing", "tasks.runner"},
+    "tasks.spectrograms": {
+        *("audio", "spectrogram", "manifest"),
+        *("tasks.clips", "tasks.executors", "tasks.journal", "tasks.runner"),
+    },
 }
 
 

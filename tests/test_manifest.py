@@ -1,14 +1,25 @@
 """specgan.manifest: the table survives the disk, and splits are fair, whole and stable."""
 
 import csv
+import os
 import random
 import sys
 from collections import Counter, defaultdict
+from pathlib import Path
 
 import pandas as pd
 import pytest
 
-from specgan.manifest import COLUMNS, SPLITS, assign_splits, read_manifest, write_manifest
+from specgan.manifest import (
+    COLUMNS,
+    REQUIRED_COLUMNS,
+    SPLITS,
+    assign_splits,
+    label_of,
+    read_manifest,
+    remove_clips,
+    write_manifest,
+)
 
 PERCENTAGES = [
     (80, 10, 10),
@@ -74,6 +85,13 @@ def test_manifest_holds_the_documented_columns_alone_and_in_order(tmp_path):
     assert list(read_manifest(tmp_path).columns) == list(COLUMNS)
 
 
+def test_columns_of_times_may_be_missing(tmp_path):
+    table = table_of(["kick", "snare"])[list(REQUIRED_COLUMNS)]
+    write_manifest(table.assign(scratch=1), tmp_path)
+    assert (tmp_path / "manifest.csv").read_text().splitlines()[0] == '"path","label","split","recording","source"'
+    pd.testing.assert_frame_equal(read_manifest(tmp_path), table, check_dtype=False)
+
+
 @pytest.mark.parametrize("label", WORDS)
 def test_labels_stay_text(tmp_path, label):
     write_manifest(table_of([label, "kick"], recording=[label, "b"], source=[label, "b"]), tmp_path)
@@ -100,7 +118,7 @@ def test_no_manifest_says_how_to_make_one(tmp_path):
         read_manifest(tmp_path)
 
 
-@pytest.mark.parametrize("column", ["label", "n_frames"])
+@pytest.mark.parametrize("column", ["path", "label", "split", "recording", "source"])
 def test_a_missing_column_is_named(tmp_path, column):
     table_of(["kick"]).drop(columns=column).to_csv(tmp_path / "manifest.csv", index=False)
     with pytest.raises(ValueError, match=rf"manifest\.csv.*'{column}'"):
@@ -113,6 +131,86 @@ def test_a_failed_write_keeps_the_old_manifest(tmp_path):
         write_manifest(table_of(["snare"]).drop(columns="source"), tmp_path)
     assert read_manifest(tmp_path)["label"].tolist() == ["kick"]
     assert [path.name for path in tmp_path.iterdir()] == ["manifest.csv"]
+
+
+# Files that a manifest lists
+
+
+def touch(*paths: Path) -> None:
+    for path in paths:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("x")
+
+
+def test_listed_files_go_and_the_folders_that_this_empties(tmp_path):
+    touch(tmp_path / "train" / "kick" / "1.pt", tmp_path / "train" / "snare" / "1.pt")
+    (tmp_path / "val" / "dead.pt").parent.mkdir()
+    (tmp_path / "val" / "dead.pt").symlink_to("nowhere.pt")
+    (tmp_path / "half" / "removed").mkdir(parents=True)
+    touch(tmp_path / "val" / "2.pt", tmp_path / "val" / ".partial-12-0a0b0c0d.pt")
+    touch(tmp_path / "val" / "mine.txt", tmp_path / "mine.txt")
+    gone = ["train/gone/1.pt", "half/removed/already/1.pt", "old/gone/1.pt"]
+    remove_clips(["train/kick/1.pt", "train/snare/1.pt", *gone, "val/2.pt", "val/dead.pt"], tmp_path)
+    assert sorted(str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*")) == [
+        "mine.txt",
+        "val",
+        "val/mine.txt",
+    ]
+
+
+def test_what_lies_outside_the_folder_stays(tmp_path):
+    folder, elsewhere = tmp_path / "folder", tmp_path / "elsewhere"
+    touch(elsewhere / "1.pt", folder / "a" / "2.pt", folder / "a" / "3.pt")
+    (folder / "linked").symlink_to(elsewhere, target_is_directory=True)
+    (folder / "a" / "link.pt").symlink_to(elsewhere / "1.pt")
+    paths = ["../elsewhere/1.pt", str(elsewhere / "1.pt"), "linked/1.pt", "a/../../elsewhere/1.pt"]
+    remove_clips([*paths, "a/link.pt", "a/2.pt", "a"], folder)
+    assert (elsewhere / "1.pt").exists()
+    assert sorted(os.listdir(folder / "a")) == ["3.pt"]  # a link goes, what it leads to does not
+
+
+def test_a_folder_reached_by_a_link_is_cleared_all_the_same(tmp_path):
+    touch(tmp_path / "real" / "a" / "1.pt")
+    (tmp_path / "link").symlink_to(tmp_path / "real", target_is_directory=True)
+    remove_clips(["a/1.pt"], tmp_path / "link")
+    assert os.listdir(tmp_path / "real") == []
+
+
+# Labels
+
+
+@pytest.mark.parametrize(
+    ("source", "label_from", "separator", "label"),
+    [
+        ("clips/kick/01.wav", "parent", "_", "kick"),
+        ("clips/kick_01_loud.wav", "prefix", "_", "kick"),
+        ("clips/kick--01.wav", "prefix", "--", "kick"),
+        ("clips/kick.wav", "prefix", "_", "kick"),
+        ("clips/kick.01.wav", "prefix", ".", "kick"),
+        ("a/../kick/01.wav", "parent", "", "kick"),
+    ],
+)
+def test_label_of_a_file(source, label_from, separator, label):
+    assert label_of(Path(source), label_from=label_from, separator=separator) == label
+
+
+def test_a_file_in_the_current_folder_has_a_parent_too(tmp_path, monkeypatch):
+    (tmp_path / "kick").mkdir()
+    monkeypatch.chdir(tmp_path / "kick")
+    assert label_of(Path("01.wav"), label_from="parent", separator="_") == "kick"
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"label_from": "suffix"}, "label_from is 'suffix'; parent .* or prefix"),
+        ({"label_from": "prefix", "separator": ""}, "separator is empty"),
+        ({"label_from": "prefix"}, "_01.wav: its name has no label before '_'"),
+    ],
+)
+def test_a_label_that_cannot_be_is_refused(settings, message):
+    with pytest.raises(ValueError, match=message):
+        label_of(Path("clips/_01.wav"), **{"separator": "_", **settings})
 
 
 # Splits
@@ -197,6 +295,11 @@ def test_labels_are_dealt_independently():
     recordings, labels = recordings_of({"kick": 30, "snare": 30})
     together = deal_clips(recordings, labels)
     assert together[:30] == deal_clips(recordings[:30], labels[:30])
+
+
+def test_names_that_are_not_utf8_are_dealt():
+    names = [f"caf\udce9{i}" for i in range(10)]
+    assert Counter(deal_clips(names, ["kick"] * 10)) == {"train": 8, "val": 1, "test": 1}
 
 
 @pytest.mark.parametrize("n", [10, 57, 200])

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from specgan.tasks.executors import serial
 from specgan.tasks.runner import Failure, Report, UnitError, run_units, stage, write_failures
 
 
@@ -19,8 +20,8 @@ def sounds(n: int) -> list[Sound]:
     return [Sound(Path(f"{i}.wav")) for i in range(n)]
 
 
-def run(units, work, *, on_error: str = "skip") -> list:
-    return list(run_units(units, work, on_error=on_error, description="sounds"))
+def run(units, work, *, on_error: str = "skip", executor=serial) -> list:
+    return list(run_units(units, work, executor=executor, on_error=on_error, description="sounds"))
 
 
 def fails_on(*names: str, calls: list[str]):

@@ -106,7 +106,7 @@ def test_preprocess_then_train_on_its_folder(tiny_drums, tmp_path):
         *settings,
         cwd=tmp_path,
     )
-    assert (tmp_path / "specs" / "kick" / "kick_0.pt").exists()
+    assert (tmp_path / "specs" / "kick" / "kick_0_0000.pt").exists()  # TINY has n_frames: slices
     run(
         "train.py",
         "data=dataset",

@@ -3,6 +3,7 @@
 import hashlib
 import logging
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -88,9 +89,8 @@ class SpectrogramDataModule(L.LightningDataModule):
             self.make_audio(self.audio_dir)
         if self.audio_dir is None:
             return
-        report = self.make_dataset(
-            input=self.audio_dir, output=self.dataset_dir, params=self.params, **self.dataset_settings
-        )
+        whole = replace(self.params, n_frames=None)  # so that crops of a clip can be anywhere in it
+        report = self.make_dataset(input=self.audio_dir, output=self.dataset_dir, params=whole, **self.dataset_settings)
         log.info("%s", report)
         if report.failures:
             log.warning(

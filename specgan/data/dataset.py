@@ -23,13 +23,15 @@ class SpectrogramDataset(Dataset):
             longer ones a piece is cut.
     Raises:
         FileNotFoundError: no finished dataset folder.
-        ValueError: the folder was made with other spectrogram settings, or `n_frames` is None.
+        ValueError: the folder was made with other spectrogram settings, or for other ends (pictures alone, several
+            channels, pooled), or `n_frames` is None.
     """
 
     def __init__(self, folder: str | Path, split: str, params: SpectrogramParams) -> None:
         self.folder, self.params = Path(folder), params
         info = read_info(folder)
         require_same_params(params, info, folder)
+        _require_trainable(info, params, folder)
         if params.n_frames is None:
             raise ValueError("n_frames is None: examples need one length; choose a spectrogram preset that has one")
         self.class_names: list[str] = info["class_names"]
@@ -39,6 +41,8 @@ class SpectrogramDataset(Dataset):
         index = {name: i for i, name in enumerate(self.class_names)}
         self.peak: float | None = info["peak"]
         self.sources = table["source"].tolist()
+        whole = info["spectrogram"].get("n_frames") is None
+        self.starts_s = table["start_s"].tolist() if "start_s" in table else [0.0 if whole else None] * len(table)
         self.labels = [index[label] for label in table["label"]]
         self.levels = [torch.load(self.folder / path, weights_only=True) for path in table["path"]]
 
@@ -65,12 +69,16 @@ class SpectrogramDataset(Dataset):
         """Loads the recorded sound (1, n_frames * hop_length) that example `index`, cut at its start, shows.
 
         Raises:
-            FileNotFoundError: the recording is no longer where the dataset was made from.
+            FileNotFoundError: the recording is no longer where the dataset was made from, or the manifest does not say
+                where in it the slice was.
         """
+        if self.starts_s[index] is None:
+            raise FileNotFoundError(f"{self.folder}: its manifest has no start_s, which tells where the slices were")
         waveform, _ = load_audio(self.sources[index], sample_rate=self.params.sample_rate)
         if self.peak is not None:
             waveform = scale_to_peak(waveform, self.peak)
         n_samples = self.params.n_samples
+        waveform = waveform[:, round(self.starts_s[index] * self.params.sample_rate) :]
         return F.pad(waveform[:, :n_samples], (0, max(0, n_samples - waveform.shape[1])))
 
 
@@ -90,7 +98,25 @@ def require_same_params(params: SpectrogramParams, info: dict, folder: str | Pat
     differing = [
         f"{name}: the folder has {value!r}, asked for is {getattr(params, name)!r}"
         for name, value in info["spectrogram"].items()
-        if getattr(params, name) != value
+        if name != "n_frames" and getattr(params, name) != value  # shorter examples can be cut from longer slices
     ]
     if differing:
         raise ValueError(f"{folder}: made with other spectrogram settings; {'; '.join(differing)}")
+
+
+def _require_trainable(info: dict, params: SpectrogramParams, folder: str | Path) -> None:
+    """Raises ValueError when a dataset folder holds no spectrograms that can be learned and turned back into sound."""
+    n_frames = info["spectrogram"].get("n_frames")
+    if n_frames is not None and params.n_frames is not None and params.n_frames > n_frames:
+        raise ValueError(
+            f"{folder}: its recordings are cut into slices of n_frames {n_frames}, asked for is {params.n_frames}; "
+            "make it with spectrogram.n_frames=null, which keeps them whole"
+        )
+    fit = {"format": ("pt", "both"), "mono": (True,), "time_pool": (1,), "freq_pool": (1,)}
+    for name, values in fit.items():
+        value = info.get(name, values[0])
+        if value not in values:
+            wanted = " or ".join(str(known).lower() for known in values)
+            raise ValueError(
+                f"{folder}: made with task.{name}={str(value).lower()}; training needs task.{name}={wanted}"
+            )

@@ -2,12 +2,16 @@
 
 import csv
 import logging
+import os
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, Executor, Future, wait
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
+from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from specgan.files import atomic_path
@@ -15,6 +19,8 @@ from specgan.files import atomic_path
 log = logging.getLogger(__name__)
 
 FAILURES_NAME = "failures.csv"
+_MOST_UNITS = 32  # sent to a worker at a time
+_MOST_DEATHS = 5  # of workers in a row, before the fault is sought elsewhere than in the units
 
 
 class UnitError(Exception):
@@ -30,9 +36,11 @@ class UnitError(Exception):
 
 @contextmanager
 def stage(name: str) -> Iterator[None]:
-    """Turns any exception of the block into a UnitError that names the stage."""
+    """Turns any exception of the block into a UnitError that names the stage; one that has a stage keeps it."""
     try:
         yield
+    except UnitError:
+        raise
     except Exception as err:
         raise UnitError(name, str(err) or type(err).__name__) from err
 
@@ -74,33 +82,162 @@ class Unit(Protocol):
 
 
 def run_units(
-    units: Sequence[Unit], work: Callable[[Unit], None], *, on_error: str, description: str
-) -> Iterator[tuple[Unit, Failure | None]]:
-    """Runs `work` on each unit and goes on past a bad one.
+    units: Sequence[Unit],
+    work: Callable[[Unit], Any],
+    *,
+    executor: Callable[[], AbstractContextManager[Executor]],
+    on_error: str,
+    description: str,
+    n_skipped: int = 0,
+) -> Iterator[tuple[Unit, Any]]:
+    """Runs `work` on each unit, on the workers of an executor, and goes on past a bad one.
+
+    A unit that kills its worker (a decoder that crashes, memory that runs out) is found and fails alone: the units that
+    were under way are tried again one by one, on a new executor.
 
     Args:
-        units: what `work` is called with, one by one.
-        work: raises UnitError (see `stage`) for a unit that cannot be done.
+        units: what `work` is called with; the order of the results is the executor's.
+        work: raises UnitError (see `stage`) for a unit that cannot be done. It is sent to the workers: a function of a
+            module, or a functools.partial of one.
+        executor: opens the executor, see tasks.executors.
         on_error: "skip" goes on past a bad unit, "raise" stops at the first.
         description: of the progress bar.
+        n_skipped: units that were done before, for the progress bar.
     Yields:
-        Each unit with its Failure, or None.
+        Each unit with what `work` returned, or with its Failure.
+    Raises:
+        UnitError: with on_error "raise".
+        Exception: what `work` raised beside UnitError: a mistake in it, not in a unit.
     """
     check_on_error(on_error)
     if not units:
         return
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
-    with Progress(*columns, TimeElapsedColumn(), TimeRemainingColumn()) as progress:
-        for unit in progress.track(units, description=description):
-            try:
-                work(unit)
-            except UnitError as err:
-                if on_error == "raise":
-                    raise
-                log.warning("skipped: %s", err.message)
-                yield unit, Failure(str(unit.source), err.stage, err.message)
+    n_failed = 0
+    with _progress_bar(description, n_done=n_skipped, n_total=n_skipped + len(units)) as show:
+        for unit, outcome in _run_all(units, work, executor, on_error):
+            if isinstance(outcome, UnitError):
+                outcome = failure_of(unit, outcome, on_error)
+                n_failed += 1
+            elif isinstance(outcome, Exception):
+                raise outcome
+            show(n_failed)
+            yield unit, outcome
+
+
+def failure_of(unit: Unit, err: UnitError, on_error: str) -> Failure:
+    """Logs a bad unit and gives its row of failures.csv; with on_error "raise" raises the error instead."""
+    if on_error == "raise":
+        raise err
+    log.warning("skipped: %s", err.message)
+    return Failure(str(unit.source), err.stage, err.message)
+
+
+def _run_all(
+    units: Sequence[Unit], work: Callable, executor: Callable[[], AbstractContextManager[Executor]], on_error: str
+) -> Iterator[tuple[Unit, Any]]:
+    """Yields each unit with what `work` returned or raised."""
+    left, suspects, n_deaths = deque(units), deque(), 0
+    while left or suspects:
+        with executor() as pool:
+            while suspects:  # one at a time, so that the culprit is known
+                unit = suspects.popleft()
+                try:
+                    outcomes = _answer(pool.submit(_run_chunk, work, [unit], on_error))
+                except Exception as err:
+                    n_deaths += 1
+                    if n_deaths == _MOST_DEATHS:
+                        raise RuntimeError(f"{n_deaths} workers in a row died; executor=serial may show why") from err
+                    yield unit, UnitError("worker", f"{unit.source}: the worker that had it died ({err!r})")
+                    break  # out of this executor, which may be broken
+                n_deaths = 0
+                yield unit, outcomes[0]
             else:
-                yield unit, None
+                yield from _run_in_chunks(pool, left, suspects, work, on_error)
+
+
+def _run_in_chunks(
+    pool: Executor, left: deque[Unit], suspects: deque[Unit], work: Callable, on_error: str
+) -> Iterator[tuple[Unit, Any]]:
+    """Empties `left`; after the death of a worker, only what was under way, and `suspects` has what is lost of it."""
+    n_workers = getattr(pool, "n_workers", os.cpu_count())
+    size = 1 if n_workers == 1 else min(_MOST_UNITS, max(1, len(left) // (4 * n_workers)))
+    most_chunks = 1 if n_workers == 1 else 2 * n_workers  # one at work and one waiting for each worker
+    running: dict[Future, list[Unit]] = {}
+    while running or (left and not suspects):
+        while left and not suspects and len(running) < most_chunks:
+            chunk = [left.popleft() for _ in range(min(size, len(left)))]
+            try:
+                running[pool.submit(_run_chunk, work, chunk, on_error)] = chunk
+            except BrokenExecutor:
+                suspects.extend(chunk)
+        for future in wait(running, return_when=FIRST_COMPLETED).done:
+            chunk = running.pop(future)
+            try:
+                outcomes = _answer(future)
+            except Exception:  # of the executor: those of `work` are among the outcomes
+                suspects.extend(chunk)
+            else:
+                yield from zip(chunk, outcomes, strict=False)  # fewer outcomes after on_error=raise
+
+
+def _answer(future: Future) -> list[Any]:
+    outcomes, messages = future.result()
+    for level, message in messages:
+        log.log(level, "%s", message)
+    return outcomes
+
+
+def _run_chunk(
+    work: Callable[[Unit], Any], units: Sequence[Unit], on_error: str
+) -> tuple[list[Any], list[tuple[int, str]]]:
+    """On the worker: what `work` returned or raised for each unit, and what it logged."""
+    outcomes: list[Any] = []
+    with _collected_messages() as messages:
+        for unit in units:
+            try:
+                outcomes.append(work(unit))
+            except Exception as err:
+                outcomes.append(err)
+                if on_error == "raise" or not isinstance(err, UnitError):
+                    break
+    return outcomes, messages
+
+
+@contextmanager
+def _collected_messages() -> Iterator[list[tuple[int, str]]]:
+    """Collects what this package logs: a worker's messages belong into the parent's log."""
+    logger, messages = logging.getLogger("specgan"), {}
+
+    class Collector(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            messages[record.levelno, record.getMessage()] = None  # once, also where a file is read twice
+
+    collector, propagate = Collector(), logger.propagate
+    collected: list[tuple[int, str]] = []
+    logger.addHandler(collector)
+    logger.propagate = False
+    try:
+        yield collected
+    finally:
+        logger.removeHandler(collector)
+        logger.propagate = propagate
+        collected.extend(messages)
+
+
+@contextmanager
+def _progress_bar(description: str, *, n_done: int, n_total: int) -> Iterator[Callable[[int], None]]:
+    """Yields what advances the bar by one unit, given the number of failures so far."""
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[counts]}"))
+    with Progress(*columns, TimeElapsedColumn(), TimeRemainingColumn(), console=Console(stderr=True)) as progress:
+        skipped = f", {n_done} there" if n_done else ""
+        bar = progress.add_task(description, completed=n_done, total=n_total, counts="")
+
+        def show(n_failed: int) -> None:
+            speed = progress.tasks[0].speed
+            rate = f"{speed:.0f}/s" if speed else ""
+            progress.update(bar, advance=1, counts=f"{rate}{skipped}, {n_failed} failed")
+
+        yield show
 
 
 def check_on_error(on_error: str) -> None:

@@ -3,38 +3,34 @@
 import hashlib
 import logging
 import os
+import re
+import unicodedata
 from collections import Counter, defaultdict
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Executor
+from contextlib import AbstractContextManager
+from dataclasses import asdict
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
-import torch
 import yaml
 
 import specgan
-from specgan.audio import find_audio, load_audio, scale_to_peak
+from specgan.audio import find_audio
 from specgan.files import atomic_path, safe_name
-from specgan.manifest import MANIFEST_NAME, assign_splits, read_manifest, write_manifest
-from specgan.spectrogram import LevelRange, MelSpectrogram, SpectrogramParams
-from specgan.tasks.runner import FAILURES_NAME, Failure, Report, check_on_error, run_units, stage, write_failures
+from specgan.manifest import MANIFEST_NAME, assign_splits, label_of, read_manifest, remove_clips, write_manifest
+from specgan.spectrogram import LevelRange, SpectrogramParams
+from specgan.tasks.clips import Clip, Recipe, make_clip, make_clips_on_device
+from specgan.tasks.executors import serial
+from specgan.tasks.journal import Journal
+from specgan.tasks.runner import FAILURES_NAME, Failure, Report, check_on_error, run_units, write_failures
 
 log = logging.getLogger(__name__)
 
 PARAMS_NAME = "params.yaml"
-
-
-@dataclass(frozen=True)
-class Clip:
-    """One file to make: `source` audio, its label, and its place in the dataset folder."""
-
-    source: Path
-    label: str
-    recording: str
-
-    @property
-    def path(self) -> str:
-        return f"{self.recording}.pt"
+_RESERVED = {MANIFEST_NAME, PARAMS_NAME, FAILURES_NAME}  # names in a dataset folder that no label's folder may have
 
 
 def make_spectrograms(
@@ -42,6 +38,7 @@ def make_spectrograms(
     output: str | Path,
     *,
     params: SpectrogramParams,
+    recursive: bool = True,
     label_from: str = "parent",
     separator: str = "_",
     classes: Sequence[str] | None = None,
@@ -49,17 +46,22 @@ def make_spectrograms(
     min_recordings: int = 1,
     splits: Sequence[float] = (100, 0, 0),
     seed: int = 0,
-    peak: float | None = None,
+    executor: Callable[[], AbstractContextManager[Executor]] = serial,
+    device: str = "cpu",
     on_error: str = "skip",
+    **recipe: Any,
 ) -> Report:
-    """Writes one level tensor (n_mels, n_frames) a recording, the manifest, and params.yaml with the statistics.
+    """Writes the spectrograms of each recording, the manifest, and params.yaml with the settings and statistics.
 
-    A second run makes only what is missing, whose source changed, or, after a change of the settings, everything.
+    A second run makes only what is missing or whose source changed (by size or modification time) or, after a change
+    of the settings, everything. One run at a time works on a folder.
 
     Args:
-        input: folder of audio files, searched with its subfolders.
+        input: folder of audio files.
         output: dataset folder.
-        params: of the spectrograms. Clips keep their whole length, whatever n_frames.
+        params: of the spectrograms. With `n_frames` a recording is cut into slices of that many frames, the last one
+            followed by silence; with None it keeps its whole length.
+        recursive: search the subfolders too.
         label_from: "parent": the folder a file is in; "prefix": its name up to the first separator.
         separator: ends the prefix.
         classes: labels to keep, after merging; None keeps all.
@@ -67,73 +69,81 @@ def make_spectrograms(
         min_recordings: labels with fewer recordings are left out, which is logged.
         splits: percentages of train, val, test.
         seed: of the splits.
-        peak: each clip is scaled to this peak, 0..1, which makes them equally loud and **drops how loud they were**;
-            None keeps their level.
+        executor: opens the workers, see tasks.executors.
+        device: "cpu": the workers do it all, each alone. Any other torch device, "cuda" for one: the workers decode,
+            and this process transforms what they send in batches on that device; the numbers agree within 1e-4.
         on_error: "skip" records a bad file in failures.csv and goes on; "raise" stops at the first.
+        **recipe: what is made of a recording, see `Recipe`: mono, downmix, peak, format, pooling, pictures.
     Raises:
         FileNotFoundError, ValueError: nothing to do, or arguments or labels that cannot work; nothing is written.
     """
-    input, output = Path(input), Path(output)
-    if peak is not None and not 0 < peak <= 1:
-        raise ValueError(f"peak is {peak}; it must be above 0 and at most 1, or null to keep each clip's level")
+    # Absolute, because the workers may run elsewhere. abspath: a link counts where it is, not where it leads.
+    input, output = Path(os.path.abspath(input)), Path(os.path.abspath(output))
+    recipe = Recipe(params=params, **recipe)
     check_on_error(on_error)
-    clips = _plan(input, label_from=label_from, separator=separator, classes=classes, merge=merge or {})
+    clips = _plan(
+        input, recursive=recursive, label_from=label_from, separator=separator, classes=classes, merge=merge or {}
+    )
     clips = _drop_small(clips, min_recordings)
     # Refuse impossible splits before the work, not after it.
     assign_splits([c.recording for c in clips], [c.label for c in clips], percentages=splits, seed=seed)
 
-    # n_frames does not change what is written: clips keep their length.
-    spectrogram = {name: value for name, value in asdict(params).items() if name != "n_frames"}
     # input: files of another folder may have the names and dates of this one's.
-    settings = {"spectrogram": spectrogram, "peak": peak, "input": str(input.resolve())}
-    _start(output, clips, settings)
+    settings = {**recipe.settings(), "input": str(input.resolve())}
+    journal = _open_journal(output, settings)
+    stale = _start(output, clips, journal)
 
-    transform = MelSpectrogram(params)
-    stale = [clip for clip in clips if not _is_fresh(clip, output)]
+    if device == "cpu":
+        make = partial(run_units, work=partial(make_clip, recipe=recipe, output=output))
+    else:
+        make = partial(make_clips_on_device, recipe=recipe, output=output, device=device)
     failed: dict[str, Failure] = {}
-    for clip, failure in run_units(
-        stale, lambda clip: _make(clip, output, transform, peak), on_error=on_error, description="spectrograms"
+    for clip, outcome in make(
+        stale,
+        executor=executor,
+        on_error=on_error,
+        description="spectrograms",
+        n_skipped=len(clips) - len(stale),
     ):
-        if failure is not None:
-            failed[clip.path] = failure
-    write_failures(list(failed.values()), output)
+        if isinstance(outcome, Failure):
+            failed[clip.recording] = outcome
+        else:
+            journal.add(clip.recording, outcome)
+    write_failures([failed[name] for name in sorted(failed)], output)
     if len(failed) == len(clips):
         raise ValueError(f"{input}: none of its {len(clips)} files could be read; see {output / FAILURES_NAME}")
 
-    clips = [clip for clip in clips if clip.path not in failed]
-    table = pd.DataFrame([_row(clip, output, params) for clip in clips])
+    table = pd.DataFrame([row for clip in clips if clip.recording not in failed for row in _rows(clip, journal)])
     table["split"] = assign_splits(table["recording"], table["label"], percentages=splits, seed=seed)
-    _finish(output, table, settings, _level_range(table, params))
+    if stale or not (output / MANIFEST_NAME).exists():
+        journal.write()
+    _finish(output, table, settings, params)
     counts = ", ".join(f"{label} {count}" for label, count in sorted(Counter(table["label"]).items()))
     return Report(
         n_done=len(stale) - len(failed),
-        n_skipped=len(clips) - len(stale) + len(failed),
+        n_skipped=len(clips) - len(stale),
         failures=list(failed.values()),
         message=f"{output}: {len(table)} spectrograms; {counts}",
     )
 
 
 def _plan(
-    root: Path, *, label_from: str, separator: str, classes: Sequence[str] | None, merge: Mapping[str, str]
+    root: Path,
+    *,
+    recursive: bool,
+    label_from: str,
+    separator: str,
+    classes: Sequence[str] | None,
+    merge: Mapping[str, str],
 ) -> list[Clip]:
     """Gives each audio file its label and a place of its own."""
-    if label_from not in ("parent", "prefix"):
-        raise ValueError(f"label_from is {label_from!r}; parent (the folder a file is in) or prefix (of its name)")
-    if label_from == "prefix" and not separator:
-        raise ValueError("separator is empty; give the text that ends the label in a file's name, e.g. _")
     if classes is not None and not classes:
         raise ValueError("classes is empty; give the labels to keep, or null to keep all")
     # Labels are words; on the command line, classes=[0,1] are numbers.
     classes = None if classes is None else [str(name) for name in classes]
     merge = {str(old): str(new) for old, new in merge.items()}
-    raw = {}
-    for source in find_audio(root):
-        # abspath: input=. has a name too, and a link counts where it is, not where it leads
-        folder = Path(os.path.abspath(source)).parent
-        label = folder.name if label_from == "parent" else source.stem.split(separator, 1)[0]
-        if not label:
-            raise ValueError(f"{source}: its name has no label before {separator!r}; rename it, or label_from=parent")
-        raw[source] = label
+    files = find_audio(root, recursive=recursive)
+    raw = {source: label_of(source, label_from=label_from, separator=separator) for source in files}
     labels = {source: merge.get(label, label) for source, label in raw.items()}
     there = set(labels.values())
     unknown = (set(merge) - set(raw.values())) | (set(classes or ()) - there)
@@ -142,19 +152,23 @@ def _plan(
             f"{root}: no file has the label {', '.join(sorted(unknown))}; there are {', '.join(sorted(there))}"
         )
 
-    by_name: dict[str, list[Path]] = defaultdict(list)
+    by_name: dict[str, list[tuple[str, Path]]] = defaultdict(list)
     for source, label in labels.items():
         if classes is None or label in classes:
-            by_name[f"{safe_name(label)}/{safe_name(source.stem)}".casefold()].append(source)
+            folder = safe_name(label)
+            if folder.casefold() in _RESERVED:
+                folder = f"_{folder}"
+            name = f"{folder}/{safe_name(source.stem)}"
+            # Some file systems take names for the same that differ in case, or in how an accent is put.
+            by_name[unicodedata.normalize("NFC", name).casefold()].append((name, source))
     clips = []
     for same in by_name.values():
-        for source in same:
-            name = f"{safe_name(labels[source])}/{safe_name(source.stem)}"
+        for name, source in same:
             if len(same) > 1:  # the same stem in two folders, or with two suffixes
                 digest = hashlib.sha256(os.fsencode(source.relative_to(root))).hexdigest()[:8]
                 name = f"{name}-{digest}"
             clips.append(Clip(source, labels[source], name))
-    return sorted(clips, key=lambda clip: clip.path)
+    return sorted(clips, key=lambda clip: clip.recording)
 
 
 def _drop_small(clips: list[Clip], min_recordings: int) -> list[Clip]:
@@ -170,72 +184,90 @@ def _drop_small(clips: list[Clip], min_recordings: int) -> list[Clip]:
     return [clip for clip in clips if counts[clip.label] >= min_recordings]
 
 
-def _start(output: Path, clips: Sequence[Clip], settings: dict) -> None:
+def _open_journal(output: Path, settings: dict) -> Journal:
     """Removes what other settings made, and only then notes the settings: a killed run never mixes the two."""
-    path = output / PARAMS_NAME
-    if path.exists():
-        old = yaml.safe_load(path.read_text())
-        if {name: old.get(name) for name in settings} == settings:
-            return
-    old_paths = list(read_manifest(output)["path"]) if (output / MANIFEST_NAME).exists() else []
+    path, journal = output / PARAMS_NAME, Journal(output)
+    old = yaml.safe_load(path.read_text()) if path.exists() else {}
+    if {name: old.get(name) for name in settings} == settings:
+        return journal
+    listed = list(read_manifest(output)["path"]) if (output / MANIFEST_NAME).exists() else []
     (output / MANIFEST_NAME).unlink(missing_ok=True)
-    for name in {*old_paths, *(clip.path for clip in clips)}:
-        (output / name).unlink(missing_ok=True)
+    remove_clips([*listed, *_outputs(journal, output)], output)
+    journal.path.unlink(missing_ok=True)
     _write_yaml(path, settings)
+    return Journal(output)
 
 
-def _is_fresh(clip: Clip, output: Path) -> bool:
-    """Whether the output was made from the source as it is now: it carries the source's modification time."""
-    path = output / clip.path
-    return path.exists() and path.stat().st_mtime_ns == clip.source.stat().st_mtime_ns
+def _start(output: Path, clips: Sequence[Clip], journal: Journal) -> list[Clip]:
+    """Clears away what is stale, and gives the clips that are to be made."""
+    stale = [clip for clip in clips if not _is_fresh(clip, output, journal.entries.get(clip.recording))]
+    fresh = {clip.recording for clip in clips} - {clip.recording for clip in stale}
+    if len(fresh) == len(clips) and fresh == set(journal.entries) and not journal.begun:
+        return []
+    (output / MANIFEST_NAME).unlink(missing_ok=True)  # the folder is unfinished from here on
+    gone = [name for name in (*journal.entries, *journal.begun) if name not in fresh]
+    remove_clips(_outputs(journal, output, gone), output)
+    for name in gone:
+        journal.entries.pop(name, None)
+    journal.begun.clear()
+    journal.begin(clip.recording for clip in stale)
+    return stale
 
 
-def _make(clip: Clip, output: Path, transform: MelSpectrogram, peak: float | None) -> None:
-    with stage("decode"):
-        modified_ns = clip.source.stat().st_mtime_ns
-        waveform, _ = load_audio(clip.source, sample_rate=transform.params.sample_rate)
-    if peak is not None:
-        waveform = scale_to_peak(waveform, peak)
-    level = transform(waveform)[0]
-    with stage("write"), atomic_path(output / clip.path) as temporary:
-        with temporary.open("wb") as file:  # given a path, torch.save would write its random name into the file
-            torch.save(level, file)
-        os.utime(temporary, ns=(modified_ns, modified_ns))
+def _is_fresh(clip: Clip, output: Path, entry: Mapping[str, Any] | None) -> bool:
+    """Whether the outputs were made from the source as it is now."""
+    if entry is None:
+        return False
+    try:
+        status = clip.source.stat()
+    except OSError:
+        return False
+    made_from = (entry["source"], entry["size"], entry["mtime_ns"])
+    if made_from != (str(clip.source), status.st_size, status.st_mtime_ns):
+        return False
+    return all((output / path).exists() for path in entry["outputs"])
 
 
-def _row(clip: Clip, output: Path, params: SpectrogramParams) -> dict:
-    level = torch.load(output / clip.path, weights_only=True)
-    return {
-        "path": clip.path,
-        "label": clip.label,
-        "recording": clip.recording,
-        "start_s": 0.0,
-        "duration_s": round(level.shape[1] * params.hop_length / params.sample_rate, 6),
-        "n_frames": level.shape[1],
-        "source": str(clip.source.resolve()),
-        "peak_level": float(level.max()),  # for the statistics; not a column of the manifest
-    }
+def _outputs(journal: Journal, output: Path, recordings: Iterable[str] | None = None) -> Iterator[str]:
+    """The files that were made of recordings, all by default; also of those at which a killed run was at work."""
+    recordings = {*journal.entries, *journal.begun} if recordings is None else set(recordings)
+    unfinished: dict[str, set[str]] = defaultdict(set)
+    for recording in recordings:
+        if recording in journal.entries:
+            yield from journal.entries[recording]["outputs"]
+        else:
+            folder, _, name = recording.rpartition("/")
+            unfinished[folder].add(name)
+    for folder, names in unfinished.items():
+        for path in (output / folder).glob("*"):
+            match = re.fullmatch(r"(.+?)(_\d{4,})?(_ch\d+)?\.(pt|png)", path.name, re.DOTALL)
+            if match and (match[1] in names or f"{match[1]}{match[2] or ''}" in names):
+                yield f"{folder}/{path.name}"
+        yield f"{folder}/.partial"  # none of that name: so that remove_clips looks for half-written files there
 
 
-def _level_range(table: pd.DataFrame, params: SpectrogramParams) -> LevelRange:
-    peaks = table.loc[table["split"] == "train", "peak_level"]
-    return LevelRange(low=params.silence, high=float(peaks.mean() if params.level == "log1p" else peaks.max()))
+def _rows(clip: Clip, journal: Journal) -> Iterator[dict]:
+    source = str(clip.source.resolve())
+    for row in journal.entries[clip.recording]["rows"]:
+        yield {"label": clip.label, "recording": clip.recording, "source": source, **row}
 
 
-def _finish(output: Path, table: pd.DataFrame, settings: dict, level_range: LevelRange) -> None:
-    if (output / MANIFEST_NAME).exists():
-        for name in set(read_manifest(output)["path"]) - set(table["path"]):  # its source is gone
-            (output / name).unlink(missing_ok=True)
+def _finish(output: Path, table: pd.DataFrame, settings: dict, params: SpectrogramParams) -> None:
     _write_yaml(
         output / PARAMS_NAME,
         {
             **settings,
-            "level_range": asdict(level_range),
+            "level_range": asdict(_level_range(table, params)),
             "class_names": sorted(table["label"].unique().tolist()),
             "specgan_version": specgan.__version__,
         },
     )
     write_manifest(table, output)  # last: it says that the folder is complete
+
+
+def _level_range(table: pd.DataFrame, params: SpectrogramParams) -> LevelRange:
+    peaks = table.loc[table["split"] == "train", "peak_level"]
+    return LevelRange(low=params.silence, high=float(peaks.mean() if params.level == "log1p" else peaks.max()))
 
 
 def _write_yaml(path: Path, content: dict) -> None:

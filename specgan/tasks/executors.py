@@ -1,0 +1,141 @@
+"""Where the work units of a task run: each function gives a concurrent.futures.Executor, open while its block runs.
+
+Anything else with that interface will do as well, a ThreadPoolExecutor for one. An attribute `n_workers` says how many
+units it works on at a time.
+"""
+
+import multiprocessing
+import os
+import signal
+import threading
+from collections.abc import Iterator
+from concurrent.futures import Executor, Future, ProcessPoolExecutor
+from contextlib import contextmanager
+
+
+class SerialExecutor(Executor):
+    """Runs each call at once, in this process."""
+
+    n_workers = 1
+
+    def submit(self, fn, /, *args, **kwargs) -> Future:
+        future: Future = Future()
+        try:
+            future.set_result(fn(*args, **kwargs))
+        except Exception as err:
+            future.set_exception(err)
+        return future
+
+
+@contextmanager
+def serial() -> Iterator[Executor]:
+    """One unit after another in this process, with one thread, so that it gives the same bytes as the others."""
+    import torch
+
+    n_threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield SerialExecutor()
+    finally:
+        torch.set_num_threads(n_threads)
+
+
+@contextmanager
+def processes(n_workers: int | None = None) -> Iterator[Executor]:
+    """Worker processes on this machine, one thread each: the units are too small for threads to share.
+
+    Args:
+        n_workers: at least 1; None: one for each core that this process may use.
+    Raises:
+        ValueError: `n_workers` < 1.
+    """
+    if n_workers is None:
+        n_workers = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    _require_workers(n_workers)
+    if "forkserver" in multiprocessing.get_all_start_methods():
+        # Not plain fork, which copies locks that this process's threads hold. The server imports torch once for all.
+        context = multiprocessing.get_context("forkserver")
+        context.set_forkserver_preload(["__main__", "specgan.audio", "specgan.spectrogram"])
+    else:
+        context = multiprocessing.get_context("spawn")
+    before = set(multiprocessing.active_children())
+    pool = ProcessPoolExecutor(n_workers, mp_context=context, initializer=_start_worker)
+    pool.n_workers = n_workers
+    try:
+        yield pool
+    except BaseException:  # an interrupt or an error: nobody waits for what is under way
+        pool.shutdown(wait=False, cancel_futures=True)
+        for process in set(multiprocessing.active_children()) - before:
+            process.terminate()
+        raise
+    pool.shutdown()
+
+
+def _start_worker() -> None:
+    _use_one_thread()
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the parent, which ends its workers
+    threading.Thread(target=_die_with_parent, daemon=True).start()
+
+
+def _die_with_parent() -> None:
+    """A parent that is killed cannot end its workers, and they would wait for work for ever."""
+    multiprocessing.parent_process().join()
+    os._exit(1)
+
+
+@contextmanager
+def dask(address: str | None = None, n_workers: int | None = None) -> Iterator[Executor]:
+    """The workers of a dask cluster: of many machines, if they share the folders.
+
+    Args:
+        address: of a running scheduler, e.g. tcp://host:8786; None starts a cluster on this machine.
+        n_workers: of the cluster that is started; None: one for each core.
+    Raises:
+        ImportError: dask is not installed.
+        ValueError: `n_workers` < 1, or given together with `address`.
+        OSError, TimeoutError: no scheduler at `address`, or it has no worker.
+    """
+    try:
+        from distributed import Client, LocalCluster
+    except ImportError as err:
+        raise ImportError("executor=dask needs dask: pip install 'specgan[dask]'") from err
+    if address is not None and n_workers is not None:
+        raise ValueError(f"n_workers is {n_workers}, but the cluster at {address} has its own; leave it out")
+    if n_workers is not None:
+        _require_workers(n_workers)
+
+    from contextlib import ExitStack
+
+    with ExitStack() as stack:
+        if address is None:
+            cluster = LocalCluster(n_workers=n_workers, threads_per_worker=1, dashboard_address=None)
+            address = stack.enter_context(cluster).scheduler_address
+        client = stack.enter_context(Client(address))
+        client.wait_for_workers(1, timeout=60)
+        client.register_plugin(_one_thread_plugin())
+        pool = client.get_executor(pure=False)
+        pool.n_workers = sum(client.ncores().values())
+        yield pool
+
+
+def _one_thread_plugin():
+    from distributed import WorkerPlugin
+
+    class OneThread(WorkerPlugin):
+        name = "specgan-one-thread"
+
+        def setup(self, worker) -> None:  # also of workers that join later
+            _use_one_thread()
+
+    return OneThread()
+
+
+def _use_one_thread() -> None:
+    import torch
+
+    torch.set_num_threads(1)
+
+
+def _require_workers(n_workers: int) -> None:
+    if n_workers < 1:
+        raise ValueError(f"n_workers is {n_workers}; at least 1, or null for one for each core")
