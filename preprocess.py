@@ -15,6 +15,7 @@ def main(cfg: DictConfig) -> None:
     from hydra.utils import instantiate
 
     OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)  # names what is not set
+    instantiate(cfg.task.get("executor"))  # before the task: its workers import torch while this process does
     report = instantiate(cfg.task, _convert_="all")()
     logging.getLogger(__name__).info("%s", report)
     if report.failures:

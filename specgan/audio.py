@@ -7,6 +7,7 @@ import stat
 from collections.abc import Iterable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
+from fractions import Fraction
 from itertools import chain
 from pathlib import Path
 from typing import BinaryIO
@@ -123,6 +124,7 @@ def open_audio(
     mono: bool = True,
     downmix: str = "mean",
     block_frames: int = BLOCK_FRAMES,
+    warn: bool = True,
 ) -> Iterator[AudioStream]:
     """Decodes an audio file block by block, whatever its suffix says, so that its length takes no memory.
 
@@ -137,6 +139,7 @@ def open_audio(
         downmix: how. "mean": their average; where it cancels them (antiphase) a warning is logged. "left": the first
             channel. "max_energy": the one with the most energy, for which the file is decoded twice.
         block_frames: samples of each channel that are decoded at a time, >= 1; the samples do not depend on it.
+        warn: False for a file that is read once more, and has been warned of.
     Yields:
         the stream; it is closed with the block.
     Raises:
@@ -161,7 +164,7 @@ def open_audio(
     if status.st_size == 0:
         raise AudioError(f"{path}: has zero bytes; fetch or record it again")
 
-    with closing(_decode(path, block_frames)) as decoded:
+    with closing(_decode(path, block_frames, warn=warn)) as decoded:
         first = next(decoded, None)
         if first is None:
             raise AudioError(f"{path}: holds no samples (0 frames); fetch or record it again")
@@ -169,7 +172,7 @@ def open_audio(
         n_channels = len(samples)
         blocks = _finite((samples for samples, _ in chain([first], decoded)), path, file_rate)
         if mono and n_channels > 1:
-            n_channels, blocks = 1, _downmix(blocks, path, downmix, block_frames)
+            n_channels, blocks = 1, _downmix(blocks, path, downmix, block_frames, warn)
         if sample_rate is not None and sample_rate != file_rate:
             blocks = _resample(blocks, path, n_channels, file_rate, sample_rate)
         yield AudioStream(
@@ -192,7 +195,9 @@ def _finite(blocks: Iterable[np.ndarray], path: Path, rate: int) -> Iterator[np.
         yield samples
 
 
-def _downmix(blocks: Iterable[np.ndarray], path: Path, downmix: str, block_frames: int) -> Iterator[np.ndarray]:
+def _downmix(
+    blocks: Iterable[np.ndarray], path: Path, downmix: str, block_frames: int, warn: bool
+) -> Iterator[np.ndarray]:
     """Blocks (channels, n) -> (1, n)."""
     if downmix != "mean":
         channel = 0 if downmix == "left" else _loudest_channel(path, block_frames)
@@ -204,7 +209,7 @@ def _downmix(blocks: Iterable[np.ndarray], path: Path, downmix: str, block_frame
         energy += _energy(samples).mean()
         mix_energy += _energy(mix).mean()
         yield mix
-    if energy > 0 and mix_energy <= energy * 10 ** (_ANTIPHASE_DB / 10):
+    if warn and energy > 0 and mix_energy <= energy * 10 ** (_ANTIPHASE_DB / 10):
         log.warning(
             f"{path}: its {len(samples)} channels cancel each other (antiphase), their mean is at least "
             f"{-_ANTIPHASE_DB:g} dB quieter than they are; downmix=max_energy takes the loudest, mono=false keeps all"
@@ -247,7 +252,7 @@ def _mark_last(blocks: Iterable[np.ndarray]) -> Iterator[tuple[np.ndarray, bool]
     yield previous, True
 
 
-def _decode(path: Path, block_frames: int, *, warn: bool = True) -> Iterator[tuple[np.ndarray, int]]:
+def _decode(path: Path, block_frames: int, *, warn: bool) -> Iterator[tuple[np.ndarray, int]]:
     """Blocks (channels, n) float32 and their rate in Hz, from the first decoder that understands the file."""
     n_done = 0
     with path.open("rb") as file:  # an open file, not its name, so that libsndfile goes by content alone
@@ -388,3 +393,52 @@ def save_wav(path: str | Path, waveform: torch.Tensor, sample_rate: int) -> None
     pcm = np.minimum(np.rint(samples * 32768), 32767).astype(np.int16)
     with atomic_path(path) as temporary:
         soundfile.write(temporary, pcm.T, sample_rate, subtype="PCM_16", format="WAV")
+
+
+_AAC_RATE = 48000  # Hz, for sound at a rate that AAC does not have
+_VIDEO_BLOCK = 2**14  # samples that are encoded between two pictures, 0.4 s at 44.1 kHz
+
+
+def write_video(
+    path: str | Path, pictures: Iterable[np.ndarray], *, frame_s: Fraction, sound: str | Path, downmix: str = "mean"
+) -> None:
+    """Writes an MP4 (H.264, AAC) of pictures with their sound, whole or not at all, as they come.
+
+    Args:
+        path: the file; its folder is created.
+        pictures: (height, width, 3) uint8, red, green, blue; at least one, all of one size, height and width even.
+        frame_s: seconds that each is shown; the first begins with the sound.
+        sound: any audio file. One or two channels stay as they are, more become one.
+        downmix: how, as `open_audio` says.
+    Raises: as `open_audio`.
+    """
+    import av
+
+    with open_audio(sound, mono=False) as stream:
+        file_rate, n_channels = stream.sample_rate, stream.n_channels
+    sample_rate = file_rate if file_rate in av.codec.Codec("aac", "w").audio_rates else _AAC_RATE
+    settings = {"sample_rate": sample_rate, "mono": n_channels > 2, "downmix": downmix, "block_frames": _VIDEO_BLOCK}
+    with (
+        atomic_path(path) as temporary,
+        open_audio(sound, **settings) as stream,
+        av.open(str(temporary), "w", format="mp4") as container,
+    ):
+        video = container.add_stream("libx264", rate=1 / frame_s, options={"crf": "18"})  # fine lines stay
+        audio = container.add_stream("aac", rate=sample_rate, layout="mono" if stream.n_channels == 1 else "stereo")
+        n_samples = 0
+        for number, picture in enumerate(pictures):
+            if number == 0:
+                video.height, video.width = picture.shape[:2]
+            frame = av.VideoFrame.from_ndarray(picture, format="rgb24")
+            frame.pts, frame.time_base = number, frame_s
+            container.mux(video.encode(frame))
+            while n_samples < (number + 1) * frame_s * sample_rate:  # side by side, so that neither waits in memory
+                block = next(stream.blocks, None)
+                if block is None:
+                    break
+                frame = av.AudioFrame.from_ndarray(block.numpy(), format="fltp", layout=audio.layout.name)
+                frame.sample_rate, frame.pts, frame.time_base = sample_rate, n_samples, Fraction(1, sample_rate)
+                container.mux(audio.encode(frame))
+                n_samples += block.shape[1]
+        container.mux(video.encode(None))
+        container.mux(audio.encode(None))

@@ -1,15 +1,20 @@
 import math
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
+import soundfile
 import torch
 
 import specgan
-from specgan.audio import AudioError, save_wav
+from specgan.audio import AudioError, load_audio, open_audio, save_wav
+from specgan.spectrogram import power_spectrum
+from specgan.tasks import drawing
+from specgan.tasks.drawing import PictureSettings, Scale, Sound, mean_power
 from specgan.tasks.render import render, render_file
 
 RATE = 16000
@@ -114,11 +119,99 @@ def test_colormaps_are_found_in_any_case(tone, name):
         ({"win_length": 4096}, "win_length is 4096"),
         ({"width_px": 0}, "width_px is 0"),
         ({"n_mels": 1000}, "n_mels is 1000"),
+        ({"n_fft": 1}, "n_fft is 1; at least 2"),
+        ({"hop_length": 0}, "hop_length is 0"),
+        ({"sample_rate": 0}, "sample_rate is 0"),
+        ({"downmix": "sum"}, "downmix is 'sum'"),
+        ({"frequency_axis": "log", "f_max": 5}, "f_max is 5; above the first FFT bin"),
     ],
 )
 def test_impossible_settings_name_the_argument(tone, settings, message):
     with pytest.raises(ValueError, match=message):
         render(tone, **settings)
+
+
+def picture_power(path, settings, n_columns):
+    return next(mean_power(Sound(path, settings), settings, [(0, n_columns)], n_columns))
+
+
+@pytest.mark.parametrize(("hop_length", "width_px"), [(100, 37), (100, 500), (37, 432), (3000, 4), (5000, 9)])
+def test_a_column_is_the_mean_power_of_the_frames_it_touches(tmp_path, monkeypatch, hop_length, width_px):
+    """In blocks of any size, as adaptive average pooling of the whole; the hop may be longer than the window."""
+    save_wav(tmp_path / "noise.wav", 0.1 * torch.randn(RATE), RATE)
+    settings = PictureSettings(
+        n_fft=1024, hop_length=hop_length, width_px=width_px, frequency_axis="linear", height_px=513
+    )
+    power = power_spectrum(load_audio(tmp_path / "noise.wav")[0], n_fft=1024, win_length=1024, hop_length=hop_length)
+    rows = settings.rows(RATE) @ power[0]
+    expected = torch.nn.functional.adaptive_avg_pool1d(rows, min(width_px, rows.shape[1]))
+    monkeypatch.setattr(drawing, "KEPT_SAMPLES", 0)
+    for block_frames in (2**20, 5000, 333):
+        monkeypatch.setattr(drawing, "open_audio", partial(open_audio, block_frames=block_frames))
+        level = drawing.to_db(picture_power(tmp_path / "noise.wav", settings, rows.shape[1]))
+        torch.testing.assert_close(level, drawing.to_db(expected.double()), atol=1e-4, rtol=0)
+
+
+@pytest.mark.parametrize("axis", ["mel", "log", "linear"])
+def test_blocks_do_not_show(tmp_path, monkeypatch, axis):
+    path, t = tmp_path / "sound.wav", torch.arange(3 * RATE) / RATE
+    save_wav(path, torch.where(t < 1, 0.1 * torch.randn(len(t)), 0.5 * torch.sin(2 * math.pi * 440 * t)), RATE)
+    settings = {"frequency_axis": axis, "width_px": 50, "noise_percentile": 30}
+    whole = grey(path, **settings)
+    monkeypatch.setattr(drawing, "open_audio", partial(open_audio, block_frames=1001))
+    assert np.array_equal(grey(path, **settings), whole)  # kept in memory
+    monkeypatch.setattr(drawing, "KEPT_SAMPLES", 20000)
+    assert np.array_equal(grey(path, **settings), whole)  # decoded twice
+
+
+@pytest.mark.parametrize("n_fft", [2, 64, 65, 2048])
+@pytest.mark.parametrize("axis", ["log", "linear"])
+def test_rows_are_means_of_the_bins(axis, n_fft):
+    """Of equal power everywhere a row has that power."""
+    rows = PictureSettings(n_fft=n_fft, frequency_axis=axis, height_px=50, f_min=1).rows(RATE)
+    assert rows.shape == (50, n_fft // 2 + 1)
+    assert rows.min() >= 0
+    torch.testing.assert_close(rows.sum(dim=1), torch.ones(50))
+
+
+def float_wav(path, amplitude):
+    """Silence, then a constant."""
+    samples = np.zeros(4000, np.float32)
+    samples[2000:] = amplitude
+    soundfile.write(path, samples, RATE, subtype="FLOAT")
+    return path
+
+
+@pytest.mark.parametrize("amplitude", [0, 1e-30, 1e-15, 1, 1e15])
+def test_levels_are_finite_and_in_their_range(tmp_path, amplitude):
+    settings = PictureSettings(n_fft=512, n_mels=32, noise_percentile=20)
+    power = picture_power(float_wav(tmp_path / "float.wav", amplitude), settings, 32)
+    level = settings.level(power, Scale(power))
+    assert level.isfinite().all()
+    assert level.min() == -80
+    assert level.max() == pytest.approx(0 if amplitude > 1e-30 else -80, abs=0.1)
+
+
+def test_samples_too_large_for_their_square_are_refused(tmp_path):
+    with pytest.raises(AudioError, match=r"float\.wav: .*beyond full scale"):
+        render(float_wav(tmp_path / "float.wav", 1e25))
+
+
+def test_downmix_takes_the_channel_asked_for(tmp_path):
+    t = torch.arange(RATE) / RATE
+    left, right = (a * torch.sin(2 * math.pi * f * t) for a, f in ((0.1, 1000), (0.5, 4000)))
+    save_wav(tmp_path / "stereo.wav", torch.stack([left, right]), RATE)
+    for downmix, frequency in (("left", 1000), ("max_energy", 4000), ("mean", 4000)):
+        picture = grey(tmp_path / "stereo.wav", downmix=downmix, frequency_axis="linear", height_px=160, width_px=9)
+        assert (160 - picture[:, 4].argmax()) / 160 * 8000 == pytest.approx(frequency, abs=100)
+        assert (picture[120:140, 4].max() > 100) == (downmix != "max_energy")  # around 1 kHz
+
+
+@pytest.mark.parametrize("name", ["out.jpg", "out", "out.png.gz"])
+def test_only_png_is_written(tone, tmp_path, name):
+    with pytest.raises(ValueError, match=rf"output is .*{name}; the picture is a PNG"):
+        render_file(tone, tmp_path / name)
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_bad_file_writes_nothing(tmp_path):

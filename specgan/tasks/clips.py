@@ -155,7 +155,7 @@ def _read(clip: Clip, recipe: Recipe) -> Iterator[Tensor]:
         if not is_long:
             yield first * gain
             return
-        with open_audio(clip.source, **settings) as stream:  # again, because a long file is not kept
+        with open_audio(clip.source, **settings, warn=False) as stream:  # again: a long file is not kept
             for block in stream.blocks:
                 yield block * gain
 

@@ -1,4 +1,4 @@
-"""Where the work units of a task run: each function gives a concurrent.futures.Executor, open while its block runs.
+"""Where the work units of a task run: what opens a concurrent.futures.Executor for the time of a `with` block.
 
 Anything else with that interface will do as well, a ThreadPoolExecutor for one. An attribute `n_workers` says how many
 units it works on at a time.
@@ -10,7 +10,8 @@ import signal
 import threading
 from collections.abc import Iterator
 from concurrent.futures import Executor, Future, ProcessPoolExecutor
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
+from multiprocessing import forkserver
 
 
 class SerialExecutor(Executor):
@@ -40,35 +41,42 @@ def serial() -> Iterator[Executor]:
         torch.set_num_threads(n_threads)
 
 
-@contextmanager
-def processes(n_workers: int | None = None) -> Iterator[Executor]:
+class Processes:
     """Worker processes on this machine, one thread each: the units are too small for threads to share.
+
+    Where the system can, the workers are forked from a server that imports torch once for all, and starts to do so when
+    this object is made. (They are not forked from this process, which would copy locks that its threads hold.)
 
     Args:
         n_workers: at least 1; None: one for each core that this process may use.
     Raises:
         ValueError: `n_workers` < 1.
     """
-    if n_workers is None:
-        n_workers = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    _require_workers(n_workers)
-    if "forkserver" in multiprocessing.get_all_start_methods():
-        # Not plain fork, which copies locks that this process's threads hold. The server imports torch once for all.
-        context = multiprocessing.get_context("forkserver")
-        context.set_forkserver_preload(["__main__", "specgan.audio", "specgan.spectrogram"])
-    else:
-        context = multiprocessing.get_context("spawn")
-    before = set(multiprocessing.active_children())
-    pool = ProcessPoolExecutor(n_workers, mp_context=context, initializer=_start_worker)
-    pool.n_workers = n_workers
-    try:
-        yield pool
-    except BaseException:  # an interrupt or an error: nobody waits for what is under way
-        pool.shutdown(wait=False, cancel_futures=True)
-        for process in set(multiprocessing.active_children()) - before:
-            process.terminate()
-        raise
-    pool.shutdown()
+
+    def __init__(self, n_workers: int | None = None) -> None:
+        if n_workers is None:
+            n_workers = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+        _require_workers(n_workers)
+        self.n_workers = n_workers
+        self.start_method = "forkserver" if "forkserver" in multiprocessing.get_all_start_methods() else "spawn"
+        if self.start_method == "forkserver":
+            forkserver.set_forkserver_preload(["__main__", "specgan.audio", "torchaudio.functional"])
+            forkserver.ensure_running()
+
+    @contextmanager
+    def __call__(self) -> Iterator[Executor]:
+        before = set(multiprocessing.active_children())
+        context = multiprocessing.get_context(self.start_method)
+        pool = ProcessPoolExecutor(self.n_workers, mp_context=context, initializer=_start_worker)
+        pool.n_workers = self.n_workers
+        try:
+            yield pool
+        except BaseException:  # an interrupt or an error: nobody waits for what is under way
+            pool.shutdown(wait=False, cancel_futures=True)
+            for process in set(multiprocessing.active_children()) - before:
+                process.terminate()
+            raise
+        pool.shutdown()
 
 
 def _start_worker() -> None:
@@ -103,8 +111,6 @@ def dask(address: str | None = None, n_workers: int | None = None) -> Iterator[E
         raise ValueError(f"n_workers is {n_workers}, but the cluster at {address} has its own; leave it out")
     if n_workers is not None:
         _require_workers(n_workers)
-
-    from contextlib import ExitStack
 
     with ExitStack() as stack:
         if address is None:

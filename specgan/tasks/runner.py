@@ -206,22 +206,20 @@ def _run_chunk(
 @contextmanager
 def _collected_messages() -> Iterator[list[tuple[int, str]]]:
     """Collects what this package logs: a worker's messages belong into the parent's log."""
-    logger, messages = logging.getLogger("specgan"), {}
+    logger, messages = logging.getLogger("specgan"), []
 
     class Collector(logging.Handler):
         def emit(self, record: logging.LogRecord) -> None:
-            messages[record.levelno, record.getMessage()] = None  # once, also where a file is read twice
+            messages.append((record.levelno, record.getMessage()))
 
     collector, propagate = Collector(), logger.propagate
-    collected: list[tuple[int, str]] = []
     logger.addHandler(collector)
     logger.propagate = False
     try:
-        yield collected
+        yield messages
     finally:
         logger.removeHandler(collector)
         logger.propagate = propagate
-        collected.extend(messages)
 
 
 @contextmanager
