@@ -1,0 +1,339 @@
+"""Task: the files of a folder -> train, val and test folders that share no recording."""
+
+import hashlib
+import json
+import logging
+import os
+import re
+import shutil
+import unicodedata
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path, PurePosixPath
+
+import pandas as pd
+import yaml
+from rich.console import Console
+from rich.progress import track
+
+import specgan
+from specgan.files import atomic_path, safe_name
+from specgan.manifest import (
+    MANIFEST_NAME,
+    REQUIRED_COLUMNS,
+    SPLITS,
+    assign_splits,
+    label_of,
+    read_manifest,
+    remove_clips,
+    write_manifest,
+)
+from specgan.tasks.runner import FAILURES_NAME, Failure, Report, UnitError, check_on_error, stage, write_failures
+
+log = logging.getLogger(__name__)
+
+MODES = ("copy", "symlink", "hardlink", "manifest")
+PARAMS_NAME = "params.yaml"
+UNFINISHED_NAME = ".unfinished.json"  # while a run works: the files that it removes or makes
+
+_EXAMPLE = r"""'task.recording_pattern="^(.+?)(_\d+)?$"' for take, take_1 and take_2"""
+_WAYS_OUT = "mode=copy or mode=symlink works across file systems"
+
+
+def make_splits(
+    input: str | Path,
+    output: str | Path,
+    *,
+    ext: str = ".pt",
+    label_from: str = "parent",
+    separator: str = "_",
+    splits: Sequence[float] = (80, 10, 10),
+    seed: int = 0,
+    mode: str = "copy",
+    recording_pattern: str | None = None,
+    on_error: str = "skip",
+) -> Report:
+    """Deals files into `<output>/<split>/<label>/<name>` and lists them in `<output>/manifest.csv`.
+
+    What an earlier split left in `output` is removed first; files of others stay. A killed run leaves no manifest, and
+    the next one clears up behind it. From a dataset folder of task=spectrograms comes one that train.py opens.
+
+    Args:
+        input: folder, searched with its subfolders; hidden files and the output's own are left out.
+        output: folder of the splits.
+        ext: of the files to deal, in either case, with or without the dot.
+        label_from: "parent": the folder a file is in; "prefix": its name up to the first separator.
+        separator: ends the prefix.
+        splits: percentages of train, val, test, by recording and the same for each label; they sum to 100.
+        seed: another seed deals other splits.
+        mode: "copy", "symlink" (absolute), "hardlink", or "manifest": the manifest alone, with paths to the input.
+        recording_pattern: regular expression, searched in the name without suffix, whose first group names the
+            recording that a file was made from, within its folder; None: the input's own manifest tells, and without
+            one each file is a recording.
+        on_error: "skip" records a bad file in failures.csv and goes on; "raise" stops at the first.
+    Raises:
+        FileNotFoundError, ValueError: nothing to do, or arguments, names or labels that cannot work; nothing is
+            written or removed. Also ValueError: bad files were all that a label had for a split; no manifest then.
+    """
+    input, output = Path(input), Path(output)
+    check_on_error(on_error)
+    if mode not in MODES:
+        raise ValueError(f"mode is {mode!r}; one of {', '.join(MODES)}")
+    suffix = "." + str(ext).lower().lstrip(".")
+    files = _find(input, output, suffix)
+    info = _dataset_info(input)
+    table = _plan(input, files, label_from=label_from, separator=separator, pattern=recording_pattern)
+    table["split"] = assign_splits(table["recording"], table["label"], percentages=splits, seed=seed)
+    table["path"] = table["split"] + "/" + table["name"]
+    if mode == "manifest":
+        table["path"] = [os.path.relpath(_absolute(file), os.path.realpath(output)) for file in table["file"]]
+    if mode == "hardlink":
+        _require_one_file_system(files, output)
+    table = table.sort_values("path", ignore_index=True)
+    info = info if suffix == ".pt" else None
+    made = [MANIFEST_NAME, FAILURES_NAME, *([PARAMS_NAME] if info else [])]
+    _clear(output, made if mode == "manifest" else [*made, *table["path"]])
+
+    failures: dict[str, Failure] = {}
+    peaks: dict[str, float | None] = {}
+    rows = track(table.itertuples(), total=len(table), description="splits", console=Console(stderr=True))
+    for row in rows:
+        try:
+            peaks[row.path] = _place(row.file, output / row.path, mode, measure=info is not None)
+        except UnitError as err:
+            if on_error == "raise":
+                raise UnitError(err.stage, f"{row.file}: {err.message}") from err
+            log.warning("skipped %s: %s", row.file, err.message)
+            failures[row.path] = Failure(str(row.file), err.stage, err.message)
+    write_failures(list(failures.values()), output)
+    _require_every_split(table, failures, output)
+
+    table = table[~table["path"].isin(failures)]
+    if info:
+        _write_info(info, table.assign(peak_level=table["path"].map(peaks)), output)
+    write_manifest(table, output)  # last: it says that the folder is complete
+    (output / UNFINISHED_NAME).unlink()
+    return Report(n_done=len(table), failures=list(failures.values()), message=f"{output}: {_summary(table)}")
+
+
+def _find(root: Path, output: Path, suffix: str) -> list[Path]:
+    """Lists the files with that suffix, sorted; linked folders are followed, each real one once."""
+    if not root.is_dir():
+        raise FileNotFoundError(f"{root}: no such folder; check the path")
+    own = os.path.realpath(output)
+    if _is_inside(root, own):
+        raise ValueError(f"input {root} is, or lies in, output {output}, which is cleared first; give another output")
+    found: list[Path] = []
+    others: Counter[str] = Counter()
+    visited = {os.path.realpath(root)}
+    for folder, subfolders, names in os.walk(root, followlinks=True, onerror=_raise):
+        if folder != str(root) and _own_manifest(Path(folder)) is not None:
+            # Its files may be copies or slices of the others': of one recording, though nothing here would say so.
+            raise ValueError(f"{folder}: has a manifest of its own; give it as input, or move it out of {root}")
+        for name in sorted(name for name in names if not name.startswith(".")):
+            path = Path(folder, name)
+            if path.suffix.lower() != suffix:
+                others[path.suffix.lower() or "no extension"] += 1
+            elif not _is_inside(path, own):
+                found.append(path)
+        children = sorted(name for name in subfolders if not name.startswith("."))
+        subfolders.clear()  # what is put back is what os.walk enters
+        for name in children:
+            real = os.path.realpath(os.path.join(folder, name))
+            if real not in visited and not _is_inside(real, own):
+                visited.add(real)
+                subfolders.append(name)
+    if not found:
+        there = ", ".join(f"{other} ({count})" for other, count in others.most_common(5)) or "no other files"
+        raise FileNotFoundError(f"{root}: no file with ext={suffix} in it or its subfolders; there are: {there}")
+    return sorted(found)
+
+
+def _raise(err: OSError) -> None:
+    raise err
+
+
+def _is_inside(path: str | Path, folder: str) -> bool:
+    return Path(os.path.realpath(path)).is_relative_to(folder)
+
+
+def _absolute(file: Path) -> Path:
+    """The file's real folder, but its own name, also when it is a link: stores of links have names without meaning."""
+    return Path(os.path.realpath(file.parent), file.name)
+
+
+def _plan(root: Path, files: Sequence[Path], *, label_from: str, separator: str, pattern: str | None) -> pd.DataFrame:
+    """Gives each file its label, its recording, the sound it comes from, and a name of its own in a split's folder."""
+    listed = _listed(root)
+    rows = []
+    for file in files:
+        relative = file.relative_to(root)
+        stem = relative.with_suffix("").as_posix()
+        recording, source = stem, str(_absolute(file))
+        if listed is not None:
+            whole = re.sub(r"_ch\d+$", "", stem)  # one tensor has a picture for each channel
+            recording, source = listed.get(stem) or listed.get(whole, (None, source))
+        if pattern is not None:
+            recording = _match(pattern, file, relative)
+        if recording is None:
+            raise ValueError(
+                f"{file}: {root / MANIFEST_NAME} does not list it, so nothing says of which recording it is; make the "
+                f"dataset again, move the file away, or give a pattern, e.g. {_EXAMPLE}"
+            )
+        label = label_of(file, label_from=label_from, separator=separator)
+        name = f"{safe_name(label)}/{safe_name(file.stem)}{file.suffix}"
+        rows.append({"file": file, "label": label, "recording": recording, "source": source, "name": name})
+
+    # Some file systems take names for the same that differ in case, or in how an accent is put.
+    keys = [unicodedata.normalize("NFC", row["name"]).casefold() for row in rows]
+    same = Counter(keys)
+    for row, key in zip(rows, keys, strict=True):
+        if same[key] > 1:
+            name = PurePosixPath(row["name"])
+            digest = hashlib.sha256(os.fsencode(row["file"].relative_to(root))).hexdigest()[:8]
+            row["name"] = str(name.with_name(f"{name.stem}-{digest}{name.suffix}"))
+    table = pd.DataFrame(rows)
+    for recording, labels in table.groupby("recording")["label"]:
+        if labels.nunique() > 1:
+            raise ValueError(
+                f"recording {recording!r} has files of several labels: {', '.join(sorted(labels.unique()))}; it can "
+                "stand in one split of one label only: change label_from or recording_pattern, or move the files"
+            )
+    return table
+
+
+def _listed(root: Path) -> dict[str, tuple[str, str]] | None:
+    """Recording and source by path without suffix, which a picture beside a tensor shares; None: no manifest."""
+    table = _own_manifest(root)
+    if table is None:
+        if (root / MANIFEST_NAME).exists():
+            log.warning("%s is not specgan's, so it says nothing about recordings", root / MANIFEST_NAME)
+        return None
+    return {str(PurePosixPath(row.path).with_suffix("")): (row.recording, row.source) for row in table.itertuples()}
+
+
+def _own_manifest(folder: Path) -> pd.DataFrame | None:
+    """The folder's manifest; None if there is none, or only another program's table of that name."""
+    try:
+        return read_manifest(folder)
+    except (FileNotFoundError, ValueError):
+        return None
+
+
+def _match(pattern: str, file: Path, relative: Path) -> str:
+    try:
+        match = re.search(pattern, file.stem)
+        reason = None if match and match[1] else "it finds nothing there"
+    except (re.error, IndexError) as err:  # no regular expression; no group
+        reason = str(err)
+    if reason:
+        raise ValueError(
+            f"recording_pattern {pattern!r} gives no recording for {file}: {reason}; it is a regular expression whose "
+            f"first group names the recording, e.g. {_EXAMPLE}"
+        )
+    return (relative.parent / match[1]).as_posix()
+
+
+def _require_one_file_system(files: Sequence[Path], output: Path) -> None:
+    there = next(folder for folder in (output.absolute(), *output.absolute().parents) if folder.exists())
+    for folder in sorted({file.parent for file in files}):
+        if folder.stat().st_dev != there.stat().st_dev:
+            raise ValueError(f"{folder} and {output} are on two file systems, mode=hardlink needs one; {_WAYS_OUT}")
+
+
+def _dataset_info(folder: Path) -> dict | None:
+    """What params.yaml says of a dataset folder; None: the folder is none."""
+    path = folder / PARAMS_NAME
+    info = yaml.safe_load(path.read_text()) if path.is_file() else None
+    if not isinstance(info, dict) or "spectrogram" not in info:
+        return None
+    if "level_range" not in info or not (folder / MANIFEST_NAME).exists():
+        raise ValueError(f"{folder}: the dataset is not finished; run the preprocess.py command that makes it again")
+    return info
+
+
+def _clear(output: Path, made: Sequence[str]) -> None:
+    """Removes what earlier runs made, and notes what this one will make, so that the next can clear up behind it."""
+    earlier = set()
+    if (output / UNFINISHED_NAME).exists():
+        earlier.update(json.loads((output / UNFINISHED_NAME).read_text()))
+    if os.path.lexists(output / MANIFEST_NAME):
+        table = _own_manifest(output)
+        if table is None or tuple(table.columns) != REQUIRED_COLUMNS:
+            raise ValueError(f"{output}: its {MANIFEST_NAME} is not of a split, so it stays; give another output")
+        # Only what a split makes: mode=manifest lists files that are not ours.
+        earlier.update(path for path in table["path"] if path.count("/") == 2 and path.split("/")[0] in SPLITS)
+        earlier.update((MANIFEST_NAME, FAILURES_NAME, *([PARAMS_NAME] if _dataset_info(output) else [])))
+    folders = {str(folder) for path in made for folder in PurePosixPath(path).parents}
+    blocked = [path for path in made if path not in earlier and os.path.lexists(output / path)]
+    # A linked folder would take the files elsewhere, where no later run removes them.
+    blocked += [path for path in folders - {"."} if (output / path).is_symlink() or (output / path).is_file()]
+    if output.is_file() or blocked:
+        path = output / min(blocked, default="")
+        raise ValueError(f"{path}: is in the way, and no earlier split made it; move it, or give another output")
+
+    output.mkdir(parents=True, exist_ok=True)
+    with atomic_path(output / UNFINISHED_NAME) as temporary:
+        temporary.write_text(json.dumps(sorted(earlier.union(made))))
+    (output / MANIFEST_NAME).unlink(missing_ok=True)  # first: what follows is no finished folder
+    remove_clips(earlier.union(made), output)
+
+
+def _place(file: Path, target: Path, mode: str, *, measure: bool) -> float | None:
+    """Puts a file, or a link to it, in its place; returns its highest level if it shall be measured."""
+    peak = None
+    with stage("read"):
+        if measure:
+            import torch  # not for folders of sounds or pictures
+
+            peak = float(torch.load(file, weights_only=True).max())
+        else:
+            file.open("rb").close()  # a link can be made to what cannot be read
+    if mode == "manifest":
+        return peak
+    with stage("write"), atomic_path(target) as temporary:
+        if mode == "copy":
+            shutil.copy2(file, temporary)
+        elif mode == "symlink":
+            os.symlink(_absolute(file), temporary)
+        else:
+            try:
+                os.link(os.path.realpath(file), temporary)
+            except OSError as err:
+                raise OSError(f"no hard link to it can stand in {target.parent}: {err.strerror}; {_WAYS_OUT}") from err
+    return peak
+
+
+def _require_every_split(table: pd.DataFrame, failures: dict[str, Failure], output: Path) -> None:
+    is_left = ~table["path"].isin(failures)
+    for (label, split), left in is_left.groupby([table["label"], table["split"]]):
+        if left.any():
+            continue
+        first = next(iter(failures.values()))
+        raise ValueError(
+            f"{len(failures)} of {len(table)} files could not be dealt, which leaves label {label!r} without any "
+            f"for {split}; mend them or move them away, and run again. {output / FAILURES_NAME} lists them; the "
+            f"first is {first.path}: {first.error}"
+        )
+
+
+def _write_info(info: dict, table: pd.DataFrame, output: Path) -> None:
+    """Writes the dataset's params.yaml with the statistics of the new training split."""
+    peaks = table.loc[table["split"] == "train", "peak_level"]
+    high = float(peaks.mean() if info["spectrogram"]["level"] == "log1p" else peaks.max())
+    info = {
+        **info,
+        "level_range": {**info["level_range"], "high": high},
+        "class_names": sorted(table["label"].unique().tolist()),
+        "specgan_version": specgan.__version__,
+    }
+    with atomic_path(output / PARAMS_NAME) as temporary:
+        temporary.write_text(yaml.safe_dump(info, sort_keys=False))
+
+
+def _summary(table: pd.DataFrame) -> str:
+    """For example `train 16, val 2, test 2 files; of each label: kick 8/1/1, snare 8/1/1`."""
+    counts = pd.crosstab(table["label"], table["split"]).reindex(columns=SPLITS, fill_value=0)
+    total = ", ".join(f"{split} {counts[split].sum()}" for split in SPLITS)
+    labels = ", ".join(f"{label} {'/'.join(map(str, row))}" for label, *row in counts.itertuples())
+    return f"{total} files; of each label: {labels}"
