@@ -2,6 +2,7 @@
 
 import csv
 import logging
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -27,11 +28,16 @@ def run(units, work, *, on_error: str = "skip", executor=serial) -> list:
 def fails_on(*names: str, calls: list[str]):
     """Work that notes each unit and cannot decode those of `names`."""
 
-    def work(unit: Sound) -> None:
-        calls.append(unit.source.name)
-        with stage("decode"):
-            if unit.source.name in names:
-                raise ValueError(f"{unit.source}: broken")
+    def work(units: Sequence[Sound]) -> Iterator[UnitError | None]:
+        for unit in units:
+            calls.append(unit.source.name)
+            try:
+                with stage("decode"):
+                    if unit.source.name in names:
+                        raise ValueError(f"{unit.source}: broken")
+                yield None
+            except UnitError as err:
+                yield err
 
     return work
 
@@ -78,11 +84,16 @@ def test_unknown_on_error_is_refused_before_any_work(units):
 @pytest.mark.parametrize("on_error", ["skip", "raise"])
 @pytest.mark.parametrize("error", [RuntimeError, KeyError, KeyboardInterrupt])
 def test_an_error_that_no_stage_names_is_not_swallowed(error, on_error):
-    def work(unit: Sound) -> None:
+    def work(units: Sequence[Sound]) -> None:
         raise error("a bug")
 
     with pytest.raises(error, match="a bug"):
         run(sounds(2), work, on_error=on_error)
+
+
+def test_work_that_forgets_a_unit_is_an_error():
+    with pytest.raises(ValueError, match="work gave 0 outcomes for 1 units"):
+        run(sounds(1), lambda units: [])
 
 
 def test_no_units_is_no_result():

@@ -22,6 +22,7 @@ from specgan.tasks.runner import Failure, UnitError, failure_of, run_units, stag
 
 FORMATS = ("pt", "png", "both")
 POOL_MODES = ("avg", "max")
+_GROUP_SAMPLES = 2**22  # of the waveforms that go through the stages together: 16 MiB, and a few times as much beside
 _BATCH_SAMPLES = 2**23  # in a batch on a device: 32 MiB of sound, and of power a few times as much
 
 
@@ -111,17 +112,167 @@ class Clip:
     recording: str
 
 
-def make_clip(clip: Clip, *, recipe: Recipe, output: Path, device: str = "cpu") -> dict[str, Any]:
-    """Makes the files of one recording.
+def make_clips(clips: Sequence[Clip], *, recipe: Recipe, output: Path) -> list[Any]:
+    """Makes the files of some recordings: work for `run_units`.
+
+    All are read, then all are transformed, encoded and written, because a stage that goes on with its own code and data
+    in the caches takes half the time with clips of a second. Long recordings are made one by one, in blocks.
 
     Returns:
-        What the journal keeps: `source`, `size` and `mtime_ns` of the file they were made from; `outputs`, their paths
-        in the folder; `rows`, what the manifest says of each spectrogram.
+        For each clip what the journal keeps: `source`, `size` and `mtime_ns` of the file it was made from; `outputs`,
+        their paths in the folder; `rows`, what the manifest says of each spectrogram. Or its UnitError, if it cannot be
+        read, transformed or written; none of its files is left then.
+    """
+    entries, jobs, n_samples = [], [], 0
+    for job in load_clips(clips, recipe=recipe):
+        jobs.append(job)
+        n_samples += job.waveform.size if isinstance(job, _Job) and job.waveform is not None else 0
+        if n_samples >= _GROUP_SAMPLES:
+            entries += _finish(jobs, recipe=recipe, output=output)
+            jobs, n_samples = [], 0
+    return entries + _finish(jobs, recipe=recipe, output=output)
+
+
+def make_clips_on_device(
+    clips: Sequence[Clip],
+    *,
+    recipe: Recipe,
+    output: Path,
+    device: str,
+    executor: Callable[[], AbstractContextManager[Executor]],
+    on_error: str,
+    description: str,
+    n_skipped: int = 0,
+) -> Iterator[tuple[Clip, Any]]:
+    """As `run_units` with `make_clips`, but the workers only decode; batches of what they send are transformed here."""
+    loaded = run_units(
+        clips,
+        partial(load_clips, recipe=recipe),
+        executor=executor,
+        on_error=on_error,
+        description=description,
+        n_skipped=n_skipped,
+    )
+
+    def finish(jobs: Sequence[_Job]) -> Iterator[tuple[Clip, Any]]:
+        for job, entry in zip(jobs, _finish(jobs, recipe=recipe, output=output, device=device), strict=True):
+            yield job.clip, failure_of(job.clip, entry, on_error) if isinstance(entry, UnitError) else entry
+
+    jobs: list[_Job] = []
+    n_rows = longest = 0
+    for clip, job in loaded:
+        if isinstance(job, Failure):
+            yield clip, job
+            continue
+        jobs.append(job)
+        if job.waveform is not None:
+            n_rows, longest = n_rows + len(job.waveform), max(longest, job.waveform.shape[1])
+        if n_rows * longest >= _BATCH_SAMPLES or job.waveform is None:
+            yield from finish(jobs)
+            jobs, n_rows, longest = [], 0, 0
+    yield from finish(jobs)
+
+
+@dataclass
+class _Job:
+    """A clip on its way through the stages."""
+
+    clip: Clip
+    status: dict[str, Any]  # of the source, before it was read
+    waveform: np.ndarray | None  # (channels, n_samples); None: too long to be kept, to be read in blocks
+    power: Tensor | None = None
+    levels: Sequence[Tensor] = ()
+    encoded: Sequence["_Encoded"] = ()
+
+
+@dataclass
+class _Encoded:
+    """One spectrogram as it will be written."""
+
+    contents: dict[str, bytes | memoryview]  # by path; the tensor's first
+    n_frames: int
+    peak_level: float
+
+
+def _each(function: Callable[[Any], Any], values: Iterable[Any]) -> list[Any]:
+    """What the function makes of each value; or the UnitError that the value is, or that the function raises."""
+    results = []
+    for value in values:
+        try:
+            results.append(value if isinstance(value, UnitError) else function(value))
+        except UnitError as err:
+            results.append(err)
+    return results
+
+
+def load_clips(clips: Sequence[Clip], *, recipe: Recipe) -> Iterator[Any]:
+    """Yields each clip's _Job, or the UnitError of one that cannot be read."""
+    for clip in clips:
+        yield from _each(partial(_load, recipe=recipe), [clip])
+
+
+def _load(clip: Clip, *, recipe: Recipe) -> _Job:
+    status = _status(clip)
+    with closing(_read(clip, recipe)) as blocks:
+        block = next(blocks)
+        return _Job(clip, status, block.numpy() if next(blocks, None) is None else None)
+
+
+@torch.inference_mode()
+def _finish(jobs: Sequence[Any], *, recipe: Recipe, output: Path, device: str = "cpu") -> list[Any]:
+    """Takes jobs (or UnitErrors) through the stages after reading."""
+
+    def transform(job: _Job) -> _Job:
+        with stage("transform"):
+            if job.power is None:
+                job.power = _transform(recipe.params, "cpu").power(torch.from_numpy(job.waveform))
+            job.levels = list(_levels([job.power], recipe))
+        return job
+
+    def encode(job: _Job) -> _Job:
+        job.encoded = [_encode(level, job.clip, number, recipe) for number, level in enumerate(job.levels)]
+        return job
+
+    def write(job: _Job) -> dict[str, Any]:
+        return {**job.status, **_write(job.encoded, [job.waveform.shape[1]], recipe, output)}
+
+    long = {id(job) for job in jobs if isinstance(job, _Job) and job.waveform is None}
+    short = [job for job in jobs if id(job) not in long]
+    if device != "cpu":
+        _transform_batch([job for job in short if isinstance(job, _Job)], recipe.params, device)
+    for step in (transform, encode, write):
+        short = _each(step, short)
+    entries = iter(short)
+    make = partial(make_clip, recipe=recipe, output=output, device=device)
+    return [_each(make, [job.clip])[0] if id(job) in long else next(entries) for job in jobs]
+
+
+def _transform_batch(jobs: Sequence[_Job], params: SpectrogramParams, device: str) -> None:
+    """Transforms the waveforms all at once: silence fills up the shorter ones."""
+    if not jobs:
+        return
+    longest = max(job.waveform.shape[1] for job in jobs)
+    filled = np.zeros((sum(len(job.waveform) for job in jobs), longest), np.float32)
+    place = 0
+    for job in jobs:
+        filled[place : place + len(job.waveform), : job.waveform.shape[1]] = job.waveform
+        place += len(job.waveform)
+    power, place = _transform(params, device).power(torch.from_numpy(filled).to(device)), 0
+    for job in jobs:
+        n_frames = math.ceil(job.waveform.shape[1] / params.hop_length)
+        job.power = power[place : place + len(job.waveform), :, :n_frames]
+        place += len(job.waveform)
+
+
+def make_clip(clip: Clip, *, recipe: Recipe, output: Path, device: str = "cpu") -> dict[str, Any]:
+    """Makes the files of one recording in blocks: memory does not grow with its length, beyond the spectrogram's own.
+
+    Returns: as `make_clips`, for one clip.
     Raises:
         UnitError: it cannot be read, transformed or written; none of its files is left.
     """
     status = _status(clip)
-    lengths = []
+    lengths: list[int] = []
 
     def blocks() -> Iterator[Tensor]:
         for block in _read(clip, recipe):
@@ -129,7 +280,8 @@ def make_clip(clip: Clip, *, recipe: Recipe, output: Path, device: str = "cpu") 
             yield block.to(device)
 
     with torch.inference_mode(), closing(_transform(recipe.params, device).power_blocks(blocks())) as power:
-        return {**status, **_write_all(clip, power, lengths, recipe=recipe, output=output)}
+        encoded = (_encode(level, clip, number, recipe) for number, level in enumerate(_levels(power, recipe)))
+        return {**status, **_write(encoded, lengths, recipe, output)}
 
 
 def _status(clip: Clip) -> dict[str, Any]:
@@ -165,38 +317,6 @@ def _transform(params: SpectrogramParams, device: str) -> Spectrogram:
     return Spectrogram(params).to(device)
 
 
-def _write_all(
-    clip: Clip, power: Iterable[Tensor], lengths: Sequence[int], *, recipe: Recipe, output: Path
-) -> dict[str, Any]:
-    """Writes what becomes of blocks (channels, n_bins, some frames) of power, whose samples `lengths` counts."""
-    p, spectrograms, outputs = recipe.params, [], []
-    try:
-        for index, level in enumerate(_levels(power, recipe)):
-            stem = clip.recording if p.n_frames is None else f"{clip.recording}_{index:04d}"
-            paths = _write(level.cpu(), stem, recipe, output)
-            outputs += paths
-            listed = paths[:1] if recipe.makes_tensors else paths
-            spectrograms += [(path, index, level.shape[-1], float(level.max())) for path in listed]
-    except BaseException:
-        for path in outputs:
-            (output / path).unlink(missing_ok=True)
-        raise
-
-    duration_s = sum(lengths) / p.sample_rate
-    slice_s = duration_s if p.n_frames is None else p.n_samples / p.sample_rate
-    rows = [
-        {
-            "path": path,
-            "start_s": round(index * slice_s, 6),
-            "duration_s": round(min(slice_s, duration_s - index * slice_s), 6),
-            "n_frames": n_frames,
-            "peak_level": peak_level,  # for the statistics; not a column of the manifest
-        }
-        for path, index, n_frames, peak_level in spectrograms
-    ]
-    return {"outputs": outputs, "rows": rows}
-
-
 def _levels(power: Iterable[Tensor], recipe: Recipe) -> Iterator[Tensor]:
     """Levels (channels, n_bins, n_frames) after pooling: of each slice, or of the whole recording."""
     p, pool = recipe.params, (recipe.freq_pool, recipe.time_pool)
@@ -230,10 +350,12 @@ def _regroup(blocks: Iterable[Tensor], size: int) -> Iterator[Tensor]:
         yield rest
 
 
-def _write(level: Tensor, stem: str, recipe: Recipe, output: Path) -> list[str]:
-    """Writes one spectrogram (channels, n_bins, n_frames) and returns the paths: of the tensor first."""
-    contents = {}
+def _encode(level: Tensor, clip: Clip, number: int, recipe: Recipe) -> _Encoded:
+    """Turns a spectrogram (channels, n_bins, n_frames), the clip's `number`th, into the bytes of its files."""
+    contents: dict[str, bytes | memoryview] = {}
+    stem = clip.recording if recipe.params.n_frames is None else f"{clip.recording}_{number:04d}"
     with stage("encode"):
+        level = level.cpu()
         if recipe.makes_tensors:
             buffer = io.BytesIO()  # given a path, torch.save would write its random name into the file
             torch.save((level[0] if recipe.mono else level).clone(), buffer)  # a view would be saved with its storage
@@ -246,82 +368,32 @@ def _write(level: Tensor, stem: str, recipe: Recipe, output: Path) -> list[str]:
             for channel, spectrogram in enumerate(normalise(level, recipe.params, scale)):
                 suffix = "" if recipe.mono else f"_ch{channel}"
                 contents[f"{stem}{suffix}.png"] = to_png(spectrogram, **look)
-    with stage("write"):
-        for path, content in contents.items():
-            with atomic_path(output / path) as temporary:
-                temporary.write_bytes(content)
-    return list(contents)
+        return _Encoded(contents, level.shape[-1], float(level.max()))
 
 
-def make_clips_on_device(
-    clips: Sequence[Clip],
-    *,
-    recipe: Recipe,
-    output: Path,
-    device: str,
-    executor: Callable[[], AbstractContextManager[Executor]],
-    on_error: str,
-    description: str,
-    n_skipped: int = 0,
-) -> Iterator[tuple[Clip, Any]]:
-    """As `run_units` with `make_clip`, but the workers only decode; batches of what they send are transformed here."""
-    batch: list[tuple[Clip, dict, np.ndarray]] = []
-    loaded = run_units(
-        clips,
-        partial(_load_short, recipe=recipe),
-        executor=executor,
-        on_error=on_error,
-        description=description,
-        n_skipped=n_skipped,
-    )
+def _write(encoded: Iterable[_Encoded], lengths: Sequence[int], recipe: Recipe, output: Path) -> dict[str, Any]:
+    """Writes the spectrograms of one recording, whose samples `lengths` counts when all have come."""
+    p, outputs, rows = recipe.params, [], []
+    try:
+        for number, spectrogram in enumerate(encoded):
+            with stage("write"):
+                for path, content in spectrogram.contents.items():
+                    with atomic_path(output / path) as temporary:
+                        temporary.write_bytes(content)
+                    outputs.append(path)
+            paths = list(spectrogram.contents)
+            for path in paths[:1] if recipe.makes_tensors else paths:
+                # peak_level: for the statistics; not a column of the manifest
+                row = {"n_frames": spectrogram.n_frames, "peak_level": spectrogram.peak_level}
+                rows.append({"path": path, "start_s": number, **row})
+    except BaseException:
+        for path in outputs:
+            (output / path).unlink(missing_ok=True)
+        raise
 
-    def attempt(clip: Clip, make: Callable[[], dict]) -> tuple[Clip, Any]:
-        try:
-            return clip, make()
-        except UnitError as err:
-            return clip, failure_of(clip, err, on_error)
-
-    def flush() -> Iterator[tuple[Clip, Any]]:
-        powers = _batch_power([waveform for _, _, waveform in batch], recipe.params, device)
-        for (clip, status, waveform), power in zip(batch, powers, strict=True):
-            write = partial(_write_all, clip, [power], [waveform.shape[1]], recipe=recipe, output=output)
-            yield attempt(clip, lambda status=status, write=write: {**status, **write()})
-        batch.clear()
-
-    with torch.inference_mode():
-        for clip, outcome in loaded:
-            if isinstance(outcome, Failure):
-                yield clip, outcome
-                continue
-            status, waveform = outcome
-            if waveform is None:
-                yield attempt(clip, partial(make_clip, clip, recipe=recipe, output=output, device=device))
-                continue
-            batch.append((clip, status, waveform))
-            if sum(len(w) for _, _, w in batch) * max(w.shape[1] for _, _, w in batch) >= _BATCH_SAMPLES:
-                yield from flush()
-        if batch:
-            yield from flush()
-
-
-def _load_short(clip: Clip, *, recipe: Recipe) -> tuple[dict[str, Any], np.ndarray | None]:
-    """On a worker: the waveform (channels, n_samples), or None if it is too long to be sent."""
-    status = _status(clip)
-    with closing(_read(clip, recipe)) as blocks:
-        block = next(blocks)
-        return status, (block.numpy() if next(blocks, None) is None else None)
-
-
-def _batch_power(waveforms: Sequence[np.ndarray], params: SpectrogramParams, device: str) -> Iterator[Tensor]:
-    """Power (channels, n_bins, n_frames) of each waveform, all transformed at once: silence fills them up."""
-    longest = max(waveform.shape[1] for waveform in waveforms)
-    filled = np.zeros((sum(map(len, waveforms)), longest), np.float32)
-    place = 0
-    for waveform in waveforms:
-        filled[place : place + len(waveform), : waveform.shape[1]] = waveform
-        place += len(waveform)
-    power, place = _transform(params, device).power(torch.from_numpy(filled).to(device)), 0
-    for waveform in waveforms:
-        n_frames = math.ceil(waveform.shape[1] / params.hop_length)
-        yield power[place : place + len(waveform), :, :n_frames]
-        place += len(waveform)
+    duration_s = sum(lengths) / p.sample_rate
+    slice_s = duration_s if p.n_frames is None else p.n_samples / p.sample_rate
+    for row in rows:
+        start_s = row["start_s"] * slice_s
+        row.update(start_s=round(start_s, 6), duration_s=round(min(slice_s, duration_s - start_s), 6))
+    return {"outputs": outputs, "rows": rows}

@@ -2,9 +2,10 @@
 
 import csv
 import logging
+import math
 import os
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, Executor, Future, wait
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
@@ -83,7 +84,7 @@ class Unit(Protocol):
 
 def run_units(
     units: Sequence[Unit],
-    work: Callable[[Unit], Any],
+    work: Callable[[Sequence[Unit]], Iterable[Any]],
     *,
     executor: Callable[[], AbstractContextManager[Executor]],
     on_error: str,
@@ -96,18 +97,18 @@ def run_units(
     were under way are tried again one by one, on a new executor.
 
     Args:
-        units: what `work` is called with; the order of the results is the executor's.
-        work: raises UnitError (see `stage`) for a unit that cannot be done. It is sent to the workers: a function of a
-            module, or a functools.partial of one.
+        units: what is to be done; the order of the results is the executor's.
+        work: does a few units, and gives for each of them, in their order, what it made or the UnitError (see `stage`)
+            of one that cannot be done. It is sent to the workers: a function of a module, or a functools.partial.
         executor: opens the executor, see tasks.executors.
         on_error: "skip" goes on past a bad unit, "raise" stops at the first.
         description: of the progress bar.
         n_skipped: units that were done before, for the progress bar.
     Yields:
-        Each unit with what `work` returned, or with its Failure.
+        Each unit with what `work` made of it, or with its Failure.
     Raises:
         UnitError: with on_error "raise".
-        Exception: what `work` raised beside UnitError: a mistake in it, not in a unit.
+        Exception: what `work` raised: a mistake in it, not in a unit.
     """
     check_on_error(on_error)
     if not units:
@@ -135,7 +136,7 @@ def failure_of(unit: Unit, err: UnitError, on_error: str) -> Failure:
 def _run_all(
     units: Sequence[Unit], work: Callable, executor: Callable[[], AbstractContextManager[Executor]], on_error: str
 ) -> Iterator[tuple[Unit, Any]]:
-    """Yields each unit with what `work` returned or raised."""
+    """Yields each unit with what `work` gave for it."""
     left, suspects, n_deaths = deque(units), deque(), 0
     while left or suspects:
         with executor() as pool:
@@ -160,7 +161,7 @@ def _run_in_chunks(
 ) -> Iterator[tuple[Unit, Any]]:
     """Empties `left`; after the death of a worker, only what was under way, and `suspects` has what is lost of it."""
     n_workers = getattr(pool, "n_workers", os.cpu_count())
-    size = 1 if n_workers == 1 else min(_MOST_UNITS, max(1, len(left) // (4 * n_workers)))
+    size = min(_MOST_UNITS, math.ceil(len(left) / (4 * n_workers)))
     most_chunks = 1 if n_workers == 1 else 2 * n_workers  # one at work and one waiting for each worker
     running: dict[Future, list[Unit]] = {}
     while running or (left and not suspects):
@@ -177,7 +178,7 @@ def _run_in_chunks(
             except Exception:  # of the executor: those of `work` are among the outcomes
                 suspects.extend(chunk)
             else:
-                yield from zip(chunk, outcomes, strict=False)  # fewer outcomes after on_error=raise
+                yield from zip(chunk, outcomes, strict=False)  # fewer outcomes where an error ended them
 
 
 def _answer(future: Future) -> list[Any]:
@@ -188,18 +189,20 @@ def _answer(future: Future) -> list[Any]:
 
 
 def _run_chunk(
-    work: Callable[[Unit], Any], units: Sequence[Unit], on_error: str
+    work: Callable[[Sequence[Unit]], Iterable[Any]], units: Sequence[Unit], on_error: str
 ) -> tuple[list[Any], list[tuple[int, str]]]:
-    """On the worker: what `work` returned or raised for each unit, and what it logged."""
+    """On the worker: what `work` gave for each unit, or in the last place what it raised; and what it logged."""
     outcomes: list[Any] = []
     with _collected_messages() as messages:
-        for unit in units:
-            try:
-                outcomes.append(work(unit))
-            except Exception as err:
-                outcomes.append(err)
-                if on_error == "raise" or not isinstance(err, UnitError):
-                    break
+        try:
+            for outcome in work(units):
+                outcomes.append(outcome)
+                if on_error == "raise" and isinstance(outcome, UnitError):
+                    return outcomes, messages
+            if len(outcomes) != len(units):
+                raise ValueError(f"work gave {len(outcomes)} outcomes for {len(units)} units")
+        except Exception as err:
+            outcomes.append(err)
     return outcomes, messages
 
 

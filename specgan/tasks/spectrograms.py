@@ -22,7 +22,7 @@ from specgan.audio import find_audio
 from specgan.files import atomic_path, safe_name
 from specgan.manifest import MANIFEST_NAME, assign_splits, label_of, read_manifest, remove_clips, write_manifest
 from specgan.spectrogram import LevelRange, SpectrogramParams
-from specgan.tasks.clips import Clip, Recipe, make_clip, make_clips_on_device
+from specgan.tasks.clips import Clip, Recipe, make_clips, make_clips_on_device
 from specgan.tasks.executors import serial
 from specgan.tasks.journal import Journal
 from specgan.tasks.runner import FAILURES_NAME, Failure, Report, check_on_error, run_units, write_failures
@@ -94,7 +94,7 @@ def make_spectrograms(
     stale = _start(output, clips, journal)
 
     if device == "cpu":
-        make = partial(run_units, work=partial(make_clip, recipe=recipe, output=output))
+        make = partial(run_units, work=partial(make_clips, recipe=recipe, output=output))
     else:
         make = partial(make_clips_on_device, recipe=recipe, output=output, device=device)
     failed: dict[str, Failure] = {}
