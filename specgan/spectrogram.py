@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 MOST_FRAMES = 4096  # that are transformed at a time, which bounds the memory
+CACHED_SAMPLES = 2**17  # the same in samples, on a CPU: what is worked on stays in its cache
 
 
 @dataclass(frozen=True)
@@ -301,8 +302,11 @@ def _power_blocks(
         else:
             n_ready, n_after = max(0, (n_waiting - n_fft) // hop_length + 1), 0
         waiting = F.pad(block, (n_before, n_after))
-        for start in range(0, n_ready, MOST_FRAMES):
-            n = min(MOST_FRAMES, n_ready - start)
+        most = MOST_FRAMES
+        if waiting.device.type == "cpu":
+            most = min(most, max(16, CACHED_SAMPLES // (n_fft * math.prod(waiting.shape[:-1]))))
+        for start in range(0, n_ready, most):
+            n = min(most, n_ready - start)
             piece = waiting[..., start * hop_length : (start + n - 1) * hop_length + n_fft]
             yield _power(piece.unfold(-1, n_fft, hop_length) * window)
         n_frames += n_ready

@@ -77,8 +77,8 @@ class Recipe:
             raise ValueError(
                 f"time_pool is {self.time_pool}; n_frames ({self.params.n_frames}) must be a multiple of it"
             )
-        if self.image_scale <= 0:
-            raise ValueError(f"image_scale is {self.image_scale}; above 0")
+        if not 0 < self.image_scale < math.inf:
+            raise ValueError(f"image_scale is {self.image_scale}; a number above 0")
         if self.makes_pictures and not self.grayscale:
             from specgan.picture import colormap  # matplotlib, which tensors need not
 
@@ -171,6 +171,15 @@ def make_clips_on_device(
             yield from finish(jobs)
             jobs, n_rows, longest = [], 0, 0
     yield from finish(jobs)
+
+
+def check_device(device: str) -> None:
+    """Raises ValueError for a torch device that is not there."""
+    try:
+        torch.ones(1, device=torch.device(device)).cpu()
+    except (RuntimeError, AssertionError, TypeError) as err:  # AssertionError: a torch without CUDA
+        reason = str(err).partition("\n")[0]
+        raise ValueError(f"device is {device!r}, which torch cannot use here ({reason}); cpu, or cuda with a GPU") from err
 
 
 @dataclass

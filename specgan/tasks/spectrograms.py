@@ -22,7 +22,7 @@ from specgan.audio import find_audio
 from specgan.files import atomic_path, safe_name
 from specgan.manifest import MANIFEST_NAME, assign_splits, label_of, read_manifest, remove_clips, write_manifest
 from specgan.spectrogram import LevelRange, SpectrogramParams
-from specgan.tasks.clips import Clip, Recipe, make_clips, make_clips_on_device
+from specgan.tasks.clips import Clip, Recipe, check_device, make_clips, make_clips_on_device
 from specgan.tasks.executors import serial
 from specgan.tasks.journal import Journal
 from specgan.tasks.runner import FAILURES_NAME, Failure, Report, check_on_error, run_units, write_failures
@@ -81,6 +81,7 @@ def make_spectrograms(
     input, output = Path(os.path.abspath(input)), Path(os.path.abspath(output))
     recipe = Recipe(params=params, **recipe)
     check_on_error(on_error)
+    check_device(device)
     clips = _plan(
         input, recursive=recursive, label_from=label_from, separator=separator, classes=classes, merge=merge or {}
     )
