@@ -5,6 +5,7 @@ from functools import cache
 
 import cv2
 import numpy as np
+import torch
 from torch import Tensor
 
 from specgan.spectrogram import LevelRange, SpectrogramParams, denormalise
@@ -33,7 +34,9 @@ def to_png(spectrogram: Tensor, *, cmap: str = "magma", scale: float = 1, graysc
             f"the picture would be {width} x {height} pixels, PNG readers take {MOST_PIXELS} at most; make it smaller "
             "(pooling, a lower scale), or cut the sound into pieces"
         )
-    index = ((spectrogram.flip(0).clamp(-1, 1) + 1) * 127.5).round().byte().cpu().numpy()
+    # Piece by piece, because a picture of an hour would be held several times as floats.
+    pieces = [((piece.flip(0).clamp(-1, 1) + 1) * 127.5).round().byte() for piece in spectrogram.split(2**16, dim=1)]
+    index = torch.cat(pieces, dim=1).cpu().numpy()
     if (height, width) != tuple(spectrogram.shape):
         interpolation = cv2.INTER_AREA if scale < 1 else cv2.INTER_NEAREST
         index = cv2.resize(index, (width, height), interpolation=interpolation)

@@ -193,7 +193,8 @@ def normalise(level: Tensor, params: SpectrogramParams, level_range: LevelRange)
     if params.level == "log1p":
         low, high = level.amin((-2, -1), keepdim=True), level.amax((-2, -1), keepdim=True)
         return 2 * (level - low) / (high - low).clamp_min(1e-8) - 1
-    return (2 * (level - level_range.low) / (level_range.high - level_range.low) - 1).clamp(-1, 1)
+    span = level_range.high - level_range.low
+    return (level - level_range.low).mul_(2 / span).sub_(1).clamp_(-1, 1)  # in place: a level may be an hour long
 
 
 def denormalise(spectrogram: Tensor, level_range: LevelRange) -> Tensor:

@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from specgan.audio import DOWNMIXES, open_audio
+from specgan.audio import DOWNMIXES, open_audio, scale_to_peak
 from specgan.files import atomic_path
 from specgan.spectrogram import LevelRange, Spectrogram, SpectrogramParams, normalise
 from specgan.tasks.runner import Failure, UnitError, failure_of, run_units, stage
@@ -23,6 +23,7 @@ from specgan.tasks.runner import Failure, UnitError, failure_of, run_units, stag
 FORMATS = ("pt", "png", "both")
 POOL_MODES = ("avg", "max")
 _GROUP_SAMPLES = 2**22  # of the waveforms that go through the stages together: 16 MiB, and a few times as much beside
+_PART_BYTES = 2**25 + 1  # of a spectrogram: smaller ones are joined and encoded without a thought for memory
 _BATCH_SAMPLES = 2**23  # in a batch on a device: 32 MiB of sound, and of power a few times as much
 
 
@@ -160,16 +161,17 @@ def make_clips_on_device(
 
     jobs: list[_Job] = []
     n_rows = longest = 0
-    for clip, job in loaded:
-        if isinstance(job, Failure):
-            yield clip, job
-            continue
-        jobs.append(job)
-        if job.waveform is not None:
-            n_rows, longest = n_rows + len(job.waveform), max(longest, job.waveform.shape[1])
-        if n_rows * longest >= _BATCH_SAMPLES or job.waveform is None:
-            yield from finish(jobs)
-            jobs, n_rows, longest = [], 0, 0
+    with closing(loaded):  # so that an error ends the workers at once
+        for clip, job in loaded:
+            if isinstance(job, Failure):
+                yield clip, job
+                continue
+            jobs.append(job)
+            if job.waveform is not None:
+                n_rows, longest = n_rows + len(job.waveform), max(longest, job.waveform.shape[1])
+            if n_rows * longest >= _BATCH_SAMPLES or job.waveform is None:
+                yield from finish(jobs)
+                jobs, n_rows, longest = [], 0, 0
     yield from finish(jobs)
 
 
@@ -179,7 +181,7 @@ def check_device(device: str) -> None:
         torch.ones(1, device=torch.device(device)).cpu()
     except (RuntimeError, AssertionError, TypeError) as err:  # AssertionError: a torch without CUDA
         reason = str(err).partition("\n")[0]
-        raise ValueError(f"device is {device!r}, which torch cannot use here ({reason}); cpu, or cuda with a GPU") from err
+        raise ValueError(f"device is {device!r}, which torch cannot use here ({reason}); cpu or cuda") from err
 
 
 @dataclass
@@ -198,7 +200,7 @@ class _Job:
 class _Encoded:
     """One spectrogram as it will be written."""
 
-    contents: dict[str, bytes | memoryview]  # by path; the tensor's first
+    contents: dict[str, bytes | memoryview | Tensor]  # by path; the tensor's first
     n_frames: int
     peak_level: float
 
@@ -223,8 +225,12 @@ def load_clips(clips: Sequence[Clip], *, recipe: Recipe) -> Iterator[Any]:
 def _load(clip: Clip, *, recipe: Recipe) -> _Job:
     status = _status(clip)
     with closing(_read(clip, recipe)) as blocks:
-        block = next(blocks)
-        return _Job(clip, status, block.numpy() if next(blocks, None) is None else None)
+        waveform = next(blocks)
+        if next(blocks, None) is not None:
+            return _Job(clip, status, None)
+    if recipe.peak is not None:
+        waveform = scale_to_peak(waveform, recipe.peak)
+    return _Job(clip, status, waveform.numpy())
 
 
 @torch.inference_mode()
@@ -282,11 +288,15 @@ def make_clip(clip: Clip, *, recipe: Recipe, output: Path, device: str = "cpu") 
     """
     status = _status(clip)
     lengths: list[int] = []
+    gain = 1.0
+    if recipe.peak is not None:  # a pass of its own, because a long recording is not kept
+        loudest = max(float(block.abs().max()) for block in _read(clip, recipe, warn=False))
+        gain = recipe.peak / loudest if loudest > 0 else 1.0
 
     def blocks() -> Iterator[Tensor]:
         for block in _read(clip, recipe):
             lengths.append(block.shape[-1])
-            yield block.to(device)
+            yield (block * gain).to(device)
 
     with torch.inference_mode(), closing(_transform(recipe.params, device).power_blocks(blocks())) as power:
         encoded = (_encode(level, clip, number, recipe) for number, level in enumerate(_levels(power, recipe)))
@@ -300,25 +310,11 @@ def _status(clip: Clip) -> dict[str, Any]:
     return {"source": str(clip.source), "size": status.st_size, "mtime_ns": status.st_mtime_ns}
 
 
-def _read(clip: Clip, recipe: Recipe) -> Iterator[Tensor]:
-    """Waveform blocks (channels, any length), scaled to the peak."""
-    settings = {"sample_rate": recipe.params.sample_rate, "mono": recipe.mono, "downmix": recipe.downmix}
-    with stage("decode"):
-        with open_audio(clip.source, **settings) as stream:
-            if recipe.peak is None:
-                yield from stream.blocks
-                return
-            first = next(stream.blocks)
-            loudest, is_long = first.abs().max(), False
-            for block in stream.blocks:
-                loudest, is_long = torch.maximum(loudest, block.abs().max()), True
-        gain = recipe.peak / loudest if loudest > 0 else 1.0
-        if not is_long:
-            yield first * gain
-            return
-        with open_audio(clip.source, **settings, warn=False) as stream:  # again: a long file is not kept
-            for block in stream.blocks:
-                yield block * gain
+def _read(clip: Clip, recipe: Recipe, *, warn: bool = True) -> Iterator[Tensor]:
+    """Waveform blocks (channels, any length)."""
+    settings = {"sample_rate": recipe.params.sample_rate, "mono": recipe.mono, "downmix": recipe.downmix, "warn": warn}
+    with stage("decode"), open_audio(clip.source, **settings) as stream:
+        yield from stream.blocks
 
 
 @lru_cache(maxsize=2)
@@ -336,13 +332,32 @@ def _levels(power: Iterable[Tensor], recipe: Recipe) -> Iterator[Tensor]:
             power = (pooled(block, pool, ceil_mode=True) for block in _regroup(power, recipe.time_pool))
         levels = (_transform(p, "cpu").to_level(block) for block in power)
         if p.n_frames is None:
-            levels = list(levels)
-            yield levels[0] if len(levels) == 1 else torch.cat(levels, dim=-1)
+            yield _join(levels)
             return
         n_frames = p.n_frames // recipe.time_pool
         for block in _regroup(levels, n_frames):
             for level in block.split(n_frames, dim=-1):
                 yield F.pad(level, (0, n_frames - level.shape[-1]), value=p.silence)
+
+
+def _join(blocks: Iterable[Tensor]) -> Tensor:
+    """Concatenates along time. Of a long recording, parts are let go as they are copied: it is not held twice."""
+    parts, part, n_bytes = [], [], 0
+    for block in blocks:
+        part.append(block)
+        n_bytes += block.nbytes
+        if n_bytes >= _PART_BYTES:
+            parts.append(torch.cat(part, dim=-1))
+            part, n_bytes = [], 0
+    if not parts:
+        return torch.cat(part, dim=-1)
+    parts += [torch.cat(part, dim=-1)] if part else []
+    whole, place = torch.empty(*parts[0].shape[:-1], sum(part.shape[-1] for part in parts)), 0
+    while parts:
+        part = parts.pop(0)
+        whole[..., place : place + part.shape[-1]] = part
+        place += part.shape[-1]
+    return whole
 
 
 def _regroup(blocks: Iterable[Tensor], size: int) -> Iterator[Tensor]:
@@ -361,14 +376,15 @@ def _regroup(blocks: Iterable[Tensor], size: int) -> Iterator[Tensor]:
 
 def _encode(level: Tensor, clip: Clip, number: int, recipe: Recipe) -> _Encoded:
     """Turns a spectrogram (channels, n_bins, n_frames), the clip's `number`th, into the bytes of its files."""
-    contents: dict[str, bytes | memoryview] = {}
+    contents: dict[str, bytes | memoryview | Tensor] = {}
     stem = clip.recording if recipe.params.n_frames is None else f"{clip.recording}_{number:04d}"
     with stage("encode"):
         level = level.cpu()
         if recipe.makes_tensors:
-            buffer = io.BytesIO()  # given a path, torch.save would write its random name into the file
-            torch.save((level[0] if recipe.mono else level).clone(), buffer)  # a view would be saved with its storage
-            contents[f"{stem}.pt"] = buffer.getbuffer()
+            tensor = level[0] if recipe.mono else level
+            if tensor.untyped_storage().nbytes() > tensor.nbytes:
+                tensor = tensor.clone()  # a view would be saved with all of its storage
+            contents[f"{stem}.pt"] = tensor if tensor.nbytes >= _PART_BYTES else _saved(tensor)
         if recipe.makes_pictures:
             from specgan.picture import to_png
 
@@ -380,6 +396,12 @@ def _encode(level: Tensor, clip: Clip, number: int, recipe: Recipe) -> _Encoded:
         return _Encoded(contents, level.shape[-1], float(level.max()))
 
 
+def _saved(tensor: Tensor) -> memoryview:
+    buffer = io.BytesIO()
+    torch.save(tensor, buffer)
+    return buffer.getbuffer()
+
+
 def _write(encoded: Iterable[_Encoded], lengths: Sequence[int], recipe: Recipe, output: Path) -> dict[str, Any]:
     """Writes the spectrograms of one recording, whose samples `lengths` counts when all have come."""
     p, outputs, rows = recipe.params, [], []
@@ -388,7 +410,11 @@ def _write(encoded: Iterable[_Encoded], lengths: Sequence[int], recipe: Recipe, 
             with stage("write"):
                 for path, content in spectrogram.contents.items():
                     with atomic_path(output / path) as temporary:
-                        temporary.write_bytes(content)
+                        if isinstance(content, Tensor):
+                            with temporary.open("wb") as file:  # given a path, it would write the random name into it
+                                torch.save(content, file)
+                        else:
+                            temporary.write_bytes(content)
                     outputs.append(path)
             paths = list(spectrogram.contents)
             for path in paths[:1] if recipe.makes_tensors else paths:

@@ -7,7 +7,7 @@ import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, Executor, Future, wait
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, closing, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -114,8 +114,11 @@ def run_units(
     if not units:
         return
     n_failed = 0
-    with _progress_bar(description, n_done=n_skipped, n_total=n_skipped + len(units)) as show:
-        for unit, outcome in _run_all(units, work, executor, on_error):
+    with (
+        _progress_bar(description, n_done=n_skipped, n_total=n_skipped + len(units)) as show,
+        closing(_run_all(units, work, executor, on_error)) as outcomes,  # so that an error ends the workers at once
+    ):
+        for unit, outcome in outcomes:
             if isinstance(outcome, UnitError):
                 outcome = failure_of(unit, outcome, on_error)
                 n_failed += 1

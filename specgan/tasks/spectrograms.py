@@ -8,7 +8,7 @@ import unicodedata
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, closing
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -99,17 +99,14 @@ def make_spectrograms(
     else:
         make = partial(make_clips_on_device, recipe=recipe, output=output, device=device)
     failed: dict[str, Failure] = {}
-    for clip, outcome in make(
-        stale,
-        executor=executor,
-        on_error=on_error,
-        description="spectrograms",
-        n_skipped=len(clips) - len(stale),
-    ):
-        if isinstance(outcome, Failure):
-            failed[clip.recording] = outcome
-        else:
-            journal.add(clip.recording, outcome)
+    n_skipped = len(clips) - len(stale)
+    outcomes = make(stale, executor=executor, on_error=on_error, description="spectrograms", n_skipped=n_skipped)
+    with closing(outcomes):  # so that an error ends the workers at once
+        for clip, outcome in outcomes:
+            if isinstance(outcome, Failure):
+                failed[clip.recording] = outcome
+            else:
+                journal.add(clip.recording, outcome)
     write_failures([failed[name] for name in sorted(failed)], output)
     if len(failed) == len(clips):
         raise ValueError(f"{input}: none of its {len(clips)} files could be read; see {output / FAILURES_NAME}")
@@ -122,7 +119,7 @@ def make_spectrograms(
     counts = ", ".join(f"{label} {count}" for label, count in sorted(Counter(table["label"]).items()))
     return Report(
         n_done=len(stale) - len(failed),
-        n_skipped=len(clips) - len(stale),
+        n_skipped=n_skipped,
         failures=list(failed.values()),
         message=f"{output}: {len(table)} spectrograms; {counts}",
     )

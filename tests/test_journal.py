@@ -1,0 +1,121 @@
+"""specgan.tasks.journal: what a killed run has noted is there in the next, and nothing of what it half noted."""
+
+import itertools
+import json
+
+import pytest
+
+from specgan.tasks.journal import JOURNAL_NAME, Journal
+
+ENTRIES = {f"kick/{name}": {"size": i, "outputs": [f"kick/{name}.pt"]} for i, name in enumerate("abc")}
+
+
+def noted(folder) -> Journal:
+    """A journal whose run was killed after the entries, with two units begun and not done."""
+    journal = Journal(folder)
+    journal.begin([*ENTRIES, "kick/d", "kick/e"])
+    for key, entry in ENTRIES.items():
+        journal.add(key, entry)
+    return journal
+
+
+def test_no_file_is_an_empty_journal_and_makes_none(tmp_path):
+    journal = Journal(tmp_path)
+    assert (journal.entries, journal.begun) == ({}, set())
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_what_was_noted_is_there_without_an_end(tmp_path):
+    noted(tmp_path)  # never closed, never written: as after kill -9
+    journal = Journal(tmp_path)
+    assert journal.entries == ENTRIES
+    assert journal.begun == {"kick/d", "kick/e"}
+
+
+def test_a_line_that_was_cut_anywhere_counts_for_nothing_and_spoils_nothing(tmp_path):
+    noted(tmp_path)
+    path = tmp_path / JOURNAL_NAME
+    content = path.read_bytes()
+    start = content.rindex(b"\n", 0, -1) + 1  # of the last line
+    for length in range(start, len(content) - 1):
+        path.write_bytes(content[:length])
+        journal = Journal(tmp_path)
+        assert list(journal.entries) == ["kick/a", "kick/b"]
+        assert journal.begun == {"kick/c", "kick/d", "kick/e"}
+        journal.begin(["kick/c"])
+        journal.add("kick/c", ENTRIES["kick/c"])  # the next line is one of its own
+        assert Journal(tmp_path).entries == ENTRIES
+
+
+def test_a_journal_that_was_cut_in_its_first_line_is_empty(tmp_path):
+    noted(tmp_path)
+    path = tmp_path / JOURNAL_NAME
+    path.write_bytes(path.read_bytes()[:10])
+    assert (Journal(tmp_path).entries, Journal(tmp_path).begun) == ({}, set())
+
+
+def test_begin_forgets_entries_of_what_is_made_again_and_keeps_the_others(tmp_path):
+    noted(tmp_path)
+    Journal(tmp_path).begin(["kick/a", "kick/x"])
+    journal = Journal(tmp_path)
+    assert journal.entries == {key: ENTRIES[key] for key in ("kick/b", "kick/c")}
+    assert {"kick/a", "kick/x"} <= journal.begun
+
+
+def test_units_that_killed_runs_had_begun_are_known_until_they_are_done(tmp_path):
+    Journal(tmp_path).begin(["kick/a", "kick/b"])
+    Journal(tmp_path).begin(["kick/c"])
+    journal = Journal(tmp_path)
+    assert journal.begun == {"kick/a", "kick/b", "kick/c"}
+    journal.begin([])
+    journal.add("kick/b", {})
+    assert Journal(tmp_path).begun == {"kick/a", "kick/c"}
+
+
+@pytest.mark.parametrize("order", list(itertools.permutations(ENTRIES)))
+def test_the_written_file_does_not_show_the_order_in_which_units_were_done(tmp_path, order):
+    for folder, keys in (("one", list(ENTRIES)), ("other", order)):
+        (tmp_path / folder).mkdir()
+        journal = Journal(tmp_path / folder)
+        journal.begin(keys)
+        for key in keys:
+            journal.add(key, ENTRIES[key])
+        journal.write()
+    contents = [(tmp_path / folder / JOURNAL_NAME).read_bytes() for folder in ("one", "other")]
+    assert contents[0] == contents[1]
+
+
+def test_the_written_file_is_the_same_after_an_interruption(tmp_path):
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    for folder in (whole, killed):
+        folder.mkdir()
+    journal = Journal(whole)
+    journal.begin(ENTRIES)
+    for key, entry in ENTRIES.items():
+        journal.add(key, entry)
+    journal.write()
+
+    journal = Journal(killed)
+    journal.begin(ENTRIES)
+    journal.add("kick/c", ENTRIES["kick/c"])
+    journal = Journal(killed)  # the next run
+    journal.begin(["kick/a", "kick/b"])
+    for key in ("kick/b", "kick/a"):
+        journal.add(key, ENTRIES[key])
+    journal.write()
+    assert (killed / JOURNAL_NAME).read_bytes() == (whole / JOURNAL_NAME).read_bytes()
+
+
+def test_the_file_is_one_json_object_a_line(tmp_path):
+    noted(tmp_path).write()
+    lines = [json.loads(line) for line in (tmp_path / JOURNAL_NAME).read_text().splitlines()]
+    assert lines == [{"key": key, **entry} for key, entry in ENTRIES.items()]
+
+
+@pytest.mark.parametrize("key", ["a\nb", "é 🥁", 'a"b\\', b"caf\xe9".decode("utf-8", "surrogateescape"), "\u2028x\x85"])
+def test_any_name_is_a_key(tmp_path, key):
+    journal = Journal(tmp_path)
+    journal.begin([key, key + "2"])
+    journal.add(key, {"outputs": [key]})
+    again = Journal(tmp_path)
+    assert (again.entries, again.begun) == ({key: {"outputs": [key]}}, {key + "2"})
