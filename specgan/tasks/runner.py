@@ -4,6 +4,9 @@ import csv
 import logging
 import math
 import os
+import pickle
+import secrets
+import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, Executor, Future, wait
@@ -13,7 +16,17 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    ProgressColumn,
+    Task,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+from rich.text import Text
 
 from specgan.files import atomic_path
 
@@ -22,6 +35,9 @@ log = logging.getLogger(__name__)
 FAILURES_NAME = "failures.csv"
 _MOST_UNITS = 32  # sent to a worker at a time
 _MOST_DEATHS = 5  # of workers in a row, before the fault is sought elsewhere than in the units
+_NOT_SENT = (pickle.PicklingError, TypeError, AttributeError)  # by pickle: `work` or its outcomes cannot go to a worker
+
+_token = secrets.token_hex(8)  # dask's workers may have this process's id, on another machine
 
 
 class UnitError(Exception):
@@ -146,7 +162,9 @@ def _run_all(
             while suspects:  # one at a time, so that the culprit is known
                 unit = suspects.popleft()
                 try:
-                    outcomes = _answer(pool.submit(_run_chunk, work, [unit], on_error))
+                    outcomes = _answer(pool.submit(_run_chunk, work, [unit], on_error, _here()))
+                except _NOT_SENT:
+                    raise
                 except Exception as err:
                     n_deaths += 1
                     if n_deaths == _MOST_DEATHS:
@@ -171,7 +189,7 @@ def _run_in_chunks(
         while left and not suspects and len(running) < most_chunks:
             chunk = [left.popleft() for _ in range(min(size, len(left)))]
             try:
-                running[pool.submit(_run_chunk, work, chunk, on_error)] = chunk
+                running[pool.submit(_run_chunk, work, chunk, on_error, _here())] = chunk
             except BrokenExecutor:
                 suspects.extend(chunk)
         for future in wait(running, return_when=FIRST_COMPLETED).done:
@@ -191,32 +209,49 @@ def _answer(future: Future) -> list[Any]:
     return outcomes
 
 
+def _here() -> tuple[str, int]:
+    return _token, os.getpid()
+
+
 def _run_chunk(
-    work: Callable[[Sequence[Unit]], Iterable[Any]], units: Sequence[Unit], on_error: str
+    work: Callable[[Sequence[Unit]], Iterable[Any]], units: Sequence[Unit], on_error: str, parent: tuple[str, int]
 ) -> tuple[list[Any], list[tuple[int, str]]]:
-    """On the worker: what `work` gave for each unit, or in the last place what it raised; and what it logged."""
-    outcomes: list[Any] = []
+    """On the worker: the outcomes, and what was logged if the worker is another process than the parent."""
+    if parent == _here():
+        return _outcomes(work, units, on_error), []
     with _collected_messages() as messages:
-        try:
-            for outcome in work(units):
-                outcomes.append(outcome)
-                if on_error == "raise" and isinstance(outcome, UnitError):
-                    return outcomes, messages
-            if len(outcomes) != len(units):
-                raise ValueError(f"work gave {len(outcomes)} outcomes for {len(units)} units")
-        except Exception as err:
-            outcomes.append(err)
+        outcomes = _outcomes(work, units, on_error)
+    try:
+        pickle.dumps(outcomes)
+    except Exception as err:  # dask would wait for them for ever
+        outcomes = [err]
     return outcomes, messages
+
+
+def _outcomes(work: Callable[[Sequence[Unit]], Iterable[Any]], units: Sequence[Unit], on_error: str) -> list[Any]:
+    """What `work` gave for each unit, or in the last place what it raised."""
+    outcomes: list[Any] = []
+    try:
+        for outcome in work(units):
+            outcomes.append(outcome)
+            if on_error == "raise" and isinstance(outcome, UnitError):
+                return outcomes
+        if len(outcomes) != len(units):
+            raise ValueError(f"work gave {len(outcomes)} outcomes for {len(units)} units")
+    except Exception as err:
+        outcomes.append(err)
+    return outcomes
 
 
 @contextmanager
 def _collected_messages() -> Iterator[list[tuple[int, str]]]:
-    """Collects what this package logs: a worker's messages belong into the parent's log."""
-    logger, messages = logging.getLogger("specgan"), []
+    """Collects what this package logs in this thread: a worker's messages belong into the parent's log."""
+    logger, thread, messages = logging.getLogger("specgan"), threading.get_ident(), []
 
     class Collector(logging.Handler):
         def emit(self, record: logging.LogRecord) -> None:
-            messages.append((record.levelno, record.getMessage()))
+            if record.thread == thread:
+                messages.append((record.levelno, record.getMessage()))
 
     collector, propagate = Collector(), logger.propagate
     logger.addHandler(collector)
@@ -228,18 +263,24 @@ def _collected_messages() -> Iterator[list[tuple[int, str]]]:
         logger.propagate = propagate
 
 
+class _CountsColumn(ProgressColumn):
+    """Units a second, and how many were there before or failed."""
+
+    def render(self, task: Task) -> Text:
+        rate = [f"{task.speed:.0f}/s"] if task.speed else []
+        there = [f"{task.fields['n_there']} there"] if task.fields["n_there"] else []
+        return Text(", ".join([*rate, *there, f"{task.fields['n_failed']} failed"]))
+
+
 @contextmanager
 def _progress_bar(description: str, *, n_done: int, n_total: int) -> Iterator[Callable[[int], None]]:
     """Yields what advances the bar by one unit, given the number of failures so far."""
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[counts]}"))
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), _CountsColumn())
     with Progress(*columns, TimeElapsedColumn(), TimeRemainingColumn(), console=Console(stderr=True)) as progress:
-        skipped = f", {n_done} there" if n_done else ""
-        bar = progress.add_task(description, completed=n_done, total=n_total, counts="")
+        bar = progress.add_task(description, completed=n_done, total=n_total, n_there=n_done, n_failed=0)
 
         def show(n_failed: int) -> None:
-            speed = progress.tasks[0].speed
-            rate = f"{speed:.0f}/s" if speed else ""
-            progress.update(bar, advance=1, counts=f"{rate}{skipped}, {n_failed} failed")
+            progress.update(bar, advance=1, n_failed=n_failed)
 
         yield show
 
