@@ -39,7 +39,7 @@ def safe_name(name: str) -> str:
     A name that leaves no room for a suffix is cut, and gets a digest of the whole, so that two stay two.
     """
     safe = "".join("_" if char in '/\\:*?"<>|' or not char.isprintable() else char for char in name)
-    safe = "_" + safe[1:] if safe.startswith((".", "-")) else safe
+    safe = "_" + safe[1:] if safe.startswith((".", "-")) else safe or "_"
     if len(safe.encode(errors="surrogateescape")) > MOST_BYTES:
         digest = hashlib.sha256(name.encode(errors="surrogateescape")).hexdigest()[:8]
         safe = safe.encode(errors="surrogateescape")[: MOST_BYTES - 9].decode(errors="ignore") + "-" + digest

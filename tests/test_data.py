@@ -424,3 +424,77 @@ def test_an_empty_training_split_is_an_error(specs, tmp_path):
 def test_a_folder_of_other_settings_is_refused(specs):
     with pytest.raises(ValueError, match="n_mels: the folder has 16, asked for is 8"):
         open_data(specs, params=replace(PARAMS, n_mels=8))
+
+
+# Folders that were made in other ways
+
+
+def make_few(root: Path, **settings) -> Path:
+    """A dataset folder of two recordings, of 9000 and of 1500 samples: 71 and 12 frames."""
+    for name, waveform in (("long", noise(9000)), ("short", noise(1500, seed=1))):
+        save_wav(root / "audio" / "a" / f"{name}.wav", waveform, PARAMS.sample_rate)
+    make_spectrograms(root / "audio", root / "specs", **{"params": WHOLE, **settings})
+    return root / "specs"
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"time_pool": 4}, "made with task.time_pool=4; training needs task.time_pool=1"),
+        ({"freq_pool": 2}, "made with task.freq_pool=2; training needs task.freq_pool=1"),
+        ({"mono": False}, "made with task.mono=false; training needs task.mono=true"),
+        ({"format": "png"}, "made with task.format=png; training needs task.format=pt or both"),
+        (
+            {"params": replace(WHOLE, n_frames=8)},
+            "slices of n_frames 8, asked for is 16; make it with spectrogram.n_frames=null",
+        ),
+    ],
+)
+def test_folders_that_cannot_be_trained_on_are_refused_with_both_values(tmp_path, settings, message):
+    specs = make_few(tmp_path, **settings)
+    with pytest.raises(ValueError, match=message) as info:
+        SpectrogramDataset(specs, "train", PARAMS)
+    assert str(specs) in str(info.value)
+    with pytest.raises(ValueError, match=message):
+        open_data(specs)
+
+
+def test_a_folder_of_tensors_and_pictures_is_opened_as_one_of_tensors(tmp_path):
+    both, tensors = (
+        SpectrogramDataset(make_few(tmp_path / name, format=name), "train", PARAMS) for name in ("both", "pt")
+    )
+    assert len(both) == len(tensors) == 2
+    for item, twin in zip(both, tensors, strict=True):
+        assert torch.equal(item[0], twin[0])
+        assert item[1] == twin[1]
+
+
+@pytest.mark.parametrize("n_frames", [16, 32])
+def test_slices_are_examples_of_their_own_with_the_sound_that_they_show(tmp_path, n_frames):
+    """Of slices as long as an example, and of longer ones, of which a piece is cut."""
+    dataset = SpectrogramDataset(make_few(tmp_path, params=replace(WHOLE, n_frames=n_frames)), "train", PARAMS)
+    starts = [i * n_frames for i in range(-(-71 // n_frames))]
+    assert sorted(zip(map(Path, dataset.sources), dataset.starts_s, strict=True)) == sorted(
+        [(tmp_path / "audio" / "a" / "long.wav", start * 128 / 8000) for start in starts]
+        + [(tmp_path / "audio" / "a" / "short.wav", 0.0)]
+    )
+    whole = Spectrogram(WHOLE)(noise(9000)[None])[0]
+    for i, (source, start_s) in enumerate(zip(dataset.sources, dataset.starts_s, strict=True)):
+        if Path(source).stem == "short":
+            continue
+        start = round(start_s * 8000)
+        expected = torch.nn.functional.pad(noise(9000)[start : start + 2048], (0, max(0, start + 2048 - 9000)))
+        torch.testing.assert_close(dataset.waveform(i)[0], expected, rtol=0, atol=1 / 32768)
+        shown = denormalise(dataset[i][0][0], dataset.level_range)
+        piece = whole[:, start // 128 : start // 128 + 16]
+        torch.testing.assert_close(shown[:, : piece.shape[1]], piece, rtol=0, atol=0.1)  # WAV of 16 bits
+        assert dataset[i][0][..., piece.shape[1] :].eq(-1).all()
+
+
+def test_slices_of_a_recording_are_shared_out_together(audio, tmp_path):
+    make_spectrograms(audio, tmp_path, params=PARAMS, splits=(60, 20, 20))
+    splits = [SpectrogramDataset(tmp_path, split, PARAMS) for split in ("train", "val", "test")]
+    sources = [set(dataset.sources) for dataset in splits]
+    assert [len(names) for names in sources] == [12, 4, 4]
+    assert len(set.union(*sources)) == 20
+    assert sum(len(dataset) for dataset in splits) == 10 * 1 + 10 * 5  # 1000 and 9000 samples in slices of 2048

@@ -1,4 +1,4 @@
-"""specgan.tasks.executors: wherever the units are done, the results are the same, and a worker's death costs one unit."""
+"""specgan.tasks.executors: wherever units are done the results are the same, and a worker's death costs one unit."""
 
 import logging
 import multiprocessing
@@ -23,6 +23,7 @@ import torch
 
 from specgan.spectrogram import SpectrogramParams
 from specgan.tasks import clips as clips_module
+from specgan.tasks import runner
 from specgan.tasks.executors import Processes, dask, serial
 from specgan.tasks.runner import Failure, UnitError, run_units, stage
 from specgan.tasks.spectrograms import make_spectrograms
@@ -60,13 +61,28 @@ def wait_until(is_so, *, seconds: float = 60) -> None:
         time.sleep(0.005)
 
 
+linux = pytest.mark.skipif(sys.platform != "linux", reason="needs /proc and process groups")
+
+
+def processes_of_group(group: int) -> list[int]:
+    """Ids of the processes in a group that have not ended."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            state, _, its_group = path.read_text().rpartition(")")[2].split()[:3]
+        except (FileNotFoundError, ProcessLookupError):
+            continue
+        if int(its_group) == group and state != "Z":  # Z: ended, and nobody has asked how
+            found.append(int(path.parent.name))
+    return found
+
+
 def is_gone(pid: int) -> bool:
-    """Whether a process has ended, be it that nobody has asked how (a zombie)."""
     try:
         os.kill(pid, 0)
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
-    except (ProcessLookupError, FileNotFoundError):
+    except ProcessLookupError:
         return True
+    return False
 
 
 # What the workers do
@@ -148,23 +164,29 @@ def fail_by_mistake(units: Sequence[Number]) -> Iterator[int]:
 # Executors
 
 
+@contextmanager
+def two_threads():
+    with ThreadPoolExecutor(2) as pool:
+        pool.n_workers = 2
+        yield pool
+
+
 @pytest.fixture(scope="module")
 def two_processes():
     return Processes(n_workers=2)
 
 
 @pytest.fixture(scope="module")
-def dask_cluster():
-    """A cluster of two worker processes, as on one machine; a unit at which a worker died is not tried there again."""
+def dask_address() -> str:
+    """Of a cluster of two worker processes, as executor=dask starts it."""
     distributed = pytest.importorskip("distributed", reason="needs dask: pip install 'specgan[dask]'")
-    import dask.config
+    with dask(n_workers=2):
+        yield distributed.default_client().scheduler.address
 
-    settings = {"distributed.scheduler.allowed-failures": 0, "distributed.comm.timeouts.connect": "20s"}
-    with (
-        dask.config.set(settings),
-        distributed.LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None) as cluster,
-    ):
-        yield partial(globals()["dask"], address=cluster.scheduler_address)
+
+@pytest.fixture
+def dask_cluster(dask_address):
+    return partial(dask, address=dask_address)
 
 
 @pytest.fixture(params=["serial", "threads", "processes", "dask"])
@@ -172,7 +194,7 @@ def executor(request):
     if request.param == "serial":
         return serial
     if request.param == "threads":
-        return partial(ThreadPoolExecutor, 4)
+        return partial(ThreadPoolExecutor, 4)  # any Executor will do
     return request.getfixturevalue({"processes": "two_processes", "dask": "dask_cluster"}[request.param])
 
 
@@ -189,19 +211,30 @@ def test_every_executor_gives_the_same_results_failures_and_messages(executor, c
 
 def test_threads_that_talk_at_the_same_time_are_heard_once_each(caplog):
     with caplog.at_level(logging.WARNING):
-        run(numbers(2), talk_at_the_same_time, partial(ThreadPoolExecutor, 2))
+        run(numbers(2), talk_at_the_same_time, two_threads)
     expected = [f"{i}.wav {word}" for i in range(2) for word in ("begins", "ends", "goes on")]
     assert sorted(record.getMessage() for record in caplog.records) == expected
     logging.getLogger("specgan").warning("afterwards")
     assert caplog.records[-1].getMessage() == "afterwards"
 
 
+def test_threads_of_a_worker_elsewhere_each_send_home_what_they_said():
+    with ThreadPoolExecutor(2) as pool:  # as a dask worker of two threads
+        chunks = [[Number(0)], [Number(1)]]
+        sent = [
+            pool.submit(runner._run_chunk, talk_at_the_same_time, chunk, "skip", ("elsewhere", 1)) for chunk in chunks
+        ]
+        for chunk, future in zip(chunks, sent, strict=True):
+            outcomes, messages = future.result()
+            assert outcomes == [None]
+            said = [f"{chunk[0].source} {word}" for word in ("begins", "goes on", "ends")]
+            assert messages == [(logging.WARNING, text) for text in said]
+
+
 def test_messages_pass_while_another_thread_is_at_work(caplog):
     GOT_FIRST.clear()
     with caplog.at_level(logging.WARNING):
-        results = run_units(
-            numbers(2), talk_in_turn, executor=partial(ThreadPoolExecutor, 2), on_error="skip", description="numbers"
-        )
+        results = run_units(numbers(2), talk_in_turn, executor=two_threads, on_error="skip", description="numbers")
         assert next(results)[0].value == 0
         assert [record.getMessage() for record in caplog.records] == ["0.wav ends"]
         log.warning("the caller's own")
@@ -235,8 +268,7 @@ def test_serial_works_here_with_one_thread_and_gives_the_threads_back():
         torch.set_num_threads(1)
 
 
-@pytest.mark.parametrize("how", ["exit", "kill"])
-@pytest.mark.parametrize("deadly", [{DEADLY}, {0, 39}], ids=["one", "first and last"])
+@pytest.mark.parametrize(("deadly", "how"), [({DEADLY}, "exit"), ({0, 39}, "kill")])
 def test_a_unit_that_kills_its_worker_fails_alone(two_processes, how, deadly, caplog):
     results = run(numbers(40), partial(die_at, deadly=frozenset(deadly), how=how), two_processes)
     failures = {value: results.pop(value) for value in deadly}
@@ -247,11 +279,30 @@ def test_a_unit_that_kills_its_worker_fails_alone(two_processes, how, deadly, ca
         assert f"{value}.wav" in caplog.text
 
 
-def test_a_unit_that_kills_its_dask_worker_fails_alone(dask_cluster):
-    results = run(numbers(40), partial(die_at, deadly=frozenset({DEADLY}), how="kill"), dask_cluster)
+def test_a_unit_that_kills_its_dask_worker_fails_alone(dask_address):
+    with allowed_failures(dask_address, 0):  # dask itself would try the unit on three more workers
+        results = run(
+            numbers(40), partial(die_at, deadly=frozenset({DEADLY}), how="kill"), partial(dask, address=dask_address)
+        )
     failure = results.pop(DEADLY)
     assert (failure.path, failure.stage) == ("11.wav", "worker")
     assert results == {i: i**2 for i in range(40) if i != DEADLY}
+
+
+@contextmanager
+def allowed_failures(address: str, n: int) -> Iterator[None]:
+    from distributed import Client
+
+    def set_to(n: int, dask_scheduler) -> int:
+        before, dask_scheduler.allowed_failures = dask_scheduler.allowed_failures, n
+        return before
+
+    with Client(address, set_as_default=False) as client:
+        before = client.run_on_scheduler(set_to, n)
+        try:
+            yield
+        finally:
+            client.run_on_scheduler(set_to, before)
 
 
 def test_a_unit_that_kills_its_worker_is_raised_where_asked_for(two_processes):
@@ -275,7 +326,7 @@ def test_a_mistake_in_the_work_is_raised(executor, on_error):
 @pytest.mark.parametrize("name", ["two_processes", "dask_cluster"])
 @pytest.mark.parametrize("work", [give_a_lock, lambda units: [threading.Lock() for _ in units]], ids=["result", "both"])
 def test_what_cannot_be_sent_is_an_error_and_no_unit_is_to_blame(request, name, work):
-    with pytest.raises((TypeError, pickle.PicklingError), match="pickle|serialize"):
+    with pytest.raises((TypeError, pickle.PicklingError), match=r"(cannot|Can't) pickle"):
         run(numbers(10), work, request.getfixturevalue(name))
 
 
@@ -301,15 +352,120 @@ def test_no_worker_is_left_behind(two_processes, tmp_path, stop):
 def test_fewer_than_one_worker_is_refused(n_workers):
     with pytest.raises(ValueError, match=f"n_workers is {n_workers}; at least 1"):
         Processes(n_workers=n_workers)
-    with pytest.raises(ValueError, match=f"n_workers is {n_workers}; at least 1"), dask(n_workers=n_workers):
+
+
+def test_dask_refuses_numbers_of_workers_that_it_cannot_have():
+    pytest.importorskip("distributed", reason="needs dask: pip install 'specgan[dask]'")
+    with pytest.raises(ValueError, match="n_workers is 0; at least 1"), dask(n_workers=0):
+        pass
+    refusal = pytest.raises(ValueError, match="n_workers is 2, but the cluster at tcp://host:8786")
+    with refusal, dask(address="tcp://host:8786", n_workers=2):
         pass
 
 
-def test_a_cluster_that_is_there_has_its_own_number_of_workers():
-    with pytest.raises(ValueError, match="n_workers is 2, but the cluster at tcp://host:8786"):
-        with dask(address="tcp://host:8786", n_workers=2):
-            pass
+def test_dask_that_is_not_installed_says_how(monkeypatch):
+    monkeypatch.setitem(sys.modules, "distributed", None)
+    with pytest.raises(ImportError, match=r"pip install 'specgan\[dask\]'"), dask():
+        pass
 
 
 def test_by_default_there_is_a_process_for_each_core_that_may_be_used():
     assert Processes().n_workers == len(os.sched_getaffinity(0))
+
+
+POOL_AT_WORK = """
+import os, sys, time
+from specgan.tasks.executors import Processes
+
+with Processes(n_workers=2)() as pool:
+    workers = set()
+    while len(workers) < 2:
+        workers |= {future.result() for future in [pool.submit(os.getpid) for _ in range(10)]}
+    pool.submit(time.sleep, 600)  # one of them is at work, one waits
+    print(*workers, flush=True)
+    time.sleep(600)
+"""
+
+
+@linux
+def test_workers_end_when_their_parent_is_killed():
+    command = [sys.executable, "-c", POOL_AT_WORK]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, start_new_session=True) as parent:
+        workers = {int(pid) for pid in parent.stdout.readline().split()}
+        assert len(workers) == 2
+        assert {parent.pid, *workers} <= set(processes_of_group(parent.pid))
+        parent.kill()
+    wait_until(lambda: not processes_of_group(parent.pid))  # its server of processes too
+
+
+# A dataset folder
+
+PARAMS = SpectrogramParams(sample_rate=8000, n_fft=256, win_length=256, hop_length=128, n_mels=16, n_frames=16)
+
+
+@pytest.fixture(scope="module")
+def recordings(tmp_path_factory) -> Path:
+    """Forty short clips of two labels, one of them broken."""
+    root = tmp_path_factory.mktemp("recordings")
+    for i in range(40):
+        path = root / ("hiss", "rush")[i % 2] / f"{i}.wav"
+        path.parent.mkdir(exist_ok=True)
+        samples = np.random.default_rng(i).uniform(-0.5, 0.5, (1000 + 200 * i, 1 + i % 3))
+        soundfile.write(path, samples, (8000, 11025)[i % 2])
+    (root / "rush" / "7.wav").write_bytes(b"no sound at all")
+    return root
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def make(recordings: Path, output: Path, executor) -> dict[str, bytes]:
+    """All files of the dataset folder that the executor makes."""
+    report = make_spectrograms(
+        recordings, output, params=PARAMS, format="both", peak=0.5, splits=(80, 10, 10), executor=executor
+    )
+    assert (report.n_done, [Path(failure.path).name for failure in report.failures]) == (39, ["7.wav"])
+    return contents(output)
+
+
+@pytest.fixture(scope="module")
+def made_serially(recordings, tmp_path_factory) -> dict[str, bytes]:
+    return make(recordings, tmp_path_factory.mktemp("made"), serial)
+
+
+def die_once_at(name: str, marker: str) -> None:
+    """Makes this process kill itself when it reads the file, if no other did."""
+    read = clips_module.open_audio
+
+    def read_or_die(path, **settings):
+        if path.name == name:
+            try:
+                os.close(os.open(marker, os.O_CREAT | os.O_EXCL))
+                os.kill(os.getpid(), signal.SIGKILL)
+            except FileExistsError:
+                pass
+        return read(path, **settings)
+
+    clips_module.open_audio = read_or_die
+
+
+def test_processes_give_the_same_bytes_as_serial(recordings, made_serially, two_processes, tmp_path):
+    assert make(recordings, tmp_path / "made", two_processes) == made_serially
+
+
+def test_threads_give_the_same_bytes_as_serial(recordings, made_serially, tmp_path):
+    assert make(recordings, tmp_path / "made", partial(ThreadPoolExecutor, 3)) == made_serially
+
+
+def test_dask_gives_the_same_bytes_though_one_of_two_workers_is_killed(
+    recordings, made_serially, dask_address, tmp_path
+):
+    from distributed import Client
+
+    marker = tmp_path / "a worker died"
+    with Client(dask_address, set_as_default=False) as client:
+        client.wait_for_workers(2, timeout=60)
+        assert len(client.run(die_once_at, "22.wav", str(marker))) == 2
+    assert make(recordings, tmp_path / "made", partial(dask, address=dask_address)) == made_serially
+    assert marker.exists()

@@ -2,13 +2,16 @@
 
 import csv
 import logging
+import threading
 from collections.abc import Iterator, Sequence
+from concurrent.futures import BrokenExecutor, Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
-from specgan.tasks.executors import serial
+from specgan.tasks.executors import SerialExecutor, serial
 from specgan.tasks.runner import Failure, Report, UnitError, run_units, stage, write_failures
 
 
@@ -141,3 +144,136 @@ def test_failures_csv_goes_when_nothing_failed(tmp_path):
 def test_report_counts():
     report = Report(n_done=3, n_skipped=2, failures=[Failure("a.wav", "decode", "broken")], message="specs: 5")
     assert str(report) == "specs: 5 (3 made, 2 already there, 1 failed)"
+
+
+def test_work_that_gives_more_than_its_units_is_an_error():
+    with pytest.raises(ValueError, match="work gave 2 outcomes for 1 units"):
+        run(sounds(1), lambda units: ["a", "b"])
+
+
+def test_work_that_fails_after_its_last_unit_is_an_error():
+    def work(units: Sequence[Sound]) -> Iterator[None]:
+        yield from [None] * len(units)
+        raise KeyError("a bug")
+
+    with pytest.raises(KeyError, match="a bug"):
+        run(sounds(1), work)
+
+
+def test_results_come_with_their_unit_in_whatever_order_they_are_done():
+    last_is_done = threading.Event()
+
+    def work(units: Sequence[Sound]) -> Iterator[str]:
+        for unit in units:
+            if unit.source.name == "0.wav":
+                assert last_is_done.wait(60)
+            yield f"made of {unit.source}"
+        if units[-1].source.name == "7.wav":
+            last_is_done.set()
+
+    @contextmanager
+    def two_threads():
+        with ThreadPoolExecutor(2) as pool:
+            pool.n_workers = 2
+            yield pool
+
+    results = run(sounds(8), work, executor=two_threads)
+    assert {unit for unit, _ in results} == set(sounds(8))
+    assert len(results) == 8
+    assert results[0][0] != Sound(Path("0.wav"))
+    assert all(outcome == f"made of {unit.source}" for unit, outcome in results)
+
+
+@pytest.mark.parametrize("stop", ["error", "caller", "mistake"])
+def test_the_executor_is_closed_as_soon_as_it_is_over(stop):
+    closed = []
+
+    @contextmanager
+    def workers():
+        try:
+            yield SerialExecutor()
+        finally:
+            closed.append(True)
+
+    def work(units: Sequence[Sound]) -> Iterator[int | UnitError]:
+        for unit in units:
+            if unit.source.name == "1.wav":
+                if stop == "mistake":
+                    raise KeyError("a bug")
+                yield UnitError("decode", "1.wav: broken")
+            yield 0
+
+    on_error = "raise" if stop == "error" else "skip"
+    results = run_units(sounds(4), work, executor=workers, on_error=on_error, description="sounds")
+    assert next(results)[1] == 0
+    assert closed == []
+    if stop == "caller":
+        results.close()
+    else:
+        with pytest.raises((UnitError, KeyError)) as info:
+            next(results)
+        assert info.tb is not None  # holds the frames of the call, and what they hold
+    assert closed == [True]
+
+
+class Fragile(SerialExecutor):
+    """Breaks, as a pool of processes does, when a unit kills its worker: also for all that comes after."""
+
+    def __init__(self, kills) -> None:
+        self.kills, self.is_broken = kills, False
+
+    def submit(self, fn, work, units, /, *args) -> Future:
+        if self.is_broken:
+            raise BrokenExecutor("a worker died before")
+        future: Future = Future()
+        if self.kills(units):
+            self.is_broken = True
+            future.set_exception(BrokenExecutor("a worker died"))
+            return future
+        return super().submit(fn, work, units, *args)
+
+
+@pytest.mark.parametrize("deadly", [{"0.wav"}, {"5.wav"}, {"39.wav"}, {"3.wav", "4.wav", "20.wav"}])
+def test_units_that_break_the_executor_fail_alone_and_the_others_are_done_once(deadly):
+    pools, calls = [], []
+
+    @contextmanager
+    def workers():
+        pools.append(Fragile(lambda units: any(unit.source.name in deadly for unit in units)))
+        yield pools[-1]
+
+    results = run(sounds(40), fails_on(calls=calls), executor=workers)
+    assert {unit.source.name for unit, outcome in results if isinstance(outcome, Failure)} == deadly
+    assert {outcome.stage for _, outcome in results if isinstance(outcome, Failure)} == {"worker"}
+    assert sorted(unit.source.name for unit, _ in results) == sorted(f"{i}.wav" for i in range(40))
+    assert sorted(calls) == sorted({f"{i}.wav" for i in range(40)} - deadly)
+
+
+def test_units_whose_worker_died_of_something_else_are_done():
+    deaths = []
+
+    def kills(units: Sequence[Sound]) -> bool:
+        """Once, as when another program takes all the memory."""
+        if Sound(Path("7.wav")) in units and not deaths:
+            deaths.append(units)
+            return True
+        return False
+
+    @contextmanager
+    def workers():
+        yield Fragile(kills)
+
+    results = run(sounds(20), fails_on(calls=[]), executor=workers)
+    assert len(deaths) == 1
+    assert sorted(results, key=lambda result: str(result[0])) == sorted(
+        [(unit, None) for unit in sounds(20)], key=lambda result: str(result[0])
+    )
+
+
+def test_an_executor_that_breaks_whatever_it_gets_is_an_error():
+    @contextmanager
+    def workers():
+        yield Fragile(lambda units: True)
+
+    with pytest.raises(RuntimeError, match="workers in a row died; executor=serial may show why"):
+        run(sounds(40), fails_on(calls=[]), executor=workers)

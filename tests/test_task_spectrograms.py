@@ -2,14 +2,19 @@
 
 import csv
 import os
+import shutil
+import subprocess
 import sys
+import time
+import unicodedata
 from collections import Counter
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
 import torch
 import yaml
+from test_executors import processes_of_group, wait_until
 
 import specgan
 from specgan.audio import load_audio, open_audio, save_wav
@@ -649,3 +654,255 @@ def test_output_inside_input(audio):
     make(audio, audio / "specs")
     report = make(audio, audio / "specs")
     assert (report.n_done, report.n_skipped) == (0, 9)
+
+
+# kill -9
+
+ROOT = Path(__file__).parents[1]
+WORK = replace(PARAMS, hop_length=16)  # so much of it that a run can be met in its middle
+N_CLIPS = 300
+BROKEN = ("kick_3", "kick_150", "snare_7")
+linux = pytest.mark.skipif(sys.platform != "linux", reason="looks for the processes of a run in /proc")
+
+
+def command(audio: Path, output: Path) -> list[str]:
+    """`preprocess.py` on two processes, with the settings WORK."""
+    settings = [f"spectrogram.{name}={'null' if value is None else value}" for name, value in asdict(WORK).items()]
+    arguments = [f"input={audio}", f"output={output}", "task.splits=[80,10,10]", "task.format=both", *settings]
+    return [sys.executable, str(ROOT / "preprocess.py"), "executor=processes", "executor.n_workers=2", *arguments]
+
+
+def kill_in_the_middle(audio: Path, output: Path, *, n_made: int) -> int:
+    """Starts a run, kills it with -9 when there are so many tensors, and gives its process group."""
+    with subprocess.Popen(
+        command(audio, output), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
+    ) as run:
+        while len(list(output.glob("*/*.pt"))) < n_made:
+            assert run.poll() is None, "it came to its end before it was killed"
+            time.sleep(0.001)
+        run.kill()
+    assert run.returncode == -9
+    assert not (output / "manifest.csv").exists()
+    return run.pid
+
+
+def everything(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+@pytest.fixture(scope="module")
+def many(tmp_path_factory) -> Path:
+    """Some hundred recordings, three of them broken."""
+    audio = tmp_path_factory.mktemp("many") / "audio"
+    for i in range(N_CLIPS):
+        label = "kick" if i < N_CLIPS // 2 + 5 else "snare"
+        write_clip(audio / label / f"{label}_{i % (N_CLIPS // 2 + 5)}.wav", n_samples=4000 + 50 * (i % 40), seed=i)
+    for name in BROKEN:
+        (audio / name.split("_")[0] / f"{name}.wav").write_bytes(b"no sound at all")
+    return audio
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(many, tmp_path_factory) -> dict[str, bytes]:
+    """All files, hidden ones too, of a run that nobody killed."""
+    output = tmp_path_factory.mktemp("uninterrupted") / "specs"
+    report = make(many, output, params=WORK, splits=(80, 10, 10), format="both")
+    assert (report.n_done, len(report.failures)) == (N_CLIPS - 3, 3)
+    return everything(output)
+
+
+@pytest.fixture(scope="module")
+def killed(many, tmp_path_factory) -> Path:
+    """The folder that a killed run left."""
+    output = tmp_path_factory.mktemp("killed") / "specs"
+    group = kill_in_the_middle(many, output, n_made=40)
+    wait_until(lambda: not processes_of_group(group))  # its workers end by themselves, and may write until then
+    return output
+
+
+@linux
+def test_a_run_that_was_killed_twice_ends_as_if_never_killed(many, killed, uninterrupted, tmp_path):
+    specs = tmp_path / "specs"
+    shutil.copytree(killed, specs)
+    before = set(specs.glob("*/*.pt"))
+    assert 40 <= len(before) < N_CLIPS - 3
+    kill_in_the_middle(many, specs, n_made=len(before) + 60)
+    noted = sum(b'"key"' in line for line in (specs / ".journal.jsonl").read_bytes().splitlines())
+    done = subprocess.run(command(many, specs), capture_output=True, text=True)
+    assert done.returncode == 1, done.stderr
+    report = " ".join(done.stderr.split())
+    assert f"{N_CLIPS - 3 - noted} made, {noted} already there, 3 failed" in report
+    assert noted > 0
+    with (specs / "failures.csv").open(newline="") as file:
+        assert sorted(Path(row["path"]).stem for row in csv.DictReader(file)) == sorted(BROKEN)
+    assert everything(specs) == uninterrupted
+
+
+@linux
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"params": WORK, "format": "both", "merge": {"snare": "drum"}, "classes": ["drum"]},
+        {"params": replace(PARAMS, n_frames=16), "format": "png", "merge": {"kick": "drum"}},
+        {"params": replace(PARAMS, n_frames=16), "mono": False, "label_from": "prefix", "separator": "_1"},
+    ],
+    ids=["other labels", "slices and pictures", "channels and prefixes"],
+)
+def test_other_settings_after_a_killed_run_leave_nothing_of_the_old(many, killed, tmp_path, settings):
+    specs = tmp_path / "specs"
+    shutil.copytree(killed, specs)
+    for folder in (specs, tmp_path / "fresh"):
+        make(many, folder, **settings)
+    assert everything(specs) == everything(tmp_path / "fresh")
+    assert {path.name for path in specs.iterdir()} == {path.name for path in (tmp_path / "fresh").iterdir()}
+
+
+# More names
+
+
+def assert_same_sounds(output: Path, sources: dict[Path, str]) -> None:
+    """Every source has a file of its own and its label, and nothing stands outside the folder."""
+    assert_one_file_each(output, list(sources))
+    table = read_manifest(output).set_index("source")
+    assert {source: table.loc[str(source.resolve()), "label"] for source in sources} == sources
+
+
+@pytest.mark.parametrize("name", ["manifest.csv", "params.yaml", "failures.csv", "Manifest.CSV"])
+def test_a_label_may_be_called_like_a_file_of_the_folder(tmp_path, specs, name):
+    sources = {
+        write_clip(tmp_path / "audio" / label / "x.wav", seed=i): label
+        for i, label in enumerate([name, f"_{name}", "kick"])
+    }
+    (tmp_path / "audio" / name / "bad.wav").write_bytes(b"no sound at all")
+    for _ in range(2):
+        assert len(make(tmp_path / "audio", specs).failures) == 1
+        assert_same_sounds(specs, sources)
+    assert make(tmp_path / "audio", specs).n_skipped == 3
+    assert make(tmp_path / "audio", specs, merge={name: "kick"}, peak=0.5).n_done == 3
+    assert labels_in(specs) == {f"_{name}": 1, "kick": 2}
+
+
+@pytest.mark.parametrize("label", ["..", ".", "a/b", "../../x", "/etc", ".journal.jsonl", "a\x00b", "-"])
+def test_merging_into_a_strange_label_stays_inside(audio, specs, tmp_path, label):
+    outside = {path for path in tmp_path.rglob("*") if specs not in path.parents}
+    make(audio, specs, merge={"kick": label})
+    assert labels_in(specs) == {label: 4, "snare": 5}
+    assert info_of(specs)["class_names"] == sorted([label, "snare"])
+    assert_one_file_each(specs, list(audio.rglob("*.wav")))
+    assert {path for path in tmp_path.rglob("*") if specs not in path.parents} == outside | {specs}
+    make(audio, specs, merge={"kick": "snare"})  # and goes again
+    make(audio, tmp_path / "fresh", merge={"kick": "snare"})
+    assert contents(specs) == contents(tmp_path / "fresh")
+
+
+def test_merging_into_no_label_is_refused(audio, specs):
+    with pytest.raises(ValueError, match=r"merge is \{'kick': ''\}"):
+        make(audio, specs, merge={"kick": ""})
+    assert not specs.exists()
+
+
+@linux
+@pytest.mark.parametrize("char", ["x", "é", "🥁"])
+def test_names_of_255_bytes_that_differ_at_their_end(tmp_path, specs, char):
+    n_bytes = len(char.encode())
+    stem, label = char * (249 // n_bytes), char * (253 // n_bytes)
+    sources = {}
+    for i in range(2):
+        for k, end in enumerate("ab"):
+            path = tmp_path / "audio" / f"{label}{i}" / f"{stem}{end}.wav"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            write_clip(tmp_path / "short.wav", seed=2 * i + k).rename(path)  # the writer's own name would be too long
+            sources[path] = f"{label}{i}"
+    settings = {"params": replace(PARAMS, n_frames=16), "mono": False, "format": "both"}  # the longest suffixes
+    make(tmp_path / "audio", specs)
+    assert_same_sounds(specs, sources)
+    report = make(tmp_path / "audio", specs, **settings)
+    assert (report.n_done, report.failures) == (4, [])
+    assert len(list(specs.glob("*/*.png"))) == len(list(specs.glob("*/*.pt"))) == 4
+
+
+@linux
+@pytest.mark.parametrize("where", ["stem", "label"])
+def test_names_that_differ_in_how_an_accent_is_put(tmp_path, specs, where):
+    sources = {}
+    for i, accented in enumerate(["caf\u00e9", "cafe\u0301"]):
+        stem, label = (accented, "kick") if where == "stem" else ("x", accented)
+        sources[write_clip(tmp_path / "audio" / label / f"{stem}.wav", seed=i)] = label
+    make(tmp_path / "audio", specs)
+    assert_same_sounds(specs, sources)
+    names = [unicodedata.normalize("NFC", path) for path in read_manifest(specs)["path"]]
+    assert len(set(names)) == 2  # on a file system that takes them for one, too
+
+
+def test_a_file_that_has_the_name_that_another_was_given_has_a_file_of_its_own(tmp_path, specs):
+    sources = [write_clip(tmp_path / "audio" / kit / "kick" / "a.wav", seed=i) for i, kit in enumerate("12")]
+    make(tmp_path / "audio", specs)
+    given = sorted(Path(path).stem for path in read_manifest(specs)["path"])
+    assert len(set(given)) == 2
+    sources += [
+        write_clip(tmp_path / "audio" / "3" / "kick" / f"{stem}.wav", seed=5 + i) for i, stem in enumerate(given)
+    ]
+    make(tmp_path / "audio", specs)
+    assert_one_file_each(specs, sources)
+
+
+# Real and deliberately broken files, where they stand beside the checkout
+
+FORMATS = ROOT.parent / "shared" / "data" / "formats"
+REFUSED = {  # and why
+    "gen_nan_inf_float32.wav": "11 of 66150 samples are NaN or infinite",
+    "gen_noise_named.mp3": "not readable as audio",
+    "gen_text_named.wav": "not readable as audio",
+    "gen_truncated.mp4": "not readable as audio",
+    "gen_video_only.mp4": "has no audio stream",
+    "gen_zero_bytes.wav": "has zero bytes",
+    "pydub_empty_44bytes.wav": "holds no samples",
+}
+needs_formats = pytest.mark.skipif(not FORMATS.is_dir(), reason="needs shared/data/formats beside the checkout")
+
+
+@pytest.fixture(scope="module")
+def made_of_formats(tmp_path_factory) -> dict[str, Path]:
+    """For each downmix the folder that was made of the files."""
+    folders = {downmix: tmp_path_factory.mktemp(downmix) / "specs" for downmix in ("mean", "max_energy")}
+    for downmix, folder in folders.items():
+        report = make(FORMATS, folder, params=replace(PARAMS, sample_rate=16000), downmix=downmix)
+        assert (report.n_done, len(report.failures)) == (25, 7)
+    return folders
+
+
+@needs_formats
+def test_format_files_are_made_or_refused_with_their_reason(made_of_formats):
+    with (made_of_formats["mean"] / "failures.csv").open(newline="") as file:
+        rows = {Path(row["path"]).name: row for row in csv.DictReader(file)}
+    assert set(rows) == set(REFUSED)
+    for name, reason in REFUSED.items():
+        assert rows[name]["stage"] == "decode"
+        assert rows[name]["error"].startswith(f"{FORMATS / name}: ")
+        assert reason in rows[name]["error"]
+    table = read_manifest(made_of_formats["mean"])
+    names = {Path(source).name for source in table["source"]}
+    assert names == {path.name for path in FORMATS.iterdir()} - set(REFUSED)
+    assert len(table) == 25
+
+
+@needs_formats
+def test_format_files_of_one_recording_have_one_spectrogram(made_of_formats):
+    """Decoders, rates, depths and channels aside."""
+    reference = level_of(made_of_formats["mean"], FORMATS / "gen_pcm24.wav")
+    assert reference.shape == (16, 375)  # 3 s at 16 kHz in frames of 128
+    for name in ("gen_float64.wav", "gen_u8.wav", "gen_192k.wav", "gen.m4a", "gen.opus"):
+        level = level_of(made_of_formats["mean"], FORMATS / name)
+        assert level.shape == reference.shape
+        loud = reference > -40  # below, 8 bits and codecs have their own noise
+        assert (level - reference)[loud].abs().median() < 0.5
+
+
+@needs_formats
+def test_antiphase_is_silent_in_the_mean_and_not_with_max_energy(made_of_formats):
+    source = FORMATS / "gen_antiphase_stereo.wav"
+    assert level_of(made_of_formats["mean"], source).max() < -70
+    level = level_of(made_of_formats["max_energy"], source)
+    reference = level_of(made_of_formats["mean"], FORMATS / "gen_pcm24.wav")
+    assert level.max() > -30
+    assert level.max() == pytest.approx(float(reference.max()), abs=7)

@@ -114,7 +114,7 @@ def dask(address: str | None = None, n_workers: int | None = None) -> Iterator[E
 
     with ExitStack() as stack:
         if address is None:
-            cluster = LocalCluster(n_workers=n_workers, threads_per_worker=1, dashboard_address=None)
+            cluster = LocalCluster(n_workers=n_workers, threads_per_worker=1, dashboard_address="127.0.0.1:0")
             address = stack.enter_context(cluster).scheduler_address
         client = stack.enter_context(Client(address))
         client.wait_for_workers(1, timeout=60)

@@ -239,7 +239,7 @@ def _outcomes(work: Callable[[Sequence[Unit]], Iterable[Any]], units: Sequence[U
         if len(outcomes) != len(units):
             raise ValueError(f"work gave {len(outcomes)} outcomes for {len(units)} units")
     except Exception as err:
-        outcomes.append(err)
+        outcomes[len(units) - 1 :] = [err]
     return outcomes
 
 

@@ -140,6 +140,8 @@ def _plan(
     # Labels are words; on the command line, classes=[0,1] are numbers.
     classes = None if classes is None else [str(name) for name in classes]
     merge = {str(old): str(new) for old, new in merge.items()}
+    if "" in merge.values():
+        raise ValueError(f"merge is {merge}; a label has at least one letter")
     files = find_audio(root, recursive=recursive)
     raw = {source: label_of(source, label_from=label_from, separator=separator) for source in files}
     labels = {source: merge.get(label, label) for source, label in raw.items()}
@@ -157,16 +159,23 @@ def _plan(
             if folder.casefold() in _RESERVED:
                 folder = f"_{folder}"
             name = f"{folder}/{safe_name(source.stem)}"
-            # Some file systems take names for the same that differ in case, or in how an accent is put.
-            by_name[unicodedata.normalize("NFC", name).casefold()].append((name, source))
-    clips = []
+            by_name[_one_name(name)].append((name, source))
+    clips, taken = [], {name for name, same in by_name.items() if len(same) == 1}
     for same in by_name.values():
         for name, source in same:
             if len(same) > 1:  # the same stem in two folders, or with two suffixes
-                digest = hashlib.sha256(os.fsencode(source.relative_to(root))).hexdigest()[:8]
-                name = f"{name}-{digest}"
+                digest, n = hashlib.sha256(os.fsencode(source.relative_to(root))).hexdigest(), 8
+                while _one_name(f"{name}-{digest[:n]}") in taken:
+                    n += 1
+                name = f"{name}-{digest[:n]}"
+                taken.add(_one_name(name))
             clips.append(Clip(source, labels[source], name))
     return sorted(clips, key=lambda clip: clip.recording)
+
+
+def _one_name(name: str) -> str:
+    """The same for names that differ in case, or in how an accent is put: some file systems take them for one."""
+    return unicodedata.normalize("NFC", name).casefold()
 
 
 def _drop_small(clips: list[Clip], min_recordings: int) -> list[Clip]:
