@@ -5,9 +5,10 @@
     python benchmarks/preprocess.py --n-clips 500      # smaller, where starting Python weighs more
 
 Each command is timed as a whole, from its start to its exit, imports and workers included, because that is what one
-waits for; and with N_FEW clips, which is nearly all start. The difference, by clip, is what large folders feel. Commands
-of one row take turns, and the median of the repeats counts. All write into a folder that is removed before each run.
-The sounds are made up: decaying harmonics in noise, one seed each.
+waits for; and with N_FEW clips, which is nearly all start. The difference, by clip, is what large folders feel.
+Commands of one row take turns, and the median of the repeats counts. All write into a folder that is removed before
+each run, in the system's temporary folder: TMPDIR=/dev/shm keeps a slow disk out of it. The sounds are made up:
+decaying harmonics in noise, one seed each.
 """
 
 import argparse
