@@ -101,8 +101,10 @@ def label_of(source: str | Path, *, label_from: str, separator: str) -> str:
     if label_from == "prefix" and not separator:
         raise ValueError("separator is empty; give the text that ends the label in a file's name, e.g. _")
     # abspath: `x.wav` in the current folder has a parent's name too, and a link counts where it is, not where it leads
-    folder = Path(os.path.abspath(source)).parent
-    label = folder.name if label_from == "parent" else Path(source).stem.split(separator, 1)[0]
+    if label_from == "parent":
+        label = os.path.basename(os.path.dirname(os.path.abspath(source)))
+    else:
+        label = Path(source).stem.split(separator, 1)[0]
     if not label:
         raise ValueError(f"{source}: its name has no label before {separator!r}; rename it, or label_from=parent")
     return label

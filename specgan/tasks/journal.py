@@ -41,13 +41,12 @@ class Journal:
         for key in keys:
             self.entries.pop(key, None)
         self.write([*self.begun, *keys])
-        self.file = self.path.open("a")
+        self.file = self.path.open("a", buffering=1)  # a line at a time
 
     def add(self, key: str, entry: dict[str, Any]) -> None:
         """Notes that a unit is done. The entry is of JSON's types."""
         self.entries[key] = entry
         self.file.write(json.dumps({"key": key, **entry}) + "\n")
-        self.file.flush()
 
     def write(self, begun: Iterable[str] = ()) -> None:
         """Writes the file anew, in the order of the keys: it does not show in which order units were done."""

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor
 from contextlib import AbstractContextManager, closing
 from dataclasses import asdict
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -111,7 +111,9 @@ def make_spectrograms(
     if len(failed) == len(clips):
         raise ValueError(f"{input}: none of its {len(clips)} files could be read; see {output / FAILURES_NAME}")
 
-    table = pd.DataFrame([row for clip in clips if clip.recording not in failed for row in _rows(clip, journal)])
+    real_folder = cache(os.path.realpath)
+    made = [clip for clip in clips if clip.recording not in failed]
+    table = pd.DataFrame([row for clip in made for row in _rows(clip, journal, real_folder)])
     table["split"] = assign_splits(table["recording"], table["label"], percentages=splits, seed=seed)
     if stale or not (output / MANIFEST_NAME).exists():
         journal.write()
@@ -253,8 +255,10 @@ def _outputs(journal: Journal, output: Path, recordings: Iterable[str] | None = 
         yield f"{folder}/.partial"  # none of that name: so that remove_clips looks for half-written files there
 
 
-def _rows(clip: Clip, journal: Journal) -> Iterator[dict]:
-    source = str(clip.source.resolve())
+def _rows(clip: Clip, journal: Journal, real_folder: Callable[[str], str]) -> Iterator[dict]:
+    folder, name = os.path.split(clip.source)
+    # Only links are followed one by one: the way to the folder is the same for all in it.
+    source = os.path.realpath(clip.source) if os.path.islink(clip.source) else os.path.join(real_folder(folder), name)
     for row in journal.entries[clip.recording]["rows"]:
         yield {"label": clip.label, "recording": clip.recording, "source": source, **row}
 
