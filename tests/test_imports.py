@@ -21,6 +21,7 @@ ALLOWED = {
     "models.losses": set(),
     "vocoder": {"spectrogram"},
     "picture": {"spectrogram"},
+    "codec": {"audio", "spectrogram"},
     "data.dataset": {"audio", "spectrogram", "manifest"},
     "data.datamodule": {"audio", "spectrogram", "manifest", "data.dataset"},
     "data.drums": {"audio"},
