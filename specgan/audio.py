@@ -95,11 +95,13 @@ class AudioStream:
         sample_rate: Hz, after resampling.
         n_channels: after the downmix.
         blocks: what is left to read, tensors (n_channels, any number of samples), float32, full scale 1.0.
+        is_read: whether the file was read to its end, and so all that is to be warned of was.
     """
 
     sample_rate: int
     n_channels: int
     blocks: Iterator[torch.Tensor]
+    is_read: bool = False
 
 
 def load_audio(
@@ -173,14 +175,18 @@ def open_audio(
         blocks = _finite((samples for samples, _ in chain([first], decoded)), path, file_rate)
         if mono and n_channels > 1:
             n_channels, blocks = 1, _downmix(blocks, path, downmix, block_frames, warn)
+        stream = AudioStream(sample_rate or file_rate, n_channels, iter(()))
+        blocks = _note_end(blocks, stream)
         if sample_rate is not None and sample_rate != file_rate:
             blocks = _resample(blocks, path, n_channels, file_rate, sample_rate)
-        yield AudioStream(
-            sample_rate or file_rate,
-            n_channels,
-            # ravel: torch copies a row of another stride several times slower, even if it is the only one
-            (torch.from_numpy(samples.ravel()).view(samples.shape) for samples in blocks),
-        )
+        # ravel: torch copies a row of another stride several times slower, even if it is the only one
+        stream.blocks = (torch.from_numpy(samples.ravel()).view(samples.shape) for samples in blocks)
+        yield stream
+
+
+def _note_end(blocks: Iterable[np.ndarray], stream: AudioStream) -> Iterator[np.ndarray]:
+    yield from blocks
+    stream.is_read = True
 
 
 def _finite(blocks: Iterable[np.ndarray], path: Path, rate: int) -> Iterator[np.ndarray]:

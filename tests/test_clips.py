@@ -519,10 +519,7 @@ def test_nan_late_in_a_long_file_leaves_none_of_its_slices(tmp_path, monkeypatch
 @pytest.mark.parametrize("peak", [None, 0.5])
 @pytest.mark.parametrize("rate", [RATE, 11025], ids=["same rate", "resampled"])
 @pytest.mark.parametrize("block_frames", [2**20, 6000, 1000])
-def test_what_is_wrong_with_a_file_is_said_once(request, tmp_path, monkeypatch, caplog, make, peak, rate, block_frames):
-    if (make, rate, block_frames) == (in_a_group, 11025, 6000):
-        reason = "resampled files of two blocks: the look for a second block reads to the end, and says so already"
-        request.applymarker(pytest.mark.xfail(reason=reason, strict=True))
+def test_what_is_wrong_with_a_file_is_said_once(tmp_path, monkeypatch, caplog, make, peak, rate, block_frames):
     samples = noise(20_000)
     clip = write(tmp_path / "x.wav", np.concatenate([samples, -samples], axis=1), rate=rate)  # antiphase
     clip.source.write_bytes(clip.source.read_bytes()[:-80_000])  # and cut in half

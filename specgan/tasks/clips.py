@@ -191,6 +191,7 @@ class _Job:
     clip: Clip
     status: dict[str, Any]  # of the source, before it was read
     waveform: np.ndarray | None  # (channels, n_samples); None: too long to be kept, to be read in blocks
+    is_warned: bool = False  # of what is wrong with the file
     power: Tensor | None = None
     levels: Sequence[Tensor] = ()
     encoded: Sequence["_Encoded"] = ()
@@ -224,10 +225,10 @@ def load_clips(clips: Sequence[Clip], *, recipe: Recipe) -> Iterator[Any]:
 
 def _load(clip: Clip, *, recipe: Recipe) -> _Job:
     status = _status(clip)
-    with closing(_read(clip, recipe)) as blocks:
-        waveform = next(blocks)
-        if next(blocks, None) is not None:
-            return _Job(clip, status, None)
+    with stage("decode"), open_audio(clip.source, **_reading(recipe)) as stream:
+        waveform = next(stream.blocks)
+        if next(stream.blocks, None) is not None:
+            return _Job(clip, status, None, is_warned=stream.is_read)
     if recipe.peak is not None:
         waveform = scale_to_peak(waveform, recipe.peak)
     return _Job(clip, status, waveform.numpy())
@@ -258,8 +259,11 @@ def _finish(jobs: Sequence[Any], *, recipe: Recipe, output: Path, device: str = 
     for step in (transform, encode, write):
         short = _each(step, short)
     entries = iter(short)
-    make = partial(make_clip, recipe=recipe, output=output, device=device)
-    return [_each(make, [job.clip])[0] if id(job) in long else next(entries) for job in jobs]
+
+    def make(job: _Job) -> dict[str, Any]:
+        return make_clip(job.clip, recipe=recipe, output=output, device=device, warn=not job.is_warned)
+
+    return [_each(make, [job])[0] if id(job) in long else next(entries) for job in jobs]
 
 
 def _transform_batch(jobs: Sequence[_Job], params: SpectrogramParams, device: str) -> None:
@@ -279,7 +283,7 @@ def _transform_batch(jobs: Sequence[_Job], params: SpectrogramParams, device: st
         place += len(job.waveform)
 
 
-def make_clip(clip: Clip, *, recipe: Recipe, output: Path, device: str = "cpu") -> dict[str, Any]:
+def make_clip(clip: Clip, *, recipe: Recipe, output: Path, device: str = "cpu", warn: bool = True) -> dict[str, Any]:
     """Makes the files of one recording in blocks: memory does not grow with its length, beyond the spectrogram's own.
 
     Returns: as `make_clips`, for one clip.
@@ -294,7 +298,7 @@ def make_clip(clip: Clip, *, recipe: Recipe, output: Path, device: str = "cpu") 
         gain = recipe.peak / loudest if loudest > 0 else 1.0
 
     def blocks() -> Iterator[Tensor]:
-        for block in _read(clip, recipe):
+        for block in _read(clip, recipe, warn=warn):
             lengths.append(block.shape[-1])
             yield (block * gain).to(device)
 
@@ -310,10 +314,13 @@ def _status(clip: Clip) -> dict[str, Any]:
     return {"source": str(clip.source), "size": status.st_size, "mtime_ns": status.st_mtime_ns}
 
 
-def _read(clip: Clip, recipe: Recipe, *, warn: bool = True) -> Iterator[Tensor]:
+def _reading(recipe: Recipe) -> dict[str, Any]:
+    return {"sample_rate": recipe.params.sample_rate, "mono": recipe.mono, "downmix": recipe.downmix}
+
+
+def _read(clip: Clip, recipe: Recipe, *, warn: bool) -> Iterator[Tensor]:
     """Waveform blocks (channels, any length)."""
-    settings = {"sample_rate": recipe.params.sample_rate, "mono": recipe.mono, "downmix": recipe.downmix, "warn": warn}
-    with stage("decode"), open_audio(clip.source, **settings) as stream:
+    with stage("decode"), open_audio(clip.source, **_reading(recipe), warn=warn) as stream:
         yield from stream.blocks
 
 
