@@ -238,10 +238,16 @@ def _energy(samples: np.ndarray) -> np.ndarray:
 def _resample(
     blocks: Iterable[np.ndarray], path: Path, n_channels: int, file_rate: int, sample_rate: int
 ) -> Iterator[np.ndarray]:
-    resampler = soxr.ResampleStream(file_rate, sample_rate, n_channels, dtype="float32", quality="HQ")
-    n_in = n_out = 0
+    resampler, n_in, n_out = None, 0, 0
     for samples, is_last in _mark_last(blocks):
-        resampled = resampler.resample_chunk(np.ascontiguousarray(samples.T), last=is_last)
+        interleaved = np.ascontiguousarray(samples.T)
+        if is_last and n_in == 0:  # a single block: the same samples, a little faster
+            resampled = soxr.resample(interleaved, file_rate, sample_rate, quality="HQ")
+        else:
+            resampler = resampler or soxr.ResampleStream(
+                file_rate, sample_rate, n_channels, dtype="float32", quality="HQ"
+            )
+            resampled = resampler.resample_chunk(interleaved, last=is_last)
         n_in, n_out = n_in + samples.shape[1], n_out + len(resampled)
         if len(resampled):
             yield resampled.reshape(-1, n_channels).T
