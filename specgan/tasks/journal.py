@@ -21,6 +21,7 @@ class Journal:
 
     def __init__(self, folder: Path) -> None:
         self.path = folder / JOURNAL_NAME
+        self.file = None
         self.entries: dict[str, dict[str, Any]] = {}
         self.begun: set[str] = set()  # and neither done nor given up, when the run ended
         lines = self.path.read_text().splitlines() if self.path.exists() else []
@@ -50,6 +51,9 @@ class Journal:
 
     def write(self, begun: Iterable[str] = ()) -> None:
         """Writes the file anew, in the order of the keys: it does not show in which order units were done."""
+        if self.file is not None:
+            self.file.close()
+            self.file = None
         with atomic_path(self.path) as temporary, temporary.open("w") as file:
             if begun := sorted(begun):
                 file.write(json.dumps({"begun": begun}) + "\n")
