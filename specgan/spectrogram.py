@@ -250,31 +250,19 @@ class Spectrogram(nn.Module):
         return self.full_scale * (10 ** (level / 10) - self.floor).clamp_min(0)
 
 
-def power_spectrum(
-    waveform: Tensor, *, n_fft: int, win_length: int, hop_length: int, window: Tensor | None = None
-) -> Tensor:
-    """Maps (B, T) waveforms to (B, n_fft // 2 + 1, ceil(T / hop_length)) power, >= 0; see `power_blocks`."""
-    blocks = power_blocks([waveform], n_fft=n_fft, win_length=win_length, hop_length=hop_length, window=window)
-    return torch.cat(list(blocks), dim=-1)
-
-
-def power_blocks(
-    blocks: Iterable[Tensor], *, n_fft: int, win_length: int, hop_length: int, window: Tensor | None = None
-) -> Iterator[Tensor]:
+def power_blocks(blocks: Iterable[Tensor], *, n_fft: int, win_length: int, hop_length: int) -> Iterator[Tensor]:
     """Maps waveforms that come in blocks to their power that goes in blocks: memory does not grow with the length.
 
     Args:
         blocks: (B, any length), surrounded by silence; frame t is centred on sample t * hop_length. What comes out
             does not depend on where the blocks end.
         n_fft: samples in an FFT.
-        win_length: samples in the window, at most n_fft.
+        win_length: samples in the Hann window, at most n_fft.
         hop_length: samples from frame to frame; it may exceed n_fft.
-        window: (win_length,); None: Hann.
     Yields:
         (B, n_fft // 2 + 1, some frames), >= 0, ceil(length / hop_length) frames in all.
     """
-    window = torch.hann_window(win_length) if window is None else window
-    for power in _power_blocks(blocks, n_fft, win_length, hop_length, window):
+    for power in _power_blocks(blocks, n_fft, win_length, hop_length, torch.hann_window(win_length)):
         yield power.mT
 
 

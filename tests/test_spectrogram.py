@@ -18,7 +18,6 @@ from specgan.spectrogram import (
     mel_filters,
     normalise,
     power_blocks,
-    power_spectrum,
 )
 
 BANKS = [("htk", None), ("htk", "slaney"), ("slaney", None), ("slaney", "slaney")]
@@ -333,6 +332,11 @@ def test_settings_are_equal_only_if_all_fields_are_and_cannot_change():
 
 
 # Block by block
+
+
+def power_spectrum(waveform: torch.Tensor, **sizes: int) -> torch.Tensor:
+    """Of a waveform in one block."""
+    return torch.cat(list(power_blocks([waveform], **sizes)), dim=-1)
 
 
 @pytest.mark.parametrize(("n_fft", "win_length", "hop_length"), [(512, 512, 128), (255, 200, 200), (64, 32, 300)])
