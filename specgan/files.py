@@ -3,7 +3,9 @@
 import hashlib
 import os
 import secrets
-from collections.abc import Iterator
+import unicodedata
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from itertools import count
 from pathlib import Path
@@ -33,6 +35,32 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
         raise
 
 
+def remove_files(paths: Iterable[str], folder: str | Path) -> None:
+    """Removes files that really lie in a folder, given by their paths in it, and the subfolders that this empties.
+
+    Paths that lead out of the folder, by `..` or through a linked subfolder, are left alone. What a killed run left
+    half-written beside the files goes too.
+    """
+    root = Path(os.path.realpath(folder))
+    by_parent: dict[Path, list[Path]] = defaultdict(list)
+    for path in paths:
+        by_parent[(root / path).parent].append(root / path)
+    for parent, files in by_parent.items():
+        if not parent.is_relative_to(root) or os.path.realpath(parent) != str(parent):
+            continue
+        for file in [*files, *parent.glob(".partial-*")]:  # as atomic_path names them
+            if file.is_file() or file.is_symlink():
+                file.unlink()
+        while parent != root:
+            try:
+                parent.rmdir()
+            except FileNotFoundError:
+                pass  # a killed run got this far
+            except OSError:
+                break  # not empty
+            parent = parent.parent
+
+
 def safe_name(name: str) -> str:
     """Makes a label or a stem one visible path component: no separator, no leading dot or dash, nothing unprintable.
 
@@ -44,3 +72,34 @@ def safe_name(name: str) -> str:
         digest = hashlib.sha256(name.encode(errors="surrogateescape")).hexdigest()[:8]
         safe = safe.encode(errors="surrogateescape")[: MOST_BYTES - 9].decode(errors="ignore") + "-" + digest
     return safe
+
+
+def unique_names(wanted: Mapping[Path, str], root: Path) -> dict[Path, str]:
+    """Gives each file the name that it wants or, where several want the same, that with a digest of the file's path.
+
+    Names that differ in case only, or in how an accent is put, count as the same: some file systems take them for one.
+
+    Args:
+        wanted: name by file, as made by `safe_name`.
+        root: folder of all files; the digest is of the path in it, so that names stay when the folder moves.
+    """
+    by_name: dict[str, list[Path]] = defaultdict(list)
+    for file, name in wanted.items():
+        by_name[_one_name(name)].append(file)
+    taken = {name for name, files in by_name.items() if len(files) == 1}
+    names = {}
+    for files in by_name.values():
+        for file in files:
+            name = wanted[file]
+            if len(files) > 1:
+                digest, n = hashlib.sha256(os.fsencode(file.relative_to(root))).hexdigest(), 8
+                while _one_name(f"{name}-{digest[:n]}") in taken:
+                    n += 1
+                name = f"{name}-{digest[:n]}"
+                taken.add(_one_name(name))
+            names[file] = name
+    return names
+
+
+def _one_name(name: str) -> str:
+    return unicodedata.normalize("NFC", name).casefold()

@@ -3,8 +3,7 @@
 import csv
 import hashlib
 import os
-from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import pandas as pd
@@ -58,32 +57,6 @@ def write_manifest(table: pd.DataFrame, folder: str | Path) -> None:
             quoting=csv.QUOTE_NONNUMERIC,
             errors=_ENCODING_ERRORS,
         )
-
-
-def remove_clips(paths: Iterable[str], folder: str | Path) -> None:
-    """Removes files that a manifest lists and that really lie in its folder, and the subfolders that this empties.
-
-    Paths that lead out of the folder, by `..` or through a linked subfolder, are left alone. What a killed run left
-    half-written beside the files goes too.
-    """
-    root = Path(os.path.realpath(folder))
-    by_parent: dict[Path, list[Path]] = defaultdict(list)
-    for path in paths:
-        by_parent[(root / path).parent].append(root / path)
-    for parent, files in by_parent.items():
-        if not parent.is_relative_to(root) or os.path.realpath(parent) != str(parent):
-            continue
-        for file in [*files, *parent.glob(".partial-*")]:  # as atomic_path names them
-            if file.is_file() or file.is_symlink():
-                file.unlink()
-        while parent != root:
-            try:
-                parent.rmdir()
-            except FileNotFoundError:
-                pass  # a killed run got this far
-            except OSError:
-                break  # not empty
-            parent = parent.parent
 
 
 def label_of(source: str | Path, *, label_from: str, separator: str) -> str:

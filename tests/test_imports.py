@@ -32,7 +32,7 @@ ALLOWED = {
     "tasks.executors": set(),
     "tasks.journal": set(),
     "tasks.runner": set(),
-    "tasks.clips": {"audio", "spectrogram", "picture", "tasks.runner"},
+    "tasks.clips": {"audio", "spectrogram", "picture", "tasks.journal", "tasks.runner"},
     "tasks.splits": {"manifest", "tasks.runner"},
     "tasks.drawing": {"audio", "spectrogram", "picture"},
     "tasks.render": {"picture", "tasks.drawing", "tasks.runner"},

@@ -5,7 +5,7 @@ import json
 
 import pytest
 
-from specgan.tasks.journal import JOURNAL_NAME, Journal
+from specgan.tasks.journal import JOURNAL_NAME, Journal, made_from
 
 ENTRIES = {f"kick/{name}": {"size": i, "outputs": [f"kick/{name}.pt"]} for i, name in enumerate("abc")}
 
@@ -109,7 +109,7 @@ def test_the_written_file_is_the_same_after_an_interruption(tmp_path):
 def test_the_file_is_one_json_object_a_line(tmp_path):
     noted(tmp_path).write()
     lines = [json.loads(line) for line in (tmp_path / JOURNAL_NAME).read_text().splitlines()]
-    assert lines == [{"key": key, **entry} for key, entry in ENTRIES.items()]
+    assert lines == [{"settings": {}}, *({"key": key, **entry} for key, entry in ENTRIES.items())]
 
 
 @pytest.mark.parametrize("key", ["a\nb", "é 🥁", 'a"b\\', b"caf\xe9".decode("utf-8", "surrogateescape"), "\u2028x\x85"])
@@ -119,3 +119,68 @@ def test_any_name_is_a_key(tmp_path, key):
     journal.add(key, {"outputs": [key]})
     again = Journal(tmp_path)
     assert (again.entries, again.begun) == ({key: {"outputs": [key]}}, {key + "2"})
+
+
+# Which units are to be made
+
+
+def started(folder, settings=None):
+    """A journal of one unit, made from `folder`/a.txt, after its run."""
+    (folder / "a.txt").write_text("a")
+    journal = Journal(folder / "out", settings)
+    assert journal.start({"x/a": [folder / "a.txt"]}) == ["x/a"]
+    (folder / "out" / "x").mkdir()
+    (folder / "out" / "x" / "a.pt").write_text("made")
+    journal.add("x/a", {"made_from": made_from([folder / "a.txt"]), "outputs": ["x/a.pt"]})
+    journal.write()
+    return Journal(folder / "out", settings)
+
+
+def test_what_is_fresh_is_not_made_again(tmp_path):
+    assert started(tmp_path).start({"x/a": [tmp_path / "a.txt"]}) == []
+    assert (tmp_path / "out" / "x" / "a.pt").exists()
+
+
+def change_source(folder):
+    (folder / "a.txt").write_text("another")
+
+
+def remove_output(folder):
+    (folder / "out" / "x" / "a.pt").unlink()
+
+
+@pytest.mark.parametrize("change", [change_source, remove_output])
+def test_what_is_not_as_it_was_is_made_again(tmp_path, change):
+    journal = started(tmp_path)
+    change(tmp_path)
+    assert journal.start({"x/a": [tmp_path / "a.txt"]}) == ["x/a"]
+    assert not (tmp_path / "out" / "x").exists()
+
+
+def test_other_settings_make_all_stale_and_a_kill_between_does_not_hide_it(tmp_path):
+    started(tmp_path, {"size": (1, 2)})
+    assert Journal(tmp_path / "out", {"size": [1, 2]}).start({"x/a": [tmp_path / "a.txt"]}) == []  # a list is a tuple
+    for _ in range(2):  # the first is killed after it began
+        journal = Journal(tmp_path / "out", {"size": [1, 3]})
+        assert journal.start({"x/a": [tmp_path / "a.txt"]}) == ["x/a"]
+        assert not (tmp_path / "out" / "x").exists()
+
+
+def test_a_unit_that_is_gone_takes_its_outputs_along(tmp_path):
+    final = tmp_path / "out" / "final.txt"
+    journal = started(tmp_path)
+    final.write_text("complete")
+    assert journal.start({}, final=final) == []
+    assert [path.name for path in (tmp_path / "out").iterdir()] == [JOURNAL_NAME]
+
+
+def test_what_a_killed_run_was_at_goes_with_its_slices_and_channels(tmp_path):
+    (tmp_path / "a.txt").write_text("a")
+    out = tmp_path / "out"
+    Journal(out).start({"x/a": [tmp_path / "a.txt"], "x/b_0001": [tmp_path / "a.txt"]})
+    (out / "x").mkdir()
+    names = ["a.pt", "a_0000.png", "a_0001_ch1.png", "b_0001.wav", "ab.pt", "a_00.png", "other.pt", ".partial-1-2.png"]
+    for name in names:
+        (out / "x" / name).write_text("x")
+    assert Journal(out).start({}) == []
+    assert {path.name for path in (out / "x").iterdir()} == {"ab.pt", "a_00.png", "other.pt"}

@@ -1,7 +1,6 @@
 """specgan.manifest: the table survives the disk, and splits are fair, whole and stable."""
 
 import csv
-import os
 import random
 import sys
 from collections import Counter, defaultdict
@@ -17,7 +16,6 @@ from specgan.manifest import (
     assign_splits,
     label_of,
     read_manifest,
-    remove_clips,
     write_manifest,
 )
 
@@ -131,49 +129,6 @@ def test_a_failed_write_keeps_the_old_manifest(tmp_path):
         write_manifest(table_of(["snare"]).drop(columns="source"), tmp_path)
     assert read_manifest(tmp_path)["label"].tolist() == ["kick"]
     assert [path.name for path in tmp_path.iterdir()] == ["manifest.csv"]
-
-
-# Files that a manifest lists
-
-
-def touch(*paths: Path) -> None:
-    for path in paths:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text("x")
-
-
-def test_listed_files_go_and_the_folders_that_this_empties(tmp_path):
-    touch(tmp_path / "train" / "kick" / "1.pt", tmp_path / "train" / "snare" / "1.pt")
-    (tmp_path / "val" / "dead.pt").parent.mkdir()
-    (tmp_path / "val" / "dead.pt").symlink_to("nowhere.pt")
-    (tmp_path / "half" / "removed").mkdir(parents=True)
-    touch(tmp_path / "val" / "2.pt", tmp_path / "val" / ".partial-12-0a0b0c0d.pt")
-    touch(tmp_path / "val" / "mine.txt", tmp_path / "mine.txt")
-    gone = ["train/gone/1.pt", "half/removed/already/1.pt", "old/gone/1.pt"]
-    remove_clips(["train/kick/1.pt", "train/snare/1.pt", *gone, "val/2.pt", "val/dead.pt"], tmp_path)
-    assert sorted(str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*")) == [
-        "mine.txt",
-        "val",
-        "val/mine.txt",
-    ]
-
-
-def test_what_lies_outside_the_folder_stays(tmp_path):
-    folder, elsewhere = tmp_path / "folder", tmp_path / "elsewhere"
-    touch(elsewhere / "1.pt", folder / "a" / "2.pt", folder / "a" / "3.pt")
-    (folder / "linked").symlink_to(elsewhere, target_is_directory=True)
-    (folder / "a" / "link.pt").symlink_to(elsewhere / "1.pt")
-    paths = ["../elsewhere/1.pt", str(elsewhere / "1.pt"), "linked/1.pt", "a/../../elsewhere/1.pt"]
-    remove_clips([*paths, "a/link.pt", "a/2.pt", "a"], folder)
-    assert (elsewhere / "1.pt").exists()
-    assert sorted(os.listdir(folder / "a")) == ["3.pt"]  # a link goes, what it leads to does not
-
-
-def test_a_folder_reached_by_a_link_is_cleared_all_the_same(tmp_path):
-    touch(tmp_path / "real" / "a" / "1.pt")
-    (tmp_path / "link").symlink_to(tmp_path / "real", target_is_directory=True)
-    remove_clips(["a/1.pt"], tmp_path / "link")
-    assert os.listdir(tmp_path / "real") == []
 
 
 # Labels

@@ -18,6 +18,7 @@ from torch import Tensor
 from specgan.audio import DOWNMIXES, open_audio, scale_to_peak
 from specgan.files import atomic_path
 from specgan.spectrogram import LevelRange, Spectrogram, SpectrogramParams, normalise
+from specgan.tasks.journal import made_from
 from specgan.tasks.runner import Failure, UnitError, failure_of, run_units, stage
 
 FORMATS = ("pt", "png", "both")
@@ -120,9 +121,9 @@ def make_clips(clips: Sequence[Clip], *, recipe: Recipe, output: Path) -> list[A
     in the caches takes half the time with clips of a second. Long recordings are made one by one, in blocks.
 
     Returns:
-        For each clip what the journal keeps: `source`, `size` and `mtime_ns` of the file it was made from; `outputs`,
-        their paths in the folder; `rows`, what the manifest says of each spectrogram. Or its UnitError, if it cannot be
-        read, transformed or written; none of its files is left then.
+        For each clip what the journal keeps: `made_from`, the state of its file; `outputs`, paths in the folder;
+        `rows`, what the manifest says of each spectrogram. Or its UnitError, if it cannot be read, transformed or
+        written; none of its files is left then.
     """
     entries, jobs, n_samples = [], [], 0
     for job in load_clips(clips, recipe=recipe):
@@ -310,8 +311,7 @@ def make_clip(clip: Clip, *, recipe: Recipe, output: Path, device: str = "cpu", 
 def _status(clip: Clip) -> dict[str, Any]:
     """Which state of the source the outputs are made from: taken before it is read."""
     with stage("decode"):
-        status = clip.source.stat()
-    return {"source": str(clip.source), "size": status.st_size, "mtime_ns": status.st_mtime_ns}
+        return {"made_from": made_from([clip.source])}
 
 
 def _reading(recipe: Recipe) -> dict[str, Any]:

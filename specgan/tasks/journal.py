@@ -1,40 +1,71 @@
 """What a task has done so far, kept on disk so that a killed run goes on where it was."""
 
 import json
-from collections.abc import Iterable
+import re
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from specgan.files import atomic_path
+from specgan.files import atomic_path, remove_files
 
 JOURNAL_NAME = ".journal.jsonl"
 
+_OUTPUT_NAME = re.compile(r"(.+?)(_\d{4,})?(_ch\d+)?\.(pt|png|wav)", re.DOTALL)  # <unit>_<slice>_ch<channel>
+
 
 class Journal:
-    """A file of one JSON object a line: a unit's key with its entry when it is done, or keys that were begun.
+    """A file of one JSON object a line: the settings, and a unit's key with its entry when it is done, or keys begun.
 
     Lines are appended; a last line that a killed run left half-written counts for nothing.
 
     Args:
-        folder: of the outputs; the journal is the hidden file JOURNAL_NAME in it.
+        folder: of the outputs; the journal is a hidden file in it.
+        settings: what the outputs are made with, by name; values of JSON's types. Outputs of other settings are stale.
+        name: of the file. Tasks that may share a folder have journals of different names.
     """
 
-    def __init__(self, folder: Path) -> None:
-        self.path = folder / JOURNAL_NAME
+    def __init__(self, folder: Path, settings: Mapping[str, Any] | None = None, *, name: str = JOURNAL_NAME) -> None:
+        self.folder, self.path = folder, folder / name
+        self.settings = json.loads(json.dumps(settings or {}))  # as they will be read again: tuples are lists
         self.file = None
         self.entries: dict[str, dict[str, Any]] = {}
         self.begun: set[str] = set()  # and neither done nor given up, when the run ended
+        self.is_outdated = False  # made with other settings
         lines = self.path.read_text().splitlines() if self.path.exists() else []
         for line in lines:
             try:
                 content = json.loads(line)
             except json.JSONDecodeError:
                 continue
-            if "begun" in content:
+            if "settings" in content:
+                self.is_outdated = content["settings"] != self.settings
+            elif "begun" in content:
                 self.begun |= set(content["begun"])
             else:
                 self.entries[content.pop("key")] = content
         self.begun -= set(self.entries)
+
+    def start(self, sources: Mapping[str, Sequence[Path]], *, final: Path | None = None) -> list[str]:
+        """Clears away what is stale, notes that work begins, and gives the keys of the units that are to be made.
+
+        Args:
+            sources: the files that each unit is made from, by key. An entry needs `made_from`, see the function of that
+                name, and `outputs`, paths in the folder.
+            final: a file that says that the folder is complete: it goes before anything else does.
+        """
+        stale = [key for key, files in sources.items() if self.is_outdated or not self._is_fresh(key, files)]
+        if not stale and set(sources) == set(self.entries) and not self.begun:
+            return []
+        if final is not None:
+            final.unlink(missing_ok=True)
+        gone = {*self.entries, *self.begun} - (set(sources) - set(stale))
+        remove_files(self._outputs(gone), self.folder)
+        for key in gone:
+            self.entries.pop(key, None)
+        self.begun.clear()
+        self.begin(stale)
+        return stale
 
     def begin(self, keys: Iterable[str]) -> None:
         """Forgets what the keys' entries say, if there are any, and notes that work on them begins."""
@@ -55,7 +86,47 @@ class Journal:
             self.file.close()
             self.file = None
         with atomic_path(self.path) as temporary, temporary.open("w") as file:
+            file.write(json.dumps({"settings": self.settings}) + "\n")
             if begun := sorted(begun):
                 file.write(json.dumps({"begun": begun}) + "\n")
             for key in sorted(self.entries):
                 file.write(json.dumps({"key": key, **self.entries[key]}) + "\n")
+
+    def _is_fresh(self, key: str, sources: Sequence[Path]) -> bool:
+        """Whether the unit's outputs are there, and were made from its sources as they are now."""
+        entry = self.entries.get(key)
+        try:
+            if entry is None or entry["made_from"] != made_from(sources):
+                return False
+        except OSError:
+            return False
+        return all((self.folder / path).exists() for path in entry["outputs"])
+
+    def _outputs(self, keys: Iterable[str]) -> Iterator[str]:
+        """The files that were made of units, also of those at which a killed run was at work."""
+        unfinished: dict[str, set[str]] = defaultdict(set)
+        for key in keys:
+            if key in self.entries:
+                yield from self.entries[key]["outputs"]
+            else:
+                folder, _, name = key.rpartition("/")
+                unfinished[folder].add(name)
+        for folder, names in unfinished.items():
+            for path in (self.folder / folder).glob("*"):
+                match = _OUTPUT_NAME.fullmatch(path.name)
+                if match and (match[1] in names or f"{match[1]}{match[2] or ''}" in names):
+                    yield f"{folder}/{path.name}".lstrip("/")
+            yield f"{folder}/.partial".lstrip("/")  # none of that name: so that half-written files are looked for there
+
+
+def made_from(sources: Iterable[Path]) -> list[list]:
+    """Which state of its sources a unit is made from: path, bytes and time of change in ns of each.
+
+    Raises:
+        OSError: one of them is not there.
+    """
+    states = []
+    for source in sources:
+        status = source.stat()
+        states.append([str(source), status.st_size, status.st_mtime_ns])
+    return states

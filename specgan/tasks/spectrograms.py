@@ -1,12 +1,9 @@
 """Task: a folder of audio -> a dataset folder of spectrograms that train.py opens."""
 
-import hashlib
 import logging
 import os
-import re
-import unicodedata
-from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor
 from contextlib import AbstractContextManager, closing
 from dataclasses import asdict
@@ -19,8 +16,8 @@ import yaml
 
 import specgan
 from specgan.audio import find_audio
-from specgan.files import atomic_path, safe_name
-from specgan.manifest import MANIFEST_NAME, assign_splits, label_of, read_manifest, remove_clips, write_manifest
+from specgan.files import atomic_path, remove_files, safe_name, unique_names
+from specgan.manifest import MANIFEST_NAME, assign_splits, label_of, read_manifest, write_manifest
 from specgan.spectrogram import LevelRange, SpectrogramParams
 from specgan.tasks.clips import Clip, Recipe, check_device, make_clips, make_clips_on_device
 from specgan.tasks.executors import serial
@@ -91,8 +88,13 @@ def make_spectrograms(
 
     # input: files of another folder may have the names and dates of this one's.
     settings = {**recipe.settings(), "input": str(input.resolve())}
-    journal = _open_journal(output, settings)
-    stale = _start(output, clips, journal)
+    journal = Journal(output, settings)
+    if not journal.path.exists() and (output / MANIFEST_NAME).exists():  # a copy without hidden files, of any settings
+        remove_files(read_manifest(output)["path"], output)
+    todo = set(journal.start({clip.recording: [clip.source] for clip in clips}, final=output / MANIFEST_NAME))
+    stale = [clip for clip in clips if clip.recording in todo]
+    if stale:
+        _write_yaml(output / PARAMS_NAME, settings)  # without statistics: until the manifest is there, unfinished
 
     if device == "cpu":
         make = partial(run_units, work=partial(make_clips, recipe=recipe, output=output))
@@ -154,30 +156,15 @@ def _plan(
             f"{root}: no file has the label {', '.join(sorted(unknown))}; there are {', '.join(sorted(there))}"
         )
 
-    by_name: dict[str, list[tuple[str, Path]]] = defaultdict(list)
+    wanted = {}
     for source, label in labels.items():
         if classes is None or label in classes:
             folder = safe_name(label)
             if folder.casefold() in _RESERVED:
                 folder = f"_{folder}"
-            name = f"{folder}/{safe_name(source.stem)}"
-            by_name[_one_name(name)].append((name, source))
-    clips, taken = [], {name for name, same in by_name.items() if len(same) == 1}
-    for same in by_name.values():
-        for name, source in same:
-            if len(same) > 1:  # the same stem in two folders, or with two suffixes
-                digest, n = hashlib.sha256(os.fsencode(source.relative_to(root))).hexdigest(), 8
-                while _one_name(f"{name}-{digest[:n]}") in taken:
-                    n += 1
-                name = f"{name}-{digest[:n]}"
-                taken.add(_one_name(name))
-            clips.append(Clip(source, labels[source], name))
+            wanted[source] = f"{folder}/{safe_name(source.stem)}"
+    clips = [Clip(source, labels[source], name) for source, name in unique_names(wanted, root).items()]
     return sorted(clips, key=lambda clip: clip.recording)
-
-
-def _one_name(name: str) -> str:
-    """The same for names that differ in case, or in how an accent is put: some file systems take them for one."""
-    return unicodedata.normalize("NFC", name).casefold()
 
 
 def _drop_small(clips: list[Clip], min_recordings: int) -> list[Clip]:
@@ -191,68 +178,6 @@ def _drop_small(clips: list[Clip], min_recordings: int) -> list[Clip]:
     if small:
         log.warning("left out, fewer than %d recordings: %s", min_recordings, ", ".join(small))
     return [clip for clip in clips if counts[clip.label] >= min_recordings]
-
-
-def _open_journal(output: Path, settings: dict) -> Journal:
-    """Removes what other settings made, and only then notes the settings: a killed run never mixes the two."""
-    path, journal = output / PARAMS_NAME, Journal(output)
-    old = yaml.safe_load(path.read_text()) if path.exists() else {}
-    if {name: old.get(name) for name in settings} == settings:
-        return journal
-    listed = list(read_manifest(output)["path"]) if (output / MANIFEST_NAME).exists() else []
-    (output / MANIFEST_NAME).unlink(missing_ok=True)
-    remove_clips([*listed, *_outputs(journal, output)], output)
-    journal.path.unlink(missing_ok=True)
-    _write_yaml(path, settings)
-    return Journal(output)
-
-
-def _start(output: Path, clips: Sequence[Clip], journal: Journal) -> list[Clip]:
-    """Clears away what is stale, and gives the clips that are to be made."""
-    stale = [clip for clip in clips if not _is_fresh(clip, output, journal.entries.get(clip.recording))]
-    fresh = {clip.recording for clip in clips} - {clip.recording for clip in stale}
-    if len(fresh) == len(clips) and fresh == set(journal.entries) and not journal.begun:
-        return []
-    (output / MANIFEST_NAME).unlink(missing_ok=True)  # the folder is unfinished from here on
-    gone = [name for name in (*journal.entries, *journal.begun) if name not in fresh]
-    remove_clips(_outputs(journal, output, gone), output)
-    for name in gone:
-        journal.entries.pop(name, None)
-    journal.begun.clear()
-    journal.begin(clip.recording for clip in stale)
-    return stale
-
-
-def _is_fresh(clip: Clip, output: Path, entry: Mapping[str, Any] | None) -> bool:
-    """Whether the outputs were made from the source as it is now."""
-    if entry is None:
-        return False
-    try:
-        status = clip.source.stat()
-    except OSError:
-        return False
-    made_from = (entry["source"], entry["size"], entry["mtime_ns"])
-    if made_from != (str(clip.source), status.st_size, status.st_mtime_ns):
-        return False
-    return all((output / path).exists() for path in entry["outputs"])
-
-
-def _outputs(journal: Journal, output: Path, recordings: Iterable[str] | None = None) -> Iterator[str]:
-    """The files that were made of recordings, all by default; also of those at which a killed run was at work."""
-    recordings = {*journal.entries, *journal.begun} if recordings is None else set(recordings)
-    unfinished: dict[str, set[str]] = defaultdict(set)
-    for recording in recordings:
-        if recording in journal.entries:
-            yield from journal.entries[recording]["outputs"]
-        else:
-            folder, _, name = recording.rpartition("/")
-            unfinished[folder].add(name)
-    for folder, names in unfinished.items():
-        for path in (output / folder).glob("*"):
-            match = re.fullmatch(r"(.+?)(_\d{4,})?(_ch\d+)?\.(pt|png)", path.name, re.DOTALL)
-            if match and (match[1] in names or f"{match[1]}{match[2] or ''}" in names):
-                yield f"{folder}/{path.name}"
-        yield f"{folder}/.partial"  # none of that name: so that remove_clips looks for half-written files there
 
 
 def _rows(clip: Clip, journal: Journal, real_folder: Callable[[str], str]) -> Iterator[dict]:

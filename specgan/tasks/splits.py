@@ -1,12 +1,10 @@
 """Task: the files of a folder -> train, val and test folders that share no recording."""
 
-import hashlib
 import json
 import logging
 import os
 import re
 import shutil
-import unicodedata
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
@@ -17,7 +15,7 @@ from rich.console import Console
 from rich.progress import track
 
 import specgan
-from specgan.files import atomic_path, safe_name
+from specgan.files import atomic_path, remove_files, safe_name, unique_names
 from specgan.manifest import (
     MANIFEST_NAME,
     REQUIRED_COLUMNS,
@@ -25,7 +23,6 @@ from specgan.manifest import (
     assign_splits,
     label_of,
     read_manifest,
-    remove_clips,
     write_manifest,
 )
 from specgan.tasks.runner import FAILURES_NAME, Failure, Report, UnitError, check_on_error, stage, write_failures
@@ -165,7 +162,7 @@ def _absolute(file: Path) -> Path:
 def _plan(root: Path, files: Sequence[Path], *, label_from: str, separator: str, pattern: str | None) -> pd.DataFrame:
     """Gives each file its label, its recording, the sound it comes from, and a name of its own in a split's folder."""
     listed = _listed(root)
-    rows = []
+    rows, wanted = [], {}
     for file in files:
         relative = file.relative_to(root)
         stem = relative.with_suffix("").as_posix()
@@ -181,18 +178,11 @@ def _plan(root: Path, files: Sequence[Path], *, label_from: str, separator: str,
                 f"dataset again, move the file away, or give a pattern, e.g. {_EXAMPLE}"
             )
         label = label_of(file, label_from=label_from, separator=separator)
-        name = f"{safe_name(label)}/{safe_name(file.stem)}{file.suffix}"
-        rows.append({"file": file, "label": label, "recording": recording, "source": source, "name": name})
-
-    # Some file systems take names for the same that differ in case, or in how an accent is put.
-    keys = [unicodedata.normalize("NFC", row["name"]).casefold() for row in rows]
-    same = Counter(keys)
-    for row, key in zip(rows, keys, strict=True):
-        if same[key] > 1:
-            name = PurePosixPath(row["name"])
-            digest = hashlib.sha256(os.fsencode(row["file"].relative_to(root))).hexdigest()[:8]
-            row["name"] = str(name.with_name(f"{name.stem}-{digest}{name.suffix}"))
+        wanted[file] = f"{safe_name(label)}/{safe_name(file.stem)}"
+        rows.append({"file": file, "label": label, "recording": recording, "source": source})
+    names = unique_names(wanted, root)
     table = pd.DataFrame(rows)
+    table["name"] = [f"{names[file]}{file.suffix}" for file in table["file"]]
     for recording, labels in table.groupby("recording")["label"]:
         if labels.nunique() > 1:
             raise ValueError(
@@ -276,7 +266,7 @@ def _clear(output: Path, made: Sequence[str]) -> None:
     with atomic_path(output / UNFINISHED_NAME) as temporary:
         temporary.write_text(json.dumps(sorted(earlier.union(made))))
     (output / MANIFEST_NAME).unlink(missing_ok=True)  # first: what follows is no finished folder
-    remove_clips(earlier.union(made), output)
+    remove_files(earlier.union(made), output)
 
 
 def _place(file: Path, target: Path, mode: str, *, measure: bool) -> float | None:
