@@ -1,7 +1,7 @@
 """Any audio file <-> waveform; the only place that decodes or encodes audio."""
 
 import logging
-import os
+import math
 import re
 import stat
 from collections.abc import Iterable, Iterator
@@ -16,8 +16,9 @@ import numpy as np
 import soundfile
 import soxr
 import torch
+from scipy.io import wavfile
 
-from specgan.files import atomic_path
+from specgan.files import atomic_path, find_files
 
 log = logging.getLogger(__name__)
 
@@ -29,6 +30,7 @@ AUDIO_SUFFIXES = frozenset({
 # fmt: on
 
 DOWNMIXES = ("mean", "left", "max_energy")
+WAV_SUBTYPES = ("PCM_16", "PCM_24", "FLOAT")
 BLOCK_FRAMES = 2**20  # 24 s at 44.1 kHz; nearly every clip is one block
 
 _ANTIPHASE_DB = -40.0  # a downmix this far below its channels has lost the sound
@@ -57,34 +59,14 @@ def find_audio(root: str | Path, *, recursive: bool = True) -> list[Path]:
     root = Path(root)
     if root.is_file():
         return [root]
-    if not root.exists():
-        raise FileNotFoundError(f"{root}: no such file or folder; check the path")
-
-    found, visited = [], {os.path.realpath(root)}
-    for folder, subfolders, names in os.walk(root, followlinks=True, onerror=_raise):
-        found += [Path(folder, name) for name in names if _is_audio_name(name)]
-        children = sorted(name for name in subfolders if recursive and not name.startswith("."))
-        subfolders.clear()  # what is put back is what os.walk enters
-        for name in children:
-            real = os.path.realpath(os.path.join(folder, name))
-            if real not in visited:
-                visited.add(real)
-                subfolders.append(name)
+    found = find_files(root, AUDIO_SUFFIXES, recursive=recursive)
     if not found:
         where = "in it or its subfolders" if recursive else "directly in it"
         raise AudioError(
             f"{root}: no audio file {where} (looked for {' '.join(sorted(AUDIO_SUFFIXES))}); check the path, or rename "
             "files that have another suffix"
         )
-    return sorted(found)
-
-
-def _is_audio_name(name: str) -> bool:
-    return not name.startswith(".") and os.path.splitext(name)[1].lower() in AUDIO_SUFFIXES
-
-
-def _raise(err: OSError) -> None:
-    raise err
+    return found
 
 
 @dataclass
@@ -322,6 +304,7 @@ def _decode_av(
             if stream is None:
                 raise AudioError(f"{path}: has no audio stream; leave it out")
             announced_s = _announced_seconds(container, stream)
+            is_indexed = stream.frames > 0  # asked here: a closed container's stream no longer knows
             for frame in container.decode(stream):
                 resampler = resampler or av.AudioResampler("fltp", frame.layout, frame.sample_rate)  # planar float
                 if (frame.layout.name, frame.sample_rate) != (resampler.layout.name, resampler.rate):
@@ -350,7 +333,7 @@ def _decode_av(
         of_about = f" of about {announced}" if announced else ""
         if warn:
             _warn_cut_short(path, f"{n_frames}{of_about} frames" + (f" ({fault})" if fault else ""))
-    elif stream.frames and announced < n_frames <= announced + frame.samples:
+    elif is_indexed and announced < n_frames <= announced + frame.samples:
         samples = samples[:, : announced - n_frames]  # an indexed container (MP4) knows where the padding begins
     if samples.size:
         yield samples, rate
@@ -375,20 +358,23 @@ def scale_to_peak(waveform: torch.Tensor, peak: float) -> torch.Tensor:
     return waveform * (peak / loudest) if loudest > 0 else waveform
 
 
-def save_wav(path: str | Path, waveform: torch.Tensor, sample_rate: int) -> None:
-    """Writes a 16-bit PCM WAV, whole or not at all.
+def save_wav(path: str | Path, waveform: torch.Tensor, sample_rate: int, *, subtype: str = "PCM_16") -> None:
+    """Writes a WAV, whole or not at all.
 
-    A waveform that goes beyond full scale is never clipped: all of it is scaled to a peak of 1.0, and a warning gives
-    the gain. What `load_audio` read from a 16-bit file comes out bit-identical.
+    In PCM a waveform that goes beyond full scale is never clipped: all of it is scaled to a peak of 1.0, and a warning
+    gives the gain. What `load_audio` read from a file of the same subtype comes out bit-identical.
 
     Args:
         path: the file; its folder is created.
         waveform: (n_samples,) or (channels, n_samples), float, full scale 1.0, finite.
         sample_rate: Hz, > 0.
+        subtype: "PCM_16", "PCM_24", or "FLOAT", which keeps float32 samples as they are, beyond full scale too.
     Raises:
         ValueError: `waveform` is empty, has another shape, is not of floats or holds NaN or infinite samples;
-            `sample_rate` <= 0.
+            `sample_rate` <= 0; `subtype` is none of these.
     """
+    if subtype not in WAV_SUBTYPES:
+        raise ValueError(f"{path}: subtype is {subtype!r}; one of {', '.join(WAV_SUBTYPES)}")
     if sample_rate <= 0:
         raise ValueError(f"{path}: sample_rate is {sample_rate}; give a rate above 0 Hz")
     if waveform.ndim not in (1, 2) or waveform.numel() == 0 or not waveform.is_floating_point():
@@ -396,18 +382,34 @@ def save_wav(path: str | Path, waveform: torch.Tensor, sample_rate: int) -> None
             f"{path}: waveform is {waveform.dtype} of shape {tuple(waveform.shape)}; give floats of shape (n_samples,) "
             "or (channels, n_samples), at least one sample"
         )
-    samples = waveform.detach().cpu().double().numpy()
-    n_bad = samples.size - int(np.count_nonzero(np.isfinite(samples)))
-    if n_bad:
-        raise ValueError(f"{path}: {n_bad} of {samples.size} samples are NaN or infinite; nothing was written")
+    waveform = waveform.detach().cpu()
+    low, high = (float(extreme) for extreme in waveform.aminmax())  # NaN where any sample is
+    if not (math.isfinite(low) and math.isfinite(high)):
+        n_bad = waveform.numel() - int(waveform.isfinite().sum())
+        raise ValueError(f"{path}: {n_bad} of {waveform.numel()} samples are NaN or infinite; nothing was written")
 
-    peak = float(np.abs(samples).max())
-    if peak > 1.0:
-        log.warning(f"{path}: peak {peak:.4g} is beyond full scale, scaled the whole sound by a gain of {1 / peak:.4g}")
-        samples = samples / peak
-    pcm = np.minimum(np.rint(samples * 32768), 32767).astype(np.int16)
+    peak = max(-low, high)
+    if subtype != "FLOAT" and peak > 1.0:
+        keep = "; subtype FLOAT keeps its level" if subtype == "PCM_24" else ""
+        log.warning(
+            f"{path}: peak {peak:.4g} is beyond full scale, scaled the whole sound by a gain of {1 / peak:.4g}{keep}"
+        )
     with atomic_path(path) as temporary:
-        soundfile.write(temporary, pcm.T, sample_rate, subtype="PCM_16", format="WAV")
+        if subtype == "FLOAT":  # not by libsndfile, which writes the time of day into it
+            wavfile.write(temporary, sample_rate, waveform.float().numpy().T)
+            return
+        channels = 1 if waveform.ndim == 1 else len(waveform)
+        with soundfile.SoundFile(temporary, "w", sample_rate, channels, subtype=subtype, format="WAV") as file:
+            for block in waveform.split(BLOCK_FRAMES, dim=-1):  # so that a long sound is not in memory twice
+                file.write(_to_pcm(block, max(1.0, peak), subtype).T)
+
+
+def _to_pcm(waveform: torch.Tensor, peak: float, subtype: str) -> np.ndarray:
+    """Float samples -> what soundfile writes as `subtype`, a peak of `peak` at full scale."""
+    samples = waveform.double().numpy() / peak
+    if subtype == "PCM_16":
+        return np.minimum(np.rint(samples * 2**15), 2**15 - 1).astype(np.int16)
+    return np.minimum(np.rint(samples * 2**23), 2**23 - 1).astype(np.int32) << 8  # 24 bits stand on top of 32
 
 
 _AAC_RATE = 48000  # Hz, for sound at a rate that AAC does not have

@@ -16,12 +16,15 @@ The lowest row is bin 0, which is real: its green is the sign. Its blue holds th
 would be one row more: the middle is 0, above are positive values, below negative ones, each by its dB like red.
 """
 
+import io
 import json
 import math
 import struct
+import sys
 import zlib
 from collections.abc import Iterable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
+from typing import BinaryIO
 
 import cv2
 import numpy as np
@@ -31,11 +34,13 @@ from torch import Tensor
 
 CODEC_VERSION = 1
 TOP_DB = 6.5  # a constant at full scale has 6.02 dB
-BIT_DEPTHS = (8, 16)
+RANGES_DB = {8: 100.0, 16: 150.0}  # by bit depth
 PHASE_ENCODINGS = ("cos_sin", "instantaneous_frequency")
 
+_MAX_RANGE_DB = 240  # float32 holds the quietest sample beside the loudest, and silence stays below code 1
 _SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _KEYWORD = b"specgan-codec"
+_NOT_WHOLE = "not a whole PNG; fetch or make it again"
 
 
 class CodecError(ValueError):
@@ -50,7 +55,8 @@ class CodecParams:
         size: rows and columns of a picture, an even number of at least 4.
         bit_depth: 16, or 8 for trainers that take no more.
         phase_encoding: "cos_sin" or "instantaneous_frequency", see the module.
-        range_db: dB from the quietest to the loudest magnitude, at least 100.
+        range_db: dB from the quietest to the loudest magnitude, 100 to 240; None: 150 in 16 bits, 100 in 8, which has
+            no finer steps to give away.
 
     Raises:
         ValueError: an impossible setting.
@@ -59,17 +65,19 @@ class CodecParams:
     size: int = 1024
     bit_depth: int = 16
     phase_encoding: str = "cos_sin"
-    range_db: float = 150.0
+    range_db: float | None = None
 
     def __post_init__(self) -> None:
         if not isinstance(self.size, int) or self.size < 4 or self.size % 2:
             raise ValueError(f"size is {self.size!r}; an even number of at least 4, e.g. 1024")
-        if self.bit_depth not in BIT_DEPTHS:
-            raise ValueError(f"bit_depth is {self.bit_depth}; 16 or 8")
+        if not isinstance(self.bit_depth, int) or self.bit_depth not in RANGES_DB:
+            raise ValueError(f"bit_depth is {self.bit_depth!r}; 16 or 8")
         if self.phase_encoding not in PHASE_ENCODINGS:
             raise ValueError(f"phase_encoding is {self.phase_encoding!r}; one of {', '.join(PHASE_ENCODINGS)}")
-        if self.range_db < 100:
-            raise ValueError(f"range_db is {self.range_db}; at least 100, or quiet sounds are lost")
+        if self.range_db is None:
+            object.__setattr__(self, "range_db", RANGES_DB[self.bit_depth])
+        if not isinstance(self.range_db, int | float) or not 100 <= self.range_db <= _MAX_RANGE_DB:
+            raise ValueError(f"range_db is {self.range_db!r}; 100 to {_MAX_RANGE_DB}; below, quiet sounds are lost")
 
     @property
     def n_fft(self) -> int:
@@ -98,27 +106,66 @@ class SliceInfo:
 
     Args:
         params: how it holds sound.
-        sample_rate: Hz.
+        sample_rate: Hz, >= 1.
         song: name of the song, without suffix.
+        n_samples: of the whole song, in this channel, before anything was cut off.
         number: of the slice, from 0.
-        n_samples: of the whole song, in this channel.
         offset: samples of silence that were cut off before the first slice.
-        n_trimmed: samples of silence that were cut off behind the last one.
+        n_trimmed: samples of silence that were cut off behind the last one; something is left.
         channel: from 0.
         n_channels: of the song.
-        gain: what the waveform was multiplied by, 1 unless it went beyond full scale.
+        gain: what the waveform was multiplied by, > 0; 1 unless it went beyond full scale.
+
+    Raises:
+        ValueError: a field that is not what is said here.
     """
 
     params: CodecParams
     sample_rate: int
     song: str
+    n_samples: int
     number: int = 0
-    n_samples: int = 0
     offset: int = 0
     n_trimmed: int = 0
     channel: int = 0
     n_channels: int = 1
     gain: float = 1.0
+
+    def __post_init__(self) -> None:
+        for name in ("sample_rate", "n_samples", "number", "offset", "n_trimmed", "channel", "n_channels"):
+            value, least = getattr(self, name), int(name in ("sample_rate", "n_samples", "n_channels"))
+            if type(value) is not int or value < least:  # True is no number of samples
+                raise ValueError(f"{name} is {value!r}; an integer of at least {least}")
+        if self.n_kept < 1:
+            cut = f"offset is {self.offset} and n_trimmed is {self.n_trimmed}"
+            raise ValueError(f"{cut}; together below n_samples, which is {self.n_samples}")
+        if self.number >= self.n_slices:
+            raise ValueError(f"number is {self.number}; the song's {self.n_slices} slices are numbered from 0")
+        if self.channel >= self.n_channels:
+            raise ValueError(f"channel is {self.channel}; the song's {self.n_channels} channels are numbered from 0")
+        if not isinstance(self.song, str) or not self.song:
+            raise ValueError(f"song is {self.song!r}; a name")
+        if type(self.gain) not in (int, float) or not 0 < self.gain <= sys.float_info.max:
+            raise ValueError(f"gain is {self.gain!r}; a finite number above 0")
+
+    @property
+    def n_kept(self) -> int:
+        """Samples of the song that its slices stand for."""
+        return self.n_samples - self.offset - self.n_trimmed
+
+    @property
+    def n_slices(self) -> int:
+        """Slices of the whole song."""
+        return _n_slices(self.n_kept, self.params)
+
+    @property
+    def slice_length(self) -> int:
+        """Samples that this slice stands for; the last one is shorter than the others."""
+        return min(self.params.slice_samples, self.n_kept - self.number * self.params.slice_samples)
+
+
+def _n_slices(n_samples: int, params: CodecParams) -> int:
+    return -(-n_samples // params.slice_samples)  # rounded up, exact at any size
 
 
 def encode_slice(segment: Tensor, params: CodecParams) -> np.ndarray:
@@ -234,7 +281,7 @@ def segments(blocks: Iterable[Tensor], params: CodecParams) -> Iterator[Tensor]:
             yield waiting[:, :length]
             waiting = waiting[:, params.slice_samples :]
             n_slices += 1
-    for _ in range(n_slices, math.ceil(n_samples / params.slice_samples)):
+    for _ in range(n_slices, _n_slices(n_samples, params)):
         yield F.pad(waiting, (0, max(0, length - waiting.shape[1])))[:, :length]
         waiting = waiting[:, params.slice_samples :]
 
@@ -243,37 +290,51 @@ class Song:
     """One channel of a song, put together from the spectra of its slices, in any order. Missing ones are silence.
 
     Args:
-        n_samples: of the song.
+        n_samples: of the song, as far as slices stand for it: `SliceInfo.n_kept`.
         params: of its slices.
     """
 
     def __init__(self, n_samples: int, params: CodecParams) -> None:
         self.params, self.n_samples = params, n_samples
         self.numbers: set[int] = set()
-        self._sum = torch.zeros(self.n_slices * params.slice_samples + 2 * params.n_fft)
-        self._weight = torch.zeros_like(self._sum)
+        self._sum = torch.zeros(self.n_slices * params.slice_samples + params.n_fft - params.hop_length)
 
     @property
     def n_slices(self) -> int:
         """Slices of the whole song."""
-        return math.ceil(self.n_samples / self.params.slice_samples)
+        return _n_slices(self.n_samples, self.params)
 
     def add(self, number: int, spectrum: Tensor) -> None:
-        """Adds slice `number`, the complex STFT (n_fft / 2 + 1, size)."""
-        p, window = self.params, _window(self.params)
-        frames = torch.fft.irfft(spectrum.T, n=p.n_fft) * window
+        """Adds slice `number`, the complex STFT (n_fft / 2 + 1, size).
+
+        Raises:
+            ValueError: the song has no such slice, or it was added before.
+        """
+        if not 0 <= number < self.n_slices or number in self.numbers:
+            raise ValueError(f"slice number is {number}; each of the song's {self.n_slices}, from 0 on, once")
+        p = self.params
+        frames = torch.fft.irfft(spectrum.T, n=p.n_fft) * _window(p)
         start = number * p.slice_samples
-        for total, each in ((self._sum, frames), (self._weight, window.square().expand_as(frames))):
-            total[start : start + p.slice_samples + p.n_fft - p.hop_length] += _overlap_add(each, p.hop_length)
+        self._sum[start : start + p.slice_samples + p.n_fft - p.hop_length] += _overlap_add(frames, p.hop_length)
         self.numbers.add(number)
 
     def waveform(self) -> Tensor:
-        """Returns (n_samples,): the least-squares inverse of the spectra that were added."""
-        start = self.params.n_fft // 2
-        whole = slice(start, start + self.n_samples)
-        # Samples of a slice stand under weights of a quarter and more; what lies beyond is the edge of a missing one.
-        weight = self._weight[whole]
-        return torch.where(weight > 0.2, self._sum[whole] / weight.clamp_min(0.2), 0.0)
+        """Returns (n_samples,): the least-squares inverse of the spectra that were added.
+
+        To be called once, at the end: it works in place, for an hour of sound is long.
+        """
+        p, total = self.params, self._sum
+        del self._sum  # rather no second call than one that divides again
+        # Of one slice: its own samples, then the overlap with the next.
+        weights = _overlap_add(_window(p).square().expand(p.size, p.n_fft), p.hop_length).split(p.slice_samples)
+        for number, part in enumerate(total.split(p.slice_samples)):
+            weight = torch.zeros_like(part)
+            for before, each in enumerate(weights):
+                if number - before in self.numbers:
+                    weight[: len(each)] += each
+            # Samples of a slice stand under weights of a quarter and more; beyond is the edge of a missing one.
+            part.copy_(torch.where(weight > 0.2, part / weight.clamp_min(0.2), 0.0))
+        return total[p.n_fft // 2 :][: self.n_samples]
 
 
 def _overlap_add(frames: Tensor, hop_length: int) -> Tensor:
@@ -297,49 +358,152 @@ def from_png(png: bytes) -> tuple[np.ndarray, SliceInfo | None]:
     Returns:
         (height, width) or (height, width, channels) uint8 or uint16; red, green, blue, perhaps alpha.
     Raises:
-        CodecError: no PNG, a damaged one, or the text of a newer version.
+        CodecError: no PNG, a damaged one, a damaged text, or that of a newer version.
     """
-    picture = None
-    if png.startswith(_SIGNATURE) and _is_whole(png):
+    chunks = list(_chunks(io.BytesIO(png), read_all=True))  # OpenCV would fill what is missing with black
+    try:
         picture = cv2.imdecode(np.frombuffer(png, np.uint8), cv2.IMREAD_UNCHANGED)
+    except cv2.error:  # a size that no picture has
+        picture = None
     if picture is None:
-        raise CodecError("not a whole PNG; fetch or make it again")
+        raise CodecError(_NOT_WHOLE)
     if picture.ndim == 3:
         picture = cv2.cvtColor(picture, cv2.COLOR_BGRA2RGBA if picture.shape[2] == 4 else cv2.COLOR_BGR2RGB)
-    return picture, _read_info(png)
+    return picture, _find_info(chunks)
+
+
+def read_info(file: BinaryIO) -> SliceInfo | None:
+    """Reads what a PNG knows of itself, without its pixels; None: it has no text of this codec.
+
+    Args:
+        file: open at the start of the PNG, seekable.
+    Raises:
+        CodecError: no PNG, one that ends before its text, a damaged text, or that of a newer version.
+    """
+    return _find_info(_chunks(file, read_all=False))
 
 
 def _chunk(kind: bytes, content: bytes) -> bytes:
     return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
 
 
-def _chunks(png: bytes) -> Iterator[tuple[bytes, bytes]]:
-    """Yields the kind and the content of each chunk, as far as they are whole."""
-    place = len(_SIGNATURE)
-    while place + 12 <= len(png):
-        (length,) = struct.unpack(">I", png[place : place + 4])
-        end = place + 12 + length
-        if end > len(png):
-            return
-        kind, content = png[place + 4 : place + 8], png[place + 8 : end - 4]
-        if struct.unpack(">I", png[end - 4 : end])[0] != zlib.crc32(kind + content):
-            return
+def _chunks(file: BinaryIO, *, read_all: bool) -> Iterator[tuple[bytes, bytes]]:
+    """Yields the kind and the content of each chunk up to IEND; of none but texts unless `read_all`, others are b"".
+
+    Raises:
+        CodecError: no PNG, a chunk is missing, or one that was read has another checksum.
+    """
+    if file.read(len(_SIGNATURE)) != _SIGNATURE:
+        raise CodecError(_NOT_WHOLE)
+    kind = b""
+    while kind != b"IEND":
+        header = file.read(8)
+        if len(header) < 8:
+            raise CodecError(_NOT_WHOLE)
+        length, kind = struct.unpack(">I4s", header)
+        if read_all or kind == b"tEXt":
+            content = file.read(length)
+            if file.read(4) != struct.pack(">I", zlib.crc32(content, zlib.crc32(kind))):
+                raise CodecError(_NOT_WHOLE)
+        else:
+            content = b""
+            file.seek(length + 4, io.SEEK_CUR)
         yield kind, content
-        place = end
 
 
-def _is_whole(png: bytes) -> bool:
-    """Whether each chunk is there, with the right checksum: OpenCV would fill what is missing with black."""
-    return any(kind == b"IEND" for kind, _ in _chunks(png))
-
-
-def _read_info(png: bytes) -> SliceInfo | None:
-    for kind, content in _chunks(png):
-        keyword, _, text = content.partition(b"\0")
-        if kind == b"tEXt" and keyword == _KEYWORD:
-            fields = json.loads(text)
-            version = fields.pop("version")
-            if version != CODEC_VERSION:
-                raise CodecError(f"its text is of codec version {version}, this is {CODEC_VERSION}; update specgan")
-            return SliceInfo(**{**fields, "params": CodecParams(**fields["params"])})
+def _find_info(chunks: Iterable[tuple[bytes, bytes]]) -> SliceInfo | None:
+    for kind, content in chunks:
+        if kind == b"tEXt" and content.startswith(_KEYWORD + b"\0"):
+            return _parse_info(content[len(_KEYWORD) + 1 :])
     return None
+
+
+def _parse_info(text: bytes) -> SliceInfo:
+    try:
+        values = json.loads(text)
+        version = values.pop("version", None) if isinstance(values, dict) else None
+        if type(version) is int and version > CODEC_VERSION:
+            raise CodecError(f"its text is of codec version {version}, this is {CODEC_VERSION}; update specgan")
+        if version != CODEC_VERSION:
+            raise ValueError(f"version is {version!r}, not {CODEC_VERSION}")
+        _check_fields(values, SliceInfo)
+        _check_fields(values["params"], CodecParams)
+        return SliceInfo(**{**values, "params": CodecParams(**values["params"])})
+    except CodecError:
+        raise
+    except (ValueError, RecursionError) as err:  # RecursionError: brackets in brackets
+        raise CodecError(f"its specgan-codec text is damaged ({str(err)[:200]}); make the picture again") from err
+
+
+def _check_fields(values: object, kind: type) -> None:
+    """Raises ValueError unless there is a value for each field, and none for another."""
+    wanted = {field.name for field in fields(kind)}
+    if not isinstance(values, dict):
+        raise ValueError(f"{kind.__name__} is {values!r}; an object with {', '.join(sorted(wanted))}")
+    if odd := values.keys() ^ wanted:
+        raise ValueError(f"missing or unknown in {kind.__name__}: {', '.join(sorted(odd))}")
+
+
+def fit_picture(
+    picture: np.ndarray,
+    params: CodecParams | None,
+    *,
+    phase_encoding: str = CodecParams.phase_encoding,
+    range_db: float | None = None,
+    griffin_lim: bool = False,
+) -> tuple[np.ndarray, CodecParams, list[str]]:
+    """Brings a picture, as `from_png` returns it, to what `decode_spectrum` takes. It is never resized.
+
+    Args:
+        picture: (height, width) or (height, width, channels) uint8 or uint16.
+        params: of its text; None where it has none, then size and bit depth are the picture's own.
+        phase_encoding, range_db: of a picture without text.
+        griffin_lim: whether the phase will be searched, and so a grey picture is enough: it becomes the magnitude,
+            beside a phase that means nothing.
+    Returns:
+        The picture (size, size, 3), its settings, and a remark on each thing that was done to it.
+    Raises:
+        CodecError: a picture that was resized, is not square or of an odd size; a grey one without `griffin_lim`; one
+            of 16 bits whose text says 8.
+        ValueError: an impossible `phase_encoding` or `range_db`.
+    """
+    height, width = picture.shape[:2]
+    if params is not None and (height, width) != (params.size, params.size):
+        raise CodecError(
+            f"has {width} x {height} pixels, its text says {params.size} x {params.size}; pictures must not be resized "
+            "or cropped: make it again"
+        )
+    if height != width or height % 2 or height < 4:
+        raise CodecError(
+            f"has {width} x {height} pixels; a picture of sound is square, of an even size of at least 4, and must not "
+            "be resized or cropped"
+        )
+    remarks = []
+    if picture.ndim == 3 and picture.shape[2] == 4:
+        picture = picture[..., :3]
+        remarks.append("alpha is left out")
+    bit_depth = 8 * picture.dtype.itemsize
+    if params is None:
+        params = CodecParams(height, bit_depth, phase_encoding, range_db)
+    if bit_depth < params.bit_depth:
+        picture = picture.astype(np.uint16) * 257
+        # The phase of an instantaneous frequency is a sum over the frames, and so is its rounding.
+        is_sum = params.phase_encoding == "instantaneous_frequency"
+        rest = "magnitudes hold about 30 dB, the phase drifts" if is_sum else "holds about 30 dB only"
+        remarks.append(f"was reduced to 8 bits from the 16 of its text: {rest}")
+    elif bit_depth > params.bit_depth:
+        if (picture % 257).any():
+            raise CodecError("has values of 16 bits, its text says 8; somebody changed it, make it again")
+        picture = (picture // 257).astype(np.uint8)
+        remarks.append("was widened to 16 bits from the 8 of its text: brought back")
+    # OpenCV makes three equal channels of grey with alpha.
+    if picture.ndim == 2 or (picture == picture[..., :1]).all():
+        if not griffin_lim:
+            raise CodecError("grey: it has no phase; phase=griffin_lim looks for one")
+        red = picture if picture.ndim == 2 else picture[..., 0]
+        # Griffin-Lim gets on worse from equal phases than from random ones.
+        phase = np.random.default_rng(0).integers(0, params.most, (*red.shape, 2), red.dtype, endpoint=True)
+        phase[-1, :, 1] = (params.most + 1) // 2  # no Nyquist bin
+        picture = np.concatenate([red[..., None], phase], axis=-1)
+        remarks.append("grey: magnitude alone, with a phase to start from that means nothing")
+    return picture, params, remarks

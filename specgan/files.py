@@ -5,7 +5,7 @@ import os
 import secrets
 import unicodedata
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Container, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from itertools import count
 from pathlib import Path
@@ -33,6 +33,39 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
     except BaseException:  # KeyboardInterrupt included: an interrupted run leaves nothing behind
         temporary.unlink(missing_ok=True)
         raise
+
+
+def find_files(root: str | Path, suffixes: Container[str], *, recursive: bool = True) -> list[Path]:
+    """Lists the files under a folder that have one of the suffixes, in upper or lower case, sorted by path.
+
+    Hidden files and folders are left out. Linked folders are followed, and each real folder is visited once, so that
+    links cannot loop.
+
+    Args:
+        root: a folder.
+        suffixes: in lower case, with the dot.
+        recursive: also look in subfolders.
+    Raises:
+        FileNotFoundError: `root` does not exist.
+    """
+    if not os.path.exists(root):
+        raise FileNotFoundError(f"{root}: no such file or folder; check the path")
+    found, visited = [], {os.path.realpath(root)}
+    for folder, subfolders, names in os.walk(root, followlinks=True, onerror=_raise):
+        wanted = (name for name in names if os.path.splitext(name)[1].lower() in suffixes)
+        found += [Path(folder, name) for name in wanted if not name.startswith(".")]
+        children = sorted(name for name in subfolders if recursive and not name.startswith("."))
+        subfolders.clear()  # what is put back is what os.walk enters
+        for name in children:
+            real = os.path.realpath(os.path.join(folder, name))
+            if real not in visited:
+                visited.add(real)
+                subfolders.append(name)
+    return sorted(found)
+
+
+def _raise(err: OSError) -> None:
+    raise err
 
 
 def remove_files(paths: Iterable[str], folder: str | Path) -> None:

@@ -37,10 +37,7 @@ class GriffinLim(nn.Module):
         n_inversion_iter: int = 100,
     ) -> None:
         super().__init__()
-        if n_iter < 0:
-            raise ValueError(f"n_iter is {n_iter}; at least 0")
-        if not 0 <= momentum < 1:
-            raise ValueError(f"momentum is {momentum}; it must be at least 0 and below 1")
+        _check_search(n_iter, momentum)
         self.params = params
         self.level_range = level_range
         self.n_iter = n_iter
@@ -91,43 +88,84 @@ class GriffinLim(nn.Module):
     def find_phase(self, magnitude: Tensor, *, seeds: Sequence[int]) -> Tensor:
         """Finds waveforms (B, n_frames * hop_length) whose STFT magnitude is near (B, n_fft // 2 + 1, n_frames)."""
         turns = [torch.rand(magnitude.shape[1:], generator=torch.Generator().manual_seed(seed)) for seed in seeds]
-        spectrum = torch.polar(magnitude, 2 * torch.pi * torch.stack(turns).to(magnitude))
-        # The last samples stand between the last frame and the one behind the end, whose magnitude is not known: it
-        # follows from the rest. Without it they would be divided by the vanishing edge of a single window.
-        spectrum = F.pad(spectrum, (0, 1))
-        inertia = self.momentum / (1 + self.momentum)
-        previous = torch.zeros_like(spectrum)
-        for _ in range(self.n_iter):
-            consistent = self._stft(self._istft(spectrum))
-            step = consistent - inertia * previous
-            step = step[..., :-1]
-            known = magnitude * step / step.abs().clamp_min(1e-16)
-            spectrum = torch.cat([known, consistent[..., -1:]], dim=-1)
-            previous = consistent
-        return self._istft(spectrum)
-
-    def _stft(self, waveform: Tensor) -> Tensor:
         p = self.params
-        spectrum = torch.stft(
-            F.pad(waveform, (0, 1)),  # an odd n_fft needs it to reach the frame behind the end
-            p.n_fft,
-            p.hop_length,
-            p.win_length,
-            self.transform.window,
-            center=True,
-            pad_mode="constant",
-            return_complex=True,
+        return griffin_lim(
+            torch.polar(magnitude, 2 * torch.pi * torch.stack(turns).to(magnitude)),
+            n_fft=p.n_fft,
+            hop_length=p.hop_length,
+            win_length=p.win_length,
+            n_iter=self.n_iter,
+            momentum=self.momentum,
+            magnitude=magnitude,
         )
-        return spectrum[..., : waveform.shape[-1] // p.hop_length + 1]
 
-    def _istft(self, spectrum: Tensor) -> Tensor:
-        p = self.params
-        return torch.istft(
-            spectrum,
-            p.n_fft,
-            p.hop_length,
-            p.win_length,
-            self.transform.window,
-            center=True,
-            length=(spectrum.shape[-1] - 1) * p.hop_length,
-        )
+
+def griffin_lim(
+    spectrum: Tensor,
+    *,
+    n_fft: int,
+    hop_length: int,
+    win_length: int | None = None,
+    n_iter: int = 32,
+    momentum: float = 0.99,
+    magnitude: Tensor | None = None,
+) -> Tensor:
+    """Finds waveforms whose STFT has nearly the given magnitude, from the given phase on.
+
+    A spectrum that a waveform has stays as it is, if its last n_fft / 2 samples are silent; otherwise these change, for
+    the frame behind the end takes part in them and is not given.
+
+    Args:
+        spectrum: (B, n_fft // 2 + 1, n_frames) complex. Its magnitude is kept, its phase is where the search starts.
+            Frame t is centred on sample t * hop_length, and there is silence around the sound.
+        n_fft, hop_length, win_length: of the STFT, samples; the window is a periodic Hann window, win_length None makes
+            it n_fft long.
+        n_iter: 0 inverts the spectrum as it is.
+        momentum: 0 is the original algorithm, 0.99 converges much faster.
+        magnitude: of `spectrum`, free of the rounding of its complex numbers, which iterations enlarge; None computes
+            it.
+    Returns:
+        waveform (B, n_frames * hop_length).
+    Raises:
+        ValueError: `n_iter` < 0, or `momentum` not at least 0 and below 1.
+    Source: as `GriffinLim`.
+    """
+    _check_search(n_iter, momentum)
+    window = torch.hann_window(win_length or n_fft, dtype=spectrum.real.dtype).to(spectrum.device)
+    settings = {"n_fft": n_fft, "hop_length": hop_length, "win_length": win_length, "window": window}
+    if magnitude is None:
+        magnitude = spectrum.abs()
+    # The last samples stand between the last frame and the one behind the end, whose magnitude is not known: it
+    # follows from the rest. Without it they would be divided by the vanishing edge of a single window.
+    spectrum = F.pad(spectrum, (0, 1))
+    inertia = momentum / (1 + momentum)
+    previous = torch.zeros_like(spectrum)
+    for _ in range(n_iter):
+        consistent = _stft(_istft(spectrum, **settings), **settings)
+        step = consistent - inertia * previous
+        step = step[..., :-1]
+        known = magnitude * step / step.abs().clamp_min(1e-16)
+        spectrum = torch.cat([known, consistent[..., -1:]], dim=-1)
+        previous = consistent
+    return _istft(spectrum, **settings)
+
+
+def _check_search(n_iter: int, momentum: float) -> None:
+    if n_iter < 0:
+        raise ValueError(f"n_iter is {n_iter}; at least 0")
+    if not 0 <= momentum < 1:
+        raise ValueError(f"momentum is {momentum}; it must be at least 0 and below 1")
+
+
+def _stft(waveform: Tensor, *, hop_length: int, **settings) -> Tensor:
+    # one more sample: an odd n_fft needs it to reach the frame behind the end
+    padded = F.pad(waveform, (0, 1))
+    spectrum = torch.stft(
+        padded, hop_length=hop_length, center=True, pad_mode="constant", return_complex=True, **settings
+    )
+    return spectrum[..., : waveform.shape[-1] // hop_length + 1]
+
+
+def _istft(spectrum: Tensor, *, hop_length: int, **settings) -> Tensor:
+    length = (spectrum.shape[-1] - 1) * hop_length
+    return torch.istft(spectrum, hop_length=hop_length, center=True, length=length, **settings)

@@ -12,7 +12,7 @@ import pytest
 import soundfile
 import torch
 
-from specgan.audio import AUDIO_SUFFIXES, AudioError, find_audio, load_audio, open_audio, save_wav
+from specgan.audio import AUDIO_SUFFIXES, BLOCK_FRAMES, AudioError, find_audio, load_audio, open_audio, save_wav
 from specgan.files import atomic_path
 
 FORMATS = Path(__file__).parents[2] / "shared" / "data" / "formats"
@@ -452,6 +452,48 @@ def test_save_wav_scales_instead_of_clipping_and_says_so(tmp_path, caplog):
     assert re.search(r"loud\.wav: peak 4 .*gain of 0\.25", caplog.text)
 
 
+def test_24_bit_values_survive_read_and_write(tmp_path, caplog):
+    random = np.random.default_rng(0).integers(-(2**23), 2**23, 9998)
+    pcm = (np.append(random, [-(2**23), 2**23 - 1]).reshape(-1, 2) << 8).astype(np.int32)
+    soundfile.write(tmp_path / "a.wav", pcm, 44100, subtype="PCM_24")
+    save_wav(tmp_path / "b.wav", *load_audio(tmp_path / "a.wav", mono=False), subtype="PCM_24")
+    again, rate = soundfile.read(tmp_path / "b.wav", dtype="int32")
+    np.testing.assert_array_equal(again, pcm)
+    assert rate == 44100
+    assert soundfile.info(tmp_path / "b.wav").subtype == "PCM_24"
+    assert not caplog.records
+
+
+def test_24_bit_scales_instead_of_clipping_and_names_what_keeps_the_level(tmp_path, caplog):
+    save_wav(tmp_path / "loud.wav", torch.tensor([2.0, -4.0, 1.0, 0.5]), 8000, subtype="PCM_24")
+    pcm, _ = soundfile.read(tmp_path / "loud.wav", dtype="int32")
+    assert (pcm >> 8).tolist() == [2**22, -(2**23), 2**21, 2**20]
+    assert len(caplog.records) == 1
+    assert re.search(r"loud\.wav: peak 4 .*gain of 0\.25; subtype FLOAT keeps its level", caplog.text)
+
+
+def test_float_is_written_as_it_is(tmp_path, caplog):
+    waveform = torch.tensor([[1e-30, 3.7, -100.0], [1 / 3, -0.0, 1.0]])
+    save_wav(tmp_path / "a.wav", waveform, 8000, subtype="FLOAT")
+    torch.testing.assert_close(load_audio(tmp_path / "a.wav", mono=False)[0], waveform, rtol=0, atol=0)
+    assert soundfile.info(tmp_path / "a.wav").subtype == "FLOAT"
+    assert not caplog.records
+
+
+@pytest.mark.parametrize(("subtype", "step"), [("PCM_16", 2**-15), ("PCM_24", 2**-23), ("FLOAT", 0)])
+def test_a_sound_of_several_blocks_is_written_whole(tmp_path, subtype, step):
+    waveform = torch.from_numpy(noise(BLOCK_FRAMES + 1000, channels=2).T).float()
+    save_wav(tmp_path / "a.wav", waveform, 8000, subtype=subtype)
+    torch.testing.assert_close(load_audio(tmp_path / "a.wav", mono=False)[0], waveform, rtol=0, atol=step / 2)
+
+
+def test_an_unknown_subtype_is_named(tmp_path):
+    with pytest.raises(ValueError, match=r"a\.wav: subtype is 'PCM_8'; one of PCM_16, PCM_24, FLOAT"):
+        save_wav(tmp_path / "a.wav", torch.zeros(10), 8000, subtype="PCM_8")
+    assert os.listdir(tmp_path) == []
+
+
+@pytest.mark.parametrize("subtype", ["PCM_16", "PCM_24", "FLOAT"])
 @pytest.mark.parametrize(
     ("waveform", "match"),
     [
@@ -462,9 +504,9 @@ def test_save_wav_scales_instead_of_clipping_and_says_so(tmp_path, caplog):
         (torch.zeros(10, dtype=torch.int16), r"bad\.wav: waveform is torch\.int16"),
     ],
 )
-def test_save_wav_refuses_and_writes_nothing(tmp_path, waveform, match):
+def test_save_wav_refuses_and_writes_nothing(tmp_path, waveform, match, subtype):
     with pytest.raises(ValueError, match=match):
-        save_wav(tmp_path / "bad.wav", waveform, 8000)
+        save_wav(tmp_path / "bad.wav", waveform, 8000, subtype=subtype)
     assert os.listdir(tmp_path) == []
 
 

@@ -20,6 +20,7 @@ NEEDED = {
     "data/dataset": ["data.dataset_dir=specs"],
     "preprocess": ["input=clips", "output=specs"],
     "generate": ["ckpt_path=last.ckpt"],
+    "task/compare": ["task.reconstructed=decoded"],
 }
 ROOT_OF_GROUP = {
     "executor": "preprocess",

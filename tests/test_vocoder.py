@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from specgan.spectrogram import LevelRange, Spectrogram, SpectrogramParams, mel_filters, normalise
-from specgan.vocoder import GriffinLim
+from specgan.vocoder import GriffinLim, griffin_lim
 
 RANK_DEFICIENT = SpectrogramParams(sample_rate=22050, n_mels=128)  # n_fft 1024: two bands share their only bin
 BANKS = [
@@ -179,6 +179,46 @@ def test_momentum_converges_faster():
     assert errors[0.99] < errors[0.0]
 
 
+# --- from a phase that is known
+
+STFT = {"n_fft": 256, "hop_length": 64}
+
+
+def tones_in_noise(n_frames: int = 40) -> torch.Tensor:
+    """(2, n_frames * 64), silent in the last 128 samples: the frame behind the end has nothing of it."""
+    t = torch.arange(n_frames * 64)
+    tones = 0.3 * torch.sin(0.1 * t) + 0.2 * torch.sin(0.77 * t + 1)
+    waveform = tones + 0.05 * torch.randn(2, len(t), generator=torch.Generator().manual_seed(0))
+    waveform[:, -128:] = 0
+    return waveform
+
+
+def stft(waveform: torch.Tensor) -> torch.Tensor:
+    window = torch.hann_window(256)
+    return torch.stft(waveform, **STFT, window=window, pad_mode="constant", return_complex=True)[..., :-1]
+
+
+@pytest.mark.parametrize("momentum", [0.0, 0.99])
+@pytest.mark.parametrize("n_iter", [0, 1, 8])
+def test_from_the_true_phase_the_waveform_stays(n_iter, momentum):
+    waveform = tones_in_noise()
+    found = griffin_lim(stft(waveform), **STFT, n_iter=n_iter, momentum=momentum)
+    assert found.shape == waveform.shape
+    snr = 10 * torch.log10(waveform.square().sum(-1) / (found - waveform).square().sum(-1))
+    assert (snr > 60).all()
+
+
+def test_a_disturbed_phase_gets_more_consistent():
+    spectrum = stft(tones_in_noise())
+    disturbance = torch.randn(spectrum.shape, generator=torch.Generator().manual_seed(1))
+    disturbed = torch.polar(spectrum.abs(), spectrum.angle() + disturbance)
+    errors = []
+    for n_iter in (0, 4, 32):
+        found = stft(griffin_lim(disturbed, **STFT, n_iter=n_iter)).abs()
+        errors.append((found - spectrum.abs()).norm(dim=(1, 2)) / spectrum.abs().norm(dim=(1, 2)))
+    assert (errors[0] > 1.5 * errors[1]).all() and (errors[1] > 1.5 * errors[2]).all()
+
+
 # --- seeds
 
 
@@ -232,6 +272,8 @@ def test_the_phases_start_over_the_full_circle(monkeypatch):
 def test_an_impossible_setting_is_named_with_its_value_and_the_fix(settings, message):
     with pytest.raises(ValueError, match=message):
         vocoder(**settings)
+    with pytest.raises(ValueError, match=message):
+        griffin_lim(torch.zeros(1, 129, 4, dtype=torch.complex64), **STFT, **settings)
 
 
 @pytest.mark.parametrize("seeds", [[], [1], [1, 2, 3]])

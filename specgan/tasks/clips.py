@@ -113,6 +113,14 @@ class Clip:
     label: str
     recording: str
 
+    @property
+    def key(self) -> str:
+        return self.recording
+
+    @property
+    def sources(self) -> list[Path]:
+        return [self.source]
+
 
 def make_clips(clips: Sequence[Clip], *, recipe: Recipe, output: Path) -> list[Any]:
     """Makes the files of some recordings: work for `run_units`.

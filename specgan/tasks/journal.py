@@ -3,11 +3,13 @@
 import json
 import re
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 from specgan.files import atomic_path, remove_files
+from specgan.tasks.runner import FAILURES_NAME, Failure, check_on_error, write_failures
 
 JOURNAL_NAME = ".journal.jsonl"
 
@@ -59,8 +61,10 @@ class Journal:
             return []
         if final is not None:
             final.unlink(missing_ok=True)
-        gone = {*self.entries, *self.begun} - (set(sources) - set(stale))
-        remove_files(self._outputs(gone), self.folder)
+        fresh = set(sources) - set(stale)
+        gone = {*self.entries, *self.begun} - fresh
+        kept = {path for key in fresh for path in self.entries[key]["outputs"]}  # `a_0001` may be a unit, and a slice
+        remove_files(set(self._outputs(gone)) - kept, self.folder)
         for key in gone:
             self.entries.pop(key, None)
         self.begun.clear()
@@ -117,6 +121,61 @@ class Journal:
                 if match and (match[1] in names or f"{match[1]}{match[2] or ''}" in names):
                     yield f"{folder}/{path.name}".lstrip("/")
             yield f"{folder}/.partial".lstrip("/")  # none of that name: so that half-written files are looked for there
+
+
+def run_missing(
+    journal: Journal,
+    units: Sequence[Any],
+    run: Callable[..., Generator[tuple[Any, Any]]],
+    *,
+    final: Path | None = None,
+    failures: Sequence[Failure] = (),
+    on_error: str,
+    **settings: Any,
+) -> tuple[dict[str, dict[str, Any]], list[Failure], int]:
+    """Does a task's work on the units whose outputs are missing or stale, notes what is done, writes failures.csv.
+
+    Args:
+        journal: of the task.
+        units: each has a `key`, and `sources`, the files that it is made from.
+        run: `run_units` with its `work`. What it makes of a unit is the entry for the journal. An entry may have
+            `failures`, of parts of the unit: then it is not noted, and the next run makes it again.
+        final: see Journal.start.
+        failures: of what did not even make a unit.
+        on_error, settings: for `run`.
+    Returns:
+        the entries of what was made now, by key; all failures, sorted by key; how many units were there already.
+    Raises:
+        ValueError: nothing could be made, or an unknown `on_error`.
+        UnitError: with on_error "raise", the first failure.
+    """
+    check_on_error(on_error)
+    by_key = {unit.key: unit for unit in units}
+    todo = journal.start({key: unit.sources for key, unit in by_key.items()}, final=final)
+    n_skipped = len(units) - len(todo)
+    made: dict[str, dict[str, Any]] = {}
+    failed: dict[str, list[Failure]] = {}
+    outcomes = run([by_key[key] for key in todo], on_error=on_error, n_skipped=n_skipped, **settings)
+    with closing(outcomes):  # so that an error ends the workers at once
+        for unit, outcome in outcomes:
+            if isinstance(outcome, Failure):
+                failed[unit.key] = [outcome]
+                continue
+            made[unit.key] = outcome
+            if parts := outcome.pop("failures", []):
+                failed[unit.key] = parts
+            else:
+                journal.add(unit.key, outcome)
+    if journal.file is not None:
+        journal.write()
+    failures = [*failures, *(failure for key in sorted(failed) for failure in failed[key])]
+    write_failures(failures, journal.folder)
+    if failures and not n_skipped and not any(entry["outputs"] for entry in made.values()):
+        table = journal.folder / FAILURES_NAME
+        raise ValueError(
+            f"nothing could be made; {table} lists {len(failures)} failures, the first: {failures[0].error}"
+        )
+    return made, failures, n_skipped
 
 
 def made_from(sources: Iterable[Path]) -> list[list]:

@@ -5,7 +5,7 @@ import os
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor
-from contextlib import AbstractContextManager, closing
+from contextlib import AbstractContextManager
 from dataclasses import asdict
 from functools import cache, partial
 from pathlib import Path
@@ -21,8 +21,8 @@ from specgan.manifest import MANIFEST_NAME, assign_splits, label_of, read_manife
 from specgan.spectrogram import LevelRange, SpectrogramParams
 from specgan.tasks.clips import Clip, Recipe, check_device, make_clips, make_clips_on_device
 from specgan.tasks.executors import serial
-from specgan.tasks.journal import Journal
-from specgan.tasks.runner import FAILURES_NAME, Failure, Report, check_on_error, run_units, write_failures
+from specgan.tasks.journal import Journal, run_missing
+from specgan.tasks.runner import FAILURES_NAME, Report, check_on_error, run_units
 
 log = logging.getLogger(__name__)
 
@@ -91,40 +91,32 @@ def make_spectrograms(
     journal = Journal(output, settings)
     if not journal.path.exists() and (output / MANIFEST_NAME).exists():  # a copy without hidden files, of any settings
         remove_files(read_manifest(output)["path"], output)
-    todo = set(journal.start({clip.recording: [clip.source] for clip in clips}, final=output / MANIFEST_NAME))
-    stale = [clip for clip in clips if clip.recording in todo]
-    if stale:
-        _write_yaml(output / PARAMS_NAME, settings)  # without statistics: until the manifest is there, unfinished
-
+    if journal.is_outdated or not (output / PARAMS_NAME).exists():
+        _write_yaml(output / PARAMS_NAME, settings)  # without statistics: the folder is unfinished
     if device == "cpu":
-        make = partial(run_units, work=partial(make_clips, recipe=recipe, output=output))
+        run = partial(run_units, work=partial(make_clips, recipe=recipe, output=output))
     else:
-        make = partial(make_clips_on_device, recipe=recipe, output=output, device=device)
-    failed: dict[str, Failure] = {}
-    n_skipped = len(clips) - len(stale)
-    outcomes = make(stale, executor=executor, on_error=on_error, description="spectrograms", n_skipped=n_skipped)
-    with closing(outcomes):  # so that an error ends the workers at once
-        for clip, outcome in outcomes:
-            if isinstance(outcome, Failure):
-                failed[clip.recording] = outcome
-            else:
-                journal.add(clip.recording, outcome)
-    write_failures([failed[name] for name in sorted(failed)], output)
-    if len(failed) == len(clips):
-        raise ValueError(f"{input}: none of its {len(clips)} files could be read; see {output / FAILURES_NAME}")
+        run = partial(make_clips_on_device, recipe=recipe, output=output, device=device)
+    made, failures, n_skipped = run_missing(
+        journal,
+        clips,
+        run,
+        final=output / MANIFEST_NAME,
+        executor=executor,
+        on_error=on_error,
+        description="spectrograms",
+    )
 
     real_folder = cache(os.path.realpath)
-    made = [clip for clip in clips if clip.recording not in failed]
-    table = pd.DataFrame([row for clip in made for row in _rows(clip, journal, real_folder)])
+    there = [clip for clip in clips if clip.recording in journal.entries]
+    table = pd.DataFrame([row for clip in there for row in _rows(clip, journal, real_folder)])
     table["split"] = assign_splits(table["recording"], table["label"], percentages=splits, seed=seed)
-    if stale or not (output / MANIFEST_NAME).exists():
-        journal.write()
     _finish(output, table, settings, params)
     counts = ", ".join(f"{label} {count}" for label, count in sorted(Counter(table["label"]).items()))
     return Report(
-        n_done=len(stale) - len(failed),
+        n_done=len(made),
         n_skipped=n_skipped,
-        failures=list(failed.values()),
+        failures=failures,
         message=f"{output}: {len(table)} spectrograms; {counts}",
     )
 

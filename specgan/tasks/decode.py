@@ -1,0 +1,313 @@
+"""Task: pictures that hold magnitude and phase (see specgan.codec) -> one WAV a song."""
+
+import logging
+import math
+import os
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Executor
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import asdict, dataclass, replace
+from functools import partial
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from specgan.audio import WAV_SUBTYPES, save_wav
+from specgan.codec import CodecError, CodecParams, SliceInfo, Song, decode_spectrum, fit_picture, from_png, read_info
+from specgan.files import find_files, safe_name, unique_names
+from specgan.tasks.executors import serial
+from specgan.tasks.journal import Journal, made_from, run_missing
+from specgan.tasks.runner import Report, UnitError, failure_of, run_units, stage
+from specgan.vocoder import griffin_lim
+
+log = logging.getLogger(__name__)
+
+JOURNAL_NAME = ".decode.jsonl"
+PHASES = ("picture", "griffin_lim")
+
+
+@dataclass(frozen=True)
+class _Picture:
+    """One picture and what it says of itself; None: nothing, it is a song of its own."""
+
+    source: Path
+    info: SliceInfo | None
+
+
+@dataclass(frozen=True)
+class _Pictures:
+    """A song: its pictures, in the order of slices and channels, and its place in the output folder without suffix."""
+
+    key: str
+    pictures: tuple[_Picture, ...]
+
+    @property
+    def source(self) -> Path:
+        return self.pictures[0].source
+
+    @property
+    def sources(self) -> list[Path]:
+        return [picture.source for picture in self.pictures]
+
+
+@dataclass(frozen=True)
+class _Settings:
+    phase: str
+    n_iter: int
+    sample_rate: int | None
+    phase_encoding: str
+    range_db: float | None
+    subtype: str
+    on_error: str
+
+
+def decode_pictures(
+    input: str | Path,
+    output: str | Path,
+    *,
+    phase: str = "picture",
+    n_iter: int = 32,
+    sample_rate: int | None = None,
+    phase_encoding: str = "cos_sin",
+    range_db: float | None = None,
+    subtype: str = "FLOAT",
+    executor: Callable[[], AbstractContextManager[Executor]] = serial,
+    on_error: str = "skip",
+) -> Report:
+    """Writes `<output>/<song>.wav`, as long as the song was to the sample.
+
+    Pictures are put together by what they know of themselves, whatever they are called now. Slices that are missing or
+    damaged are named, and silent. Pictures that know nothing, because a model made them, are songs of their own, named
+    after them. A second run makes only what is missing or whose pictures or settings changed.
+
+    Args:
+        input: folder of PNGs, searched with its subfolders; or one PNG, of which that slice alone is made.
+        output: folder; of one PNG a file that ends in .wav.
+        phase: "picture"; or "griffin_lim", for pictures whose phase is no use: it keeps the magnitude and looks for a
+            phase that fits, from the picture's on. It takes a song at a time: some 250 MB a minute and channel.
+        n_iter: iterations of Griffin-Lim.
+        sample_rate: Hz of pictures that know nothing, which is needed for them.
+        phase_encoding, range_db: of pictures that know nothing, see CodecParams.
+        subtype: "FLOAT" (32 bit), "PCM_24" or "PCM_16"; of the latter, songs beyond full scale are made quieter.
+        executor: opens the workers, see tasks.executors.
+        on_error: "skip" records a bad picture in failures.csv and goes on; "raise" stops at the first.
+    Raises:
+        FileNotFoundError, ValueError: nothing to do, or arguments that cannot work; nothing is written.
+    """
+    input, output = Path(os.path.abspath(input)), Path(os.path.abspath(output))  # the workers may run elsewhere
+    settings = _Settings(phase, n_iter, sample_rate, phase_encoding, range_db, subtype, on_error)
+    _check(settings)
+    if input.is_file():
+        if output.suffix.lower() != ".wav":
+            raise ValueError(f"output is {output}; one picture makes one file: a name that ends in .wav")
+        _decode_song(_alone(_read(input)), settings, output)
+        return Report(n_done=1, message=f"{output}: sound of {input}")
+    if output.suffix.lower() == ".wav":
+        raise ValueError(f"output is {output}; a folder of pictures makes a folder of songs")
+
+    paths = find_files(input, (".png",))
+    if not paths:
+        raise ValueError(f"{input}: no PNG in it or its subfolders; check the path")
+    pictures, unread = [], []
+    for path in paths:
+        try:
+            pictures.append(_read(path))
+        except UnitError as err:
+            unread.append(failure_of(_Picture(path, None), err, on_error))
+    songs = _songs(pictures, input)
+    _report(songs, settings)
+    journal = Journal(output, {**asdict(settings), "input": str(input.resolve())}, name=JOURNAL_NAME)
+    run = partial(run_units, work=partial(_decode_songs, settings=settings, output=output))
+    made, failures, n_skipped = run_missing(
+        journal, songs, run, failures=unread, executor=executor, on_error=on_error, description="songs"
+    )
+    return Report(
+        n_done=sum(bool(entry["outputs"]) for entry in made.values()),
+        n_skipped=n_skipped,
+        failures=failures,
+        message=f"{output}: the sound of {len(pictures)} pictures",
+    )
+
+
+def _check(settings: _Settings) -> None:
+    if settings.phase not in PHASES:
+        raise ValueError(f"phase is {settings.phase!r}; picture or griffin_lim")
+    if settings.n_iter < 0:
+        raise ValueError(f"n_iter is {settings.n_iter}; at least 0")
+    if settings.sample_rate is not None and settings.sample_rate < 1:
+        raise ValueError(f"sample_rate is {settings.sample_rate}; Hz, at least 1")
+    if settings.subtype not in WAV_SUBTYPES:
+        raise ValueError(f"subtype is {settings.subtype!r}; one of {', '.join(WAV_SUBTYPES)}")
+    CodecParams(phase_encoding=settings.phase_encoding, range_db=settings.range_db)
+
+
+def _read(path: Path) -> _Picture:
+    with _reading(path), path.open("rb") as file:
+        return _Picture(path, read_info(file))
+
+
+@contextmanager
+def _reading(path: Path) -> Iterator[None]:
+    with stage("read"):
+        try:
+            yield
+        except CodecError as err:
+            raise CodecError(f"{path}: {err}") from err
+
+
+def _songs(pictures: Sequence[_Picture], root: Path) -> list[_Pictures]:
+    """Puts the pictures of a song together, and gives each song a name of its own."""
+    groups: dict[Any, dict[tuple[int, int], _Picture]] = defaultdict(dict)
+    for picture in pictures:
+        info = picture.info
+        song = picture.source if info is None else replace(info, number=0, channel=0)
+        place = (0, 0) if info is None else (info.number, info.channel)
+        first = groups[song].setdefault(place, picture)
+        if first is not picture:
+            log.warning("%s: left out, the same slice and channel as %s", picture.source, first.source)
+    songs, wanted = {}, {}
+    for group in groups.values():
+        slices = tuple(group[place] for place in sorted(group))
+        first = slices[0]
+        name = first.info.song if first.info else first.source.relative_to(root).with_suffix("").as_posix()
+        songs[first.source] = slices
+        wanted[first.source] = "/".join(safe_name(part) for part in PurePosixPath(name).parts)
+    return [_Pictures(key, songs[path]) for path, key in unique_names(wanted, root).items()]
+
+
+def _report(songs: Sequence[_Pictures], settings: _Settings) -> None:
+    """Says which slices are missing, and how pictures are taken that know nothing."""
+    for song in songs:
+        info = song.pictures[0].info
+        there = {(picture.info.number, picture.info.channel) for picture in song.pictures if picture.info}
+        for channel in range(info.n_channels if info else 0):
+            missing = [number for number in range(info.n_slices) if (number, channel) not in there]
+            if missing:
+                of_channel = f" of channel {channel}" if info.n_channels > 1 else ""
+                log.warning(
+                    "%s: slices %s%s are missing (of %d): silence in their place",
+                    *(song.key, _ranges(missing), of_channel, info.n_slices),
+                )
+    unknown = [song.source for song in songs if song.pictures[0].info is None]
+    if unknown:
+        log.warning(
+            "%d pictures say nothing of how they were made, e.g. %s: each is a song of its own, sample_rate=%s "
+            "phase_encoding=%s range_db=%s",
+            *(len(unknown), unknown[0], settings.sample_rate, settings.phase_encoding, settings.range_db or "default"),
+        )
+
+
+def _ranges(numbers: Sequence[int]) -> str:
+    """[2, 5, 6, 7] -> "2, 5-7"."""
+    runs: list[list[int]] = []
+    for number in numbers:
+        if runs and runs[-1][1] == number - 1:
+            runs[-1][1] = number
+        else:
+            runs.append([number, number])
+    return ", ".join(str(first) if first == last else f"{first}-{last}" for first, last in runs)
+
+
+def _alone(picture: _Picture) -> _Pictures:
+    """The slice as a song of its own."""
+    info = picture.info
+    if info is not None:
+        whole = {
+            "number": 0,
+            "n_samples": info.slice_length,
+            "offset": 0,
+            "n_trimmed": 0,
+            "channel": 0,
+            "n_channels": 1,
+        }
+        picture = replace(picture, info=replace(info, **whole))
+    return _Pictures(picture.source.stem, (picture,))
+
+
+def _decode_songs(songs: Sequence[_Pictures], *, settings: _Settings, output: Path) -> Iterator[Any]:
+    """Work for `run_units`: the entry of each song, or its UnitError."""
+    for song in songs:
+        try:
+            yield _decode_song(song, settings, output / f"{song.key}.wav")
+        except UnitError as err:
+            yield err
+
+
+@torch.inference_mode()
+def _decode_song(song: _Pictures, settings: _Settings, path: Path) -> dict[str, Any]:
+    with stage("read"):
+        state = made_from(song.sources)
+    failures, remarks, info = [], {}, None
+    channels: dict[int, Song | _Phaseless] = {}
+    for picture in song.pictures:
+        try:
+            info, spectrum, said = _load(picture, settings)
+        except UnitError as err:
+            if len(song.pictures) == 1 or settings.on_error == "raise":
+                raise
+            failures.append(failure_of(picture, err, settings.on_error))
+            continue
+        remarks.update(dict.fromkeys(said))
+        if info.channel not in channels:
+            whole = Song if settings.phase == "picture" else partial(_Phaseless, n_iter=settings.n_iter)
+            channels[info.channel] = whole(info.n_kept, info.params)
+        channels[info.channel].add(info.number, spectrum)
+    for remark in remarks:
+        log.warning("%s: %s", song.source, remark)
+    if info is None:
+        return {"made_from": state, "outputs": [], "failures": failures}
+
+    silence = torch.zeros(info.n_kept)
+    with stage("decode"):
+        waveform = torch.stack(
+            [channels[n].waveform() if n in channels else silence for n in range(info.n_channels)]
+        ).div_(info.gain)
+        if info.offset or info.n_trimmed:
+            waveform = F.pad(waveform, (info.offset, info.n_trimmed))
+    with stage("write"):
+        save_wav(path, waveform, info.sample_rate, subtype=settings.subtype)
+    return {"made_from": state, "outputs": [f"{song.key}.wav"], "failures": failures}
+
+
+def _load(picture: _Picture, settings: _Settings) -> tuple[SliceInfo, Tensor, list[str]]:
+    """Reads a picture: what it is of, its STFT (bins, size), and what was done to read it."""
+    with _reading(picture.source):
+        pixels, _ = from_png(picture.source.read_bytes())
+        info, has_phase = picture.info, settings.phase == "picture"
+        pixels, params, remarks = fit_picture(
+            pixels,
+            None if info is None else info.params,
+            phase_encoding=settings.phase_encoding,
+            range_db=settings.range_db,
+            griffin_lim=not has_phase,
+        )
+        if info is None:
+            if settings.sample_rate is None:
+                raise CodecError(
+                    "it has no text of specgan's, so that its sample rate is not known; say it: task.sample_rate=44100"
+                )
+            info = SliceInfo(params, settings.sample_rate, picture.source.stem, n_samples=params.slice_samples)
+    with stage("decode"):
+        return info, decode_spectrum(pixels, params), remarks
+
+
+class _Phaseless:
+    """As Song, but looks for a phase that fits the magnitudes."""
+
+    def __init__(self, n_samples: int, params: CodecParams, *, n_iter: int) -> None:
+        self.params, self.n_samples, self.n_iter = params, n_samples, n_iter
+        n_frames = math.ceil(n_samples / params.slice_samples) * params.size
+        self.spectrum = torch.zeros(params.size + 1, n_frames, dtype=torch.complex64)
+
+    def add(self, number: int, spectrum: Tensor) -> None:
+        self.spectrum[:, number * self.params.size : (number + 1) * self.params.size] = spectrum
+
+    def waveform(self) -> Tensor:
+        p = self.params
+        return griffin_lim(self.spectrum[None], n_fft=p.n_fft, hop_length=p.hop_length, n_iter=self.n_iter)[
+            0, : self.n_samples
+        ]
