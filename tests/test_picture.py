@@ -164,6 +164,17 @@ def test_a_gallery_has_a_figure_for_each_sound_in_order_and_a_player_only_where_
     assert [path.name for path in (tmp_path / "new").iterdir()] == ["index.html"]  # nothing half-written beside it
 
 
+def test_a_figure_may_be_text_alone_and_as_wide_as_wanted(tmp_path):
+    sections = {"names": [Sound("a <b>", None, None)], "pictures": [Sound("c", "c.png", None)]}
+    for name, settings in (("narrow", {}), ("wide", {"width": "60rem"})):
+        write_gallery(tmp_path / f"{name}.html", title="", note="", sections=sections, **settings)
+    narrow, wide = ((tmp_path / f"{name}.html").read_text(encoding="utf-8") for name in ("narrow", "wide"))
+    assert Page(wide).text["figcaption"] == ["a <b>", "c"]
+    assert Page(wide).sources == ["c.png"]
+    assert "width: 12rem;" in narrow
+    assert wide == narrow.replace("width: 12rem;", "width: 60rem;")
+
+
 def test_braces_in_a_text_stay_as_they_are(tmp_path):
     write_gallery(tmp_path / "a.html", title="{note}", note="{0} {sections}", sections={})
     page = Page((tmp_path / "a.html").read_text(encoding="utf-8"))
