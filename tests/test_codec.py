@@ -21,16 +21,13 @@ from specgan.codec import (
     TOP_DB,
     CodecError,
     CodecParams,
-    SliceInfo,
     Song,
     decode_spectrum,
     encode_slice,
     fit_picture,
-    from_png,
-    read_info,
     segments,
-    to_png,
 )
+from specgan.codec_png import SliceInfo, from_png, read_info, to_png
 
 SMALL = CodecParams(size=64)
 INFO = SliceInfo(

@@ -15,7 +15,8 @@ import pytest
 import torch
 from test_picture import Page
 
-from specgan.codec import CodecParams, SliceInfo, Song, decode_spectrum, encode_slice, to_png
+from specgan.codec import CodecParams, Song, decode_spectrum, encode_slice
+from specgan.codec_png import SliceInfo, to_png
 from specgan.tasks.compare import compare_pictures
 from specgan.tasks.journal import Journal
 from specgan.tasks.runner import UnitError

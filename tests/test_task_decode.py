@@ -10,7 +10,7 @@ import soundfile
 import torch
 
 from specgan.audio import load_audio, save_wav
-from specgan.codec import from_png, to_png
+from specgan.codec_png import from_png, to_png
 from specgan.tasks.decode import decode_pictures
 from specgan.tasks.encode import encode_songs
 from specgan.tasks.executors import Processes

@@ -8,7 +8,8 @@ import soundfile
 import torch
 
 from specgan.audio import save_wav
-from specgan.codec import Song, decode_spectrum, from_png
+from specgan.codec import Song, decode_spectrum
+from specgan.codec_png import from_png
 from specgan.tasks import encode
 from specgan.tasks.encode import encode_songs
 

@@ -19,7 +19,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from specgan.codec import CodecError, CodecParams, SliceInfo, Song, decode_spectrum, fit_picture, from_png
+from specgan.codec import CodecError, CodecParams, Song, decode_spectrum, fit_picture
+from specgan.codec_png import SliceInfo, from_png
 from specgan.files import atomic_path, find_files, remove_files
 from specgan.gallery import Sound, write_gallery
 from specgan.spectrogram import power_blocks

@@ -17,7 +17,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from specgan.audio import WAV_SUBTYPES, save_wav
-from specgan.codec import CodecError, CodecParams, SliceInfo, Song, decode_spectrum, fit_picture, from_png, read_info
+from specgan.codec import CodecError, CodecParams, Song, decode_spectrum, fit_picture
+from specgan.codec_png import SliceInfo, from_png, read_info
 from specgan.files import find_files, safe_name, unique_names
 from specgan.tasks.executors import serial
 from specgan.tasks.journal import Journal, made_from, run_missing

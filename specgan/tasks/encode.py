@@ -13,7 +13,8 @@ import torch
 from torch import Tensor
 
 from specgan.audio import find_audio, open_audio
-from specgan.codec import CodecParams, SliceInfo, encode_slice, segments, to_png
+from specgan.codec import CodecParams, encode_slice, segments
+from specgan.codec_png import SliceInfo, to_png
 from specgan.files import atomic_path, safe_name, unique_names
 from specgan.tasks.executors import serial
 from specgan.tasks.journal import Journal, made_from, run_missing

@@ -1,0 +1,188 @@
+"""Codec pictures as PNG files that know themselves: settings, song, slice and channel stand in a text chunk.
+
+Text chunks survive copying and renaming; programs that save a picture anew mostly lose them.
+"""
+
+import io
+import json
+import struct
+import sys
+import zlib
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict, dataclass, fields
+from typing import BinaryIO
+
+import cv2
+import numpy as np
+
+from specgan.codec import CodecError, CodecParams, count_slices
+
+CODEC_VERSION = 1
+
+_SIGNATURE = b"\x89PNG\r\n\x1a\n"
+_KEYWORD = b"specgan-codec"
+_NOT_WHOLE = "not a whole PNG; fetch or make it again"
+
+
+@dataclass(frozen=True)
+class SliceInfo:
+    """What a picture knows of itself, in its text.
+
+    Args:
+        params: how it holds sound.
+        sample_rate: Hz, >= 1.
+        song: name of the song, without suffix.
+        n_samples: of the whole song, in this channel, before anything was cut off.
+        number: of the slice, from 0.
+        offset: samples of silence that were cut off before the first slice.
+        n_trimmed: samples of silence that were cut off behind the last one; something is left.
+        channel: from 0.
+        n_channels: of the song.
+        gain: what the waveform was multiplied by, > 0; 1 unless it went beyond full scale.
+
+    Raises:
+        ValueError: a field that is not what is said here.
+    """
+
+    params: CodecParams
+    sample_rate: int
+    song: str
+    n_samples: int
+    number: int = 0
+    offset: int = 0
+    n_trimmed: int = 0
+    channel: int = 0
+    n_channels: int = 1
+    gain: float = 1.0
+
+    def __post_init__(self) -> None:
+        for name in ("sample_rate", "n_samples", "number", "offset", "n_trimmed", "channel", "n_channels"):
+            value, least = getattr(self, name), int(name in ("sample_rate", "n_samples", "n_channels"))
+            if type(value) is not int or value < least:  # True is no number of samples
+                raise ValueError(f"{name} is {value!r}; an integer of at least {least}")
+        if self.n_kept < 1:
+            cut = f"offset is {self.offset} and n_trimmed is {self.n_trimmed}"
+            raise ValueError(f"{cut}; together below n_samples, which is {self.n_samples}")
+        if self.number >= self.n_slices:
+            raise ValueError(f"number is {self.number}; the song's {self.n_slices} slices are numbered from 0")
+        if self.channel >= self.n_channels:
+            raise ValueError(f"channel is {self.channel}; the song's {self.n_channels} channels are numbered from 0")
+        if not isinstance(self.song, str) or not self.song:
+            raise ValueError(f"song is {self.song!r}; a name")
+        if type(self.gain) not in (int, float) or not 0 < self.gain <= sys.float_info.max:
+            raise ValueError(f"gain is {self.gain!r}; a finite number above 0")
+
+    @property
+    def n_kept(self) -> int:
+        """Samples of the song that its slices stand for."""
+        return self.n_samples - self.offset - self.n_trimmed
+
+    @property
+    def n_slices(self) -> int:
+        """Slices of the whole song."""
+        return count_slices(self.n_kept, self.params)
+
+    @property
+    def slice_length(self) -> int:
+        """Samples that this slice stands for; the last one is shorter than the others."""
+        return min(self.params.slice_samples, self.n_kept - self.number * self.params.slice_samples)
+
+
+def to_png(picture: np.ndarray, info: SliceInfo) -> bytes:
+    """Encodes a picture (size, size, 3) of red, green and blue as a PNG whose text holds `info`."""
+    png = cv2.imencode(".png", picture[..., ::-1])[1].tobytes()
+    text = json.dumps({"version": CODEC_VERSION, **asdict(info)}, ensure_ascii=True).encode()
+    after_header = len(_SIGNATURE) + 25  # IHDR: length, type, 13 bytes, checksum
+    return png[:after_header] + _chunk(b"tEXt", _KEYWORD + b"\0" + text) + png[after_header:]
+
+
+def from_png(png: bytes) -> tuple[np.ndarray, SliceInfo | None]:
+    """Decodes a PNG into its picture, as it is, and what it knows of itself; None: it has no text of this codec.
+
+    Returns:
+        (height, width) or (height, width, channels) uint8 or uint16; red, green, blue, perhaps alpha.
+    Raises:
+        CodecError: no PNG, a damaged one, a damaged text, or that of a newer version.
+    """
+    chunks = list(_chunks(io.BytesIO(png), read_all=True))  # OpenCV would fill what is missing with black
+    try:
+        picture = cv2.imdecode(np.frombuffer(png, np.uint8), cv2.IMREAD_UNCHANGED)
+    except cv2.error:  # a size that no picture has
+        picture = None
+    if picture is None:
+        raise CodecError(_NOT_WHOLE)
+    if picture.ndim == 3:
+        picture = cv2.cvtColor(picture, cv2.COLOR_BGRA2RGBA if picture.shape[2] == 4 else cv2.COLOR_BGR2RGB)
+    return picture, _find_info(chunks)
+
+
+def read_info(file: BinaryIO) -> SliceInfo | None:
+    """Reads what a PNG knows of itself, without its pixels; None: it has no text of this codec.
+
+    Args:
+        file: open at the start of the PNG, seekable.
+    Raises:
+        CodecError: no PNG, one that ends before its text, a damaged text, or that of a newer version.
+    """
+    return _find_info(_chunks(file, read_all=False))
+
+
+def _chunk(kind: bytes, content: bytes) -> bytes:
+    return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
+
+
+def _chunks(file: BinaryIO, *, read_all: bool) -> Iterator[tuple[bytes, bytes]]:
+    """Yields the kind and the content of each chunk up to IEND; of none but texts unless `read_all`, others are b"".
+
+    Raises:
+        CodecError: no PNG, a chunk is missing, or one that was read has another checksum.
+    """
+    if file.read(len(_SIGNATURE)) != _SIGNATURE:
+        raise CodecError(_NOT_WHOLE)
+    kind = b""
+    while kind != b"IEND":
+        header = file.read(8)
+        if len(header) < 8:
+            raise CodecError(_NOT_WHOLE)
+        length, kind = struct.unpack(">I4s", header)
+        if read_all or kind == b"tEXt":
+            content = file.read(length)
+            if file.read(4) != struct.pack(">I", zlib.crc32(content, zlib.crc32(kind))):
+                raise CodecError(_NOT_WHOLE)
+        else:
+            content = b""
+            file.seek(length + 4, io.SEEK_CUR)
+        yield kind, content
+
+
+def _find_info(chunks: Iterable[tuple[bytes, bytes]]) -> SliceInfo | None:
+    for kind, content in chunks:
+        if kind == b"tEXt" and content.startswith(_KEYWORD + b"\0"):
+            return _parse_info(content[len(_KEYWORD) + 1 :])
+    return None
+
+
+def _parse_info(text: bytes) -> SliceInfo:
+    try:
+        values = json.loads(text)
+        version = values.pop("version", None) if isinstance(values, dict) else None
+        if type(version) is int and version > CODEC_VERSION:
+            raise CodecError(f"its text is of codec version {version}, this is {CODEC_VERSION}; update specgan")
+        if version != CODEC_VERSION:
+            raise ValueError(f"version is {version!r}, not {CODEC_VERSION}")
+        _check_fields(values, SliceInfo)
+        _check_fields(values["params"], CodecParams)
+        return SliceInfo(**{**values, "params": CodecParams(**values["params"])})
+    except CodecError:
+        raise
+    except (ValueError, RecursionError) as err:  # RecursionError: brackets in brackets
+        raise CodecError(f"its specgan-codec text is damaged ({str(err)[:200]}); make the picture again") from err
+
+
+def _check_fields(values: object, kind: type) -> None:
+    """Raises ValueError unless there is a value for each field, and none for another."""
+    wanted = {field.name for field in fields(kind)}
+    if not isinstance(values, dict):
+        raise ValueError(f"{kind.__name__} is {values!r}; an object with {', '.join(sorted(wanted))}")
+    if odd := values.keys() ^ wanted:
+        raise ValueError(f"missing or unknown in {kind.__name__}: {', '.join(sorted(odd))}")
