@@ -90,7 +90,11 @@ class SliceInfo:
 
 def to_png(picture: np.ndarray, info: SliceInfo) -> bytes:
     """Encodes a picture (size, size, 3) of red, green and blue as a PNG whose text holds `info`."""
-    png = cv2.imencode(".png", picture[..., ::-1])[1].tobytes()
+    # Phases in 16 bits are noise: compressing them takes ten times as long and saves 1 %. Silence saves much.
+    is_noise = picture.dtype == np.uint16 and info.params.phase_encoding == "cos_sin"
+    is_noise = is_noise and np.count_nonzero(picture[..., 0]) > 0.9 * picture[..., 0].size
+    how = [cv2.IMWRITE_PNG_COMPRESSION, 0, cv2.IMWRITE_PNG_FILTER, cv2.IMWRITE_PNG_FILTER_NONE] if is_noise else []
+    png = cv2.imencode(".png", cv2.cvtColor(picture, cv2.COLOR_RGB2BGR), how)[1].tobytes()
     text = json.dumps({"version": CODEC_VERSION, **asdict(info)}, ensure_ascii=True).encode()
     after_header = len(_SIGNATURE) + 25  # IHDR: length, type, 13 bytes, checksum
     return png[:after_header] + _chunk(b"tEXt", _KEYWORD + b"\0" + text) + png[after_header:]

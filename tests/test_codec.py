@@ -509,3 +509,12 @@ def test_grey_of_8_bits_whose_text_says_16_is_widened_first():
     np.testing.assert_array_equal(picture[..., 0], grey.astype(np.uint16) * 257)
     assert [re.split("[ :]", remark)[0] for remark in remarks] == ["was", "grey"]
     assert decode_spectrum(picture, params)[-1].eq(0).all()
+
+
+def test_noise_is_not_compressed_and_silence_is():
+    params = CodecParams(size=256)
+    whole = params.size**2 * 6
+    loud, silent = (encode_slice(x, params) for x in (noise(33_000 + 256), torch.zeros(33_000 + 256)))
+    sizes = [len(to_png(picture, SliceInfo(params, 44100, "a", 33_000))) for picture in (loud, silent)]
+    assert whole < sizes[0] < 1.01 * whole
+    assert sizes[1] < 0.01 * whole
