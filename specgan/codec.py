@@ -27,7 +27,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 TOP_DB = 6.5  # a constant at full scale has 6.02 dB
-RANGES_DB = {8: 100.0, 16: 150.0}  # by bit depth
+BIT_DEPTHS = (8, 16)
 PHASE_ENCODINGS = ("cos_sin", "instantaneous_frequency")
 
 _MAX_RANGE_DB = 240  # float32 holds the quietest sample beside the loudest, and silence stays below code 1
@@ -45,8 +45,7 @@ class CodecParams:
         size: rows and columns of a picture, an even number of at least 4.
         bit_depth: 16, or 8 for trainers that take no more.
         phase_encoding: "cos_sin" or "instantaneous_frequency", see the module.
-        range_db: dB from the quietest to the loudest magnitude, 100 to 240; None: 150 in 16 bits, 100 in 8, which has
-            no finer steps to give away.
+        range_db: dB from the quietest to the loudest magnitude, 100 to 240.
 
     Raises:
         ValueError: an impossible setting.
@@ -55,17 +54,15 @@ class CodecParams:
     size: int = 1024
     bit_depth: int = 16
     phase_encoding: str = "cos_sin"
-    range_db: float | None = None
+    range_db: float = 150.0
 
     def __post_init__(self) -> None:
         if not isinstance(self.size, int) or self.size < 4 or self.size % 2:
             raise ValueError(f"size is {self.size!r}; an even number of at least 4, e.g. 1024")
-        if not isinstance(self.bit_depth, int) or self.bit_depth not in RANGES_DB:
+        if not isinstance(self.bit_depth, int) or self.bit_depth not in BIT_DEPTHS:
             raise ValueError(f"bit_depth is {self.bit_depth!r}; 16 or 8")
         if self.phase_encoding not in PHASE_ENCODINGS:
             raise ValueError(f"phase_encoding is {self.phase_encoding!r}; one of {', '.join(PHASE_ENCODINGS)}")
-        if self.range_db is None:
-            object.__setattr__(self, "range_db", RANGES_DB[self.bit_depth])
         if not isinstance(self.range_db, int | float) or not 100 <= self.range_db <= _MAX_RANGE_DB:
             raise ValueError(f"range_db is {self.range_db!r}; 100 to {_MAX_RANGE_DB}; below, quiet sounds are lost")
 
@@ -281,7 +278,7 @@ def fit_picture(
     params: CodecParams | None,
     *,
     phase_encoding: str = CodecParams.phase_encoding,
-    range_db: float | None = None,
+    range_db: float = CodecParams.range_db,
     griffin_lim: bool = False,
 ) -> tuple[np.ndarray, CodecParams, list[str]]:
     """Brings a picture, as `from_png` returns it, to what `decode_spectrum` takes. It is never resized.

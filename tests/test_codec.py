@@ -141,7 +141,8 @@ def test_any_sound_of_any_length_comes_back(kind, n_samples, level_db, radians, 
     assert decoded.shape == waveform.shape
     if kind == "silence":
         assert decoded.eq(0).all()
-    least = 75 if bit_depth == 16 else 30
+    # In 8 bits a step is 0.59 dB: a tone or a click that stands just between two codes has no more than 29 dB.
+    least = 75 if bit_depth == 16 else 28.5
     # Each of `size` bins may lose what is below its first code.
     lost = size * 10 ** ((TOP_DB - params.range_db) / 20)
     error, level = (float(each.double().square().mean().sqrt()) for each in (decoded - waveform, waveform))
@@ -288,8 +289,6 @@ def test_any_value_in_any_field_is_taken_or_refused(place, value):
         info = read_info(io.BytesIO(with_text(json.dumps(fields).encode())))
     except CodecError:
         return
-    if fields["params"]["range_db"] is None:
-        fields["params"]["range_db"] = 150  # the default
     assert json.loads(json.dumps({"version": 1, **asdict(info)})) == fields
 
 

@@ -34,7 +34,11 @@ ALLOWED = {
     "tasks.journal": {"tasks.runner"},
     "tasks.runner": set(),
     "tasks.clips": {"audio", "spectrogram", "picture", "tasks.journal", "tasks.runner"},
-    "tasks.encode": {"audio", "codec", "codec_png", "tasks.executors", "tasks.journal", "tasks.runner"},
+    "tasks.slices": {"audio", "codec", "codec_png"},
+    "tasks.encode": {
+        *("codec", "codec_png"),
+        *("tasks.executors", "tasks.journal", "tasks.runner", "tasks.slices"),
+    },
     "tasks.decode": {
         *("audio", "codec", "codec_png", "vocoder"),
         *("tasks.executors", "tasks.journal", "tasks.runner"),

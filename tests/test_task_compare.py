@@ -504,7 +504,7 @@ def test_other_settings_compare_everything_again(five, output):
 def test_what_a_killed_run_left_is_cleared_up(five, output):
     """It was at work on three pairs, of which one is gone now, when its process ended."""
     before = contents(output)
-    settings = {"phase_encoding": "cos_sin", "range_db": None, "input": str(five[0]), "reconstructed": str(five[1])}
+    settings = {"phase_encoding": "cos_sin", "range_db": 150.0, "input": str(five[0]), "reconstructed": str(five[1])}
     journal = Journal(output, settings, name=".compare.jsonl")
     assert not journal.is_outdated
     journal.begin(["sub/1.png", "sub/2.png", "gone.png"])

@@ -10,7 +10,7 @@ import torch
 from specgan.audio import save_wav
 from specgan.codec import Song, decode_spectrum
 from specgan.codec_png import from_png
-from specgan.tasks import encode
+from specgan.tasks import slices
 from specgan.tasks.encode import encode_songs
 
 RATE = 8000
@@ -109,8 +109,8 @@ def test_what_goes_beyond_full_scale_is_made_quieter_by_a_gain_that_is_known(tmp
 
 def test_long_files_are_read_in_blocks_with_the_same_result(songs, tmp_path, monkeypatch):
     encode_songs(songs, tmp_path / "whole", size=SIZE, sample_rate=6000, trim_db=-40)
-    opened = encode.open_audio
-    monkeypatch.setattr(encode, "open_audio", lambda *args, **kwargs: opened(*args, block_frames=700, **kwargs))
+    opened = slices.open_audio
+    monkeypatch.setattr(slices, "open_audio", lambda *args, **kwargs: opened(*args, block_frames=700, **kwargs))
     encode_songs(songs, tmp_path / "blocks", size=SIZE, sample_rate=6000, trim_db=-40)
     whole, blocks = pictures(tmp_path / "whole"), pictures(tmp_path / "blocks")
     assert list(whole) == list(blocks)

@@ -6,7 +6,7 @@ import math
 import os
 import statistics
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Executor
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
@@ -26,7 +26,7 @@ from specgan.gallery import Sound, write_gallery
 from specgan.spectrogram import power_blocks
 from specgan.tasks.executors import serial
 from specgan.tasks.journal import Journal, made_from, run_missing
-from specgan.tasks.runner import Failure, Report, UnitError, check_on_error, run_units, stage
+from specgan.tasks.runner import Failure, Report, UnitError, check_on_error, one_by_one, run_units, stage
 
 log = logging.getLogger(__name__)
 
@@ -60,7 +60,7 @@ def compare_pictures(
     *,
     reconstructed: str | Path,
     phase_encoding: str = "cos_sin",
-    range_db: float | None = None,
+    range_db: float = 150.0,
     executor: Callable[[], AbstractContextManager[Executor]] = serial,
     on_error: str = "skip",
 ) -> Report:
@@ -102,7 +102,7 @@ def compare_pictures(
     remove_files([f"{PICTURES_NAME}/{key}" for key in journal.begun], output)  # of a killed run
     for name in (TABLE_NAME, PAGE_NAME):
         (output / name).unlink(missing_ok=True)  # they say that the folder is complete
-    run = partial(run_units, work=partial(_compare_pairs, output=output, **settings))
+    run = partial(run_units, work=partial(one_by_one, make=partial(_compare, output=output, **settings)))
     made, failures, n_skipped = run_missing(
         journal, pairs, run, executor=executor, on_error=on_error, description="comparison"
     )
@@ -166,18 +166,9 @@ def _some(names: Sequence[str], most: int = 10) -> str:
 # One pair
 
 
-def _compare_pairs(pairs: Sequence[_Pair], **settings: Any) -> Iterator[dict[str, Any] | UnitError]:
-    """Work for `run_units`: the entry of each pair, or its UnitError."""
-    for pair in pairs:
-        try:
-            yield _compare(pair, **settings)
-        except UnitError as err:
-            yield err
-
-
 @torch.inference_mode()
 def _compare(pair: _Pair, output: Path, **sound_settings: Any) -> dict[str, Any]:
-    """Writes the picture of a pair and gives its entry."""
+    """Work for `run_units`: writes the picture of a pair and gives its entry."""
     with stage("read"):
         state = made_from(pair.sources)
     pictures, infos = zip(_read(pair.source), _read(pair.reconstructed), strict=True)

@@ -22,7 +22,7 @@ from specgan.codec_png import SliceInfo, from_png, read_info
 from specgan.files import find_files, safe_name, unique_names
 from specgan.tasks.executors import serial
 from specgan.tasks.journal import Journal, made_from, run_missing
-from specgan.tasks.runner import Report, UnitError, failure_of, run_units, stage
+from specgan.tasks.runner import Report, UnitError, failure_of, one_by_one, run_units, stage
 from specgan.vocoder import griffin_lim
 
 log = logging.getLogger(__name__)
@@ -61,7 +61,7 @@ class _Settings:
     n_iter: int
     sample_rate: int | None
     phase_encoding: str
-    range_db: float | None
+    range_db: float
     subtype: str
     on_error: str
 
@@ -74,7 +74,7 @@ def decode_pictures(
     n_iter: int = 32,
     sample_rate: int | None = None,
     phase_encoding: str = "cos_sin",
-    range_db: float | None = None,
+    range_db: float = 150.0,
     subtype: str = "FLOAT",
     executor: Callable[[], AbstractContextManager[Executor]] = serial,
     on_error: str = "skip",
@@ -105,7 +105,7 @@ def decode_pictures(
     if input.is_file():
         if output.suffix.lower() != ".wav":
             raise ValueError(f"output is {output}; one picture makes one file: a name that ends in .wav")
-        _decode_song(_alone(_read(input)), settings, output)
+        _decode_song(_alone(_read(input)), settings=settings, path=output)
         return Report(n_done=1, message=f"{output}: sound of {input}")
     if output.suffix.lower() == ".wav":
         raise ValueError(f"output is {output}; a folder of pictures makes a folder of songs")
@@ -122,7 +122,8 @@ def decode_pictures(
     songs = _songs(pictures, input)
     _report(songs, settings)
     journal = Journal(output, {**asdict(settings), "input": str(input.resolve())}, name=JOURNAL_NAME)
-    run = partial(run_units, work=partial(_decode_songs, settings=settings, output=output))
+    make = partial(_decode_song, settings=settings, output=output)
+    run = partial(run_units, work=partial(one_by_one, make=make))
     made, failures, n_skipped = run_missing(
         journal, songs, run, failures=unread, executor=executor, on_error=on_error, description="songs"
     )
@@ -197,8 +198,8 @@ def _report(songs: Sequence[_Pictures], settings: _Settings) -> None:
     if unknown:
         log.warning(
             "%d pictures say nothing of how they were made, e.g. %s: each is a song of its own, sample_rate=%s "
-            "phase_encoding=%s range_db=%s",
-            *(len(unknown), unknown[0], settings.sample_rate, settings.phase_encoding, settings.range_db or "default"),
+            "phase_encoding=%s range_db=%g",
+            *(len(unknown), unknown[0], settings.sample_rate, settings.phase_encoding, settings.range_db),
         )
 
 
@@ -229,17 +230,11 @@ def _alone(picture: _Picture) -> _Pictures:
     return _Pictures(picture.source.stem, (picture,))
 
 
-def _decode_songs(songs: Sequence[_Pictures], *, settings: _Settings, output: Path) -> Iterator[Any]:
-    """Work for `run_units`: the entry of each song, or its UnitError."""
-    for song in songs:
-        try:
-            yield _decode_song(song, settings, output / f"{song.key}.wav")
-        except UnitError as err:
-            yield err
-
-
 @torch.inference_mode()
-def _decode_song(song: _Pictures, settings: _Settings, path: Path) -> dict[str, Any]:
+def _decode_song(
+    song: _Pictures, *, settings: _Settings, output: Path | None = None, path: Path | None = None
+) -> dict[str, Any]:
+    """Work for `run_units`; writes to `path`, or to the song's place in `output`."""
     with stage("read"):
         state = made_from(song.sources)
     failures, remarks, info = [], {}, None
@@ -270,7 +265,7 @@ def _decode_song(song: _Pictures, settings: _Settings, path: Path) -> dict[str, 
         if info.offset or info.n_trimmed:
             waveform = F.pad(waveform, (info.offset, info.n_trimmed))
     with stage("write"):
-        save_wav(path, waveform, info.sample_rate, subtype=settings.subtype)
+        save_wav(path or output / f"{song.key}.wav", waveform, info.sample_rate, subtype=settings.subtype)
     return {"made_from": state, "outputs": [f"{song.key}.wav"], "failures": failures}
 
 

@@ -144,6 +144,15 @@ def run_units(
             yield unit, outcome
 
 
+def one_by_one(units: Sequence[Unit], *, make: Callable[[Unit], Any]) -> Iterator[Any]:
+    """Work for `run_units` of units that are made each by itself: what `make` gives, or the UnitError it raises."""
+    for unit in units:
+        try:
+            yield make(unit)
+        except UnitError as err:
+            yield err
+
+
 def failure_of(unit: Unit, err: UnitError, on_error: str) -> Failure:
     """Logs a bad unit and gives its row of failures.csv; with on_error "raise" raises the error instead."""
     if on_error == "raise":
