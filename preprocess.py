@@ -4,7 +4,7 @@ import os
 import sys
 
 import hydra
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, OmegaConf, open_dict
 
 
 @hydra.main(version_base="1.3", config_path="conf", config_name="preprocess")
@@ -14,6 +14,12 @@ def main(cfg: DictConfig) -> None:
 
     from hydra.utils import instantiate
 
+    with open_dict(cfg):
+        questions = cfg.task.pop("ask", None)
+    if questions:
+        from specgan.tasks.pipeline import ask_for_missing
+
+        ask_for_missing(cfg, questions)
     OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)  # names what is not set
     instantiate(cfg.task.get("executor"))  # before the task: its workers import torch while this process does
     report = instantiate(cfg.task, _convert_="all")()

@@ -240,6 +240,14 @@ def _resample(
         )
 
 
+def resample(waveform: torch.Tensor, from_rate: int, to_rate: int) -> torch.Tensor:
+    """Resamples (channels, n_samples) from one rate in Hz to another, as `open_audio` does (soxr, HQ)."""
+    if from_rate == to_rate:
+        return waveform
+    resampled = soxr.resample(np.ascontiguousarray(waveform.numpy().T), from_rate, to_rate, quality="HQ")
+    return torch.from_numpy(np.ascontiguousarray(resampled.T))
+
+
 def _mark_last(blocks: Iterable[np.ndarray]) -> Iterator[tuple[np.ndarray, bool]]:
     blocks = iter(blocks)
     previous = next(blocks)

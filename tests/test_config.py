@@ -24,6 +24,7 @@ NEEDED = {
 }
 ROOT_OF_GROUP = {
     "executor": "preprocess",
+    "captioner": "preprocess",
     "task": "preprocess",
     "task/look": "preprocess",
     "hydra/job_logging": "preprocess",

@@ -34,6 +34,16 @@ ALLOWED = {
     "tasks.journal": {"tasks.runner"},
     "tasks.runner": set(),
     "tasks.clips": {"audio", "spectrogram", "picture", "tasks.journal", "tasks.runner"},
+    "captions.caption": set(),
+    "captions.tempo": set(),
+    "captions.vocabulary": set(),
+    "captions.muq": {"captions.caption", "captions.vocabulary"},
+    "captions.qwen2_audio": {"captions.caption"},
+    "tasks.caption": {
+        *("audio", "codec", "codec_png", "captions.caption", "captions.tempo"),
+        *("tasks.executors", "tasks.journal", "tasks.runner", "tasks.slices"),
+    },
+    "tasks.pipeline": {"captions.caption", "tasks.caption", "tasks.encode", "tasks.executors", "tasks.runner"},
     "tasks.slices": {"audio", "codec", "codec_png"},
     "tasks.encode": {
         *("codec", "codec_png"),

@@ -13,7 +13,7 @@ from specgan.tasks.runner import FAILURES_NAME, Failure, check_on_error, write_f
 
 JOURNAL_NAME = ".journal.jsonl"
 
-_OUTPUT_NAME = re.compile(r"(.+?)(_\d{4,})?(_ch\d+)?\.(pt|png|wav)", re.DOTALL)  # <unit>_<slice>_ch<channel>
+_OUTPUT_NAME = re.compile(r"(.+?)(_\d{4,})?(_ch\d+)?\.(pt|png|wav|txt)", re.DOTALL)  # <unit>_<slice>_ch<channel>
 
 
 class Journal:
@@ -170,7 +170,7 @@ def run_missing(
         journal.write()
     failures = [*failures, *(failure for key in sorted(failed) for failure in failed[key])]
     write_failures(failures, journal.folder)
-    if failures and not n_skipped and not any(entry["outputs"] for entry in made.values()):
+    if len(failed) == len(units) and failures and not any(entry["outputs"] for entry in made.values()):
         table = journal.folder / FAILURES_NAME
         raise ValueError(
             f"nothing could be made; {table} lists {len(failures)} failures, the first: {failures[0].error}"

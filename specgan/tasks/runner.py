@@ -106,6 +106,7 @@ def run_units(
     on_error: str,
     description: str,
     n_skipped: int = 0,
+    chunk: int | None = None,
 ) -> Iterator[tuple[Unit, Any]]:
     """Runs `work` on each unit, on the workers of an executor, and goes on past a bad one.
 
@@ -120,6 +121,7 @@ def run_units(
         on_error: "skip" goes on past a bad unit, "raise" stops at the first.
         description: of the progress bar.
         n_skipped: units that were done before, for the progress bar.
+        chunk: how many units `work` does at a time; None: as many as keep all workers busy.
     Yields:
         Each unit with what `work` made of it, or with its Failure.
     Raises:
@@ -132,7 +134,9 @@ def run_units(
     n_failed = 0
     with (
         _progress_bar(description, n_done=n_skipped, n_total=n_skipped + len(units)) as show,
-        closing(_run_all(units, work, executor, on_error)) as outcomes,  # so that an error ends the workers at once
+        closing(
+            _run_all(units, work, executor, on_error, chunk)
+        ) as outcomes,  # so that an error ends the workers at once
     ):
         for unit, outcome in outcomes:
             if isinstance(outcome, UnitError):
@@ -162,7 +166,11 @@ def failure_of(unit: Unit, err: UnitError, on_error: str) -> Failure:
 
 
 def _run_all(
-    units: Sequence[Unit], work: Callable, executor: Callable[[], AbstractContextManager[Executor]], on_error: str
+    units: Sequence[Unit],
+    work: Callable,
+    executor: Callable[[], AbstractContextManager[Executor]],
+    on_error: str,
+    chunk: int | None,
 ) -> Iterator[tuple[Unit, Any]]:
     """Yields each unit with what `work` gave for it."""
     left, suspects, n_deaths = deque(units), deque(), 0
@@ -183,32 +191,32 @@ def _run_all(
                 n_deaths = 0
                 yield unit, outcomes[0]
             else:
-                yield from _run_in_chunks(pool, left, suspects, work, on_error)
+                yield from _run_in_chunks(pool, left, suspects, work, on_error, chunk)
 
 
 def _run_in_chunks(
-    pool: Executor, left: deque[Unit], suspects: deque[Unit], work: Callable, on_error: str
+    pool: Executor, left: deque[Unit], suspects: deque[Unit], work: Callable, on_error: str, chunk: int | None
 ) -> Iterator[tuple[Unit, Any]]:
     """Empties `left`; after the death of a worker, only what was under way, and `suspects` has what is lost of it."""
     n_workers = getattr(pool, "n_workers", os.cpu_count())
-    size = min(_MOST_UNITS, math.ceil(len(left) / (4 * n_workers)))
+    size = chunk or min(_MOST_UNITS, math.ceil(len(left) / (4 * n_workers)))
     most_chunks = 1 if n_workers == 1 else 2 * n_workers  # one at work and one waiting for each worker
     running: dict[Future, list[Unit]] = {}
     while running or (left and not suspects):
         while left and not suspects and len(running) < most_chunks:
-            chunk = [left.popleft() for _ in range(min(size, len(left)))]
+            sent = [left.popleft() for _ in range(min(size, len(left)))]
             try:
-                running[pool.submit(_run_chunk, work, chunk, on_error, _here())] = chunk
+                running[pool.submit(_run_chunk, work, sent, on_error, _here())] = sent
             except BrokenExecutor:
-                suspects.extend(chunk)
+                suspects.extend(sent)
         for future in wait(running, return_when=FIRST_COMPLETED).done:
-            chunk = running.pop(future)
+            sent = running.pop(future)
             try:
                 outcomes = _answer(future)
             except Exception:  # of the executor: those of `work` are among the outcomes
-                suspects.extend(chunk)
+                suspects.extend(sent)
             else:
-                yield from zip(chunk, outcomes, strict=False)  # fewer outcomes where an error ended them
+                yield from zip(sent, outcomes, strict=False)  # fewer outcomes where an error ended them
 
 
 def _answer(future: Future) -> list[Any]:

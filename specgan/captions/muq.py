@@ -1,0 +1,405 @@
+"""Captions made of the words that MuQ-MuLan finds nearest to a sound.
+
+MuQ-MuLan is a model that puts music and text into one space (Zhu et al., "MuQ: Self-Supervised Music Representation
+Learning with Mel Residual Vector Quantization", arXiv 2501.01108).
+"""
+
+import contextlib
+import hashlib
+import inspect
+import io
+import json
+import logging
+import math
+import os
+import random
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from specgan.captions.caption import SILENCE, Caption, MissingWeightsError, is_silent
+from specgan.captions.vocabulary import GROUPS, clash, words
+from specgan.files import atomic_path
+
+UNKNOWN = "A sound."  # no word fits: nothing is claimed, not even that it is music
+
+# What a word's score must exceed: its cosine similarity less the mean over its group. Texts that describe a piece of
+# music come to 0.3 to 0.4 in all with MuQ-MuLan. Not calibrated on labelled sounds.
+THRESHOLDS = {"mood": 0.1, "genre": 0.1, "instrument": 0.1, "character": 0.1}
+MOST = {"mood": 1, "genre": 1, "instrument": 2, "character": 2}  # words of a group in one caption
+# After the example of muq's own README, "classical genres, hopeful mood, piano."
+PROMPTS = {"mood": "{} mood", "genre": "{} genre", "instrument": "{}", "character": "{}"}
+
+_N_TAGS = 5  # best words of a group that tags hold, whether they are in the text or not
+_log = logging.getLogger(__name__)
+
+
+class MuQCaptioner:
+    """Says what fits: `A Dark Rock track featuring Electric Guitar. Characterized as heavy.`
+
+    The model is loaded at the first call. Until then the object is small and can be pickled.
+
+    Args:
+        model: name on the Hugging Face hub, or a folder that holds the same files. What its config.json names (a MuQ
+            and an XLM-RoBERTa) is looked for in that folder first, so a copy can carry them.
+        thresholds: by group, what a word's score must exceed to be said; groups left out keep `THRESHOLDS`.
+        most: by group, how many words are said at most; groups left out keep `MOST`.
+        prompts: by group, the text that stands for a word, `{}` being the word in lower case; `PROMPTS` otherwise.
+        batch_size: sounds that a caller should bring at a time, and clips of 10 s that the model takes at a time.
+        device: of torch, or auto: CUDA if there is one, else the CPU.
+        autocast: compute in bfloat16 on CUDA. The model does not run in half precision throughout.
+        cache_dir: folder for the embeddings of the words; None: specgan in $XDG_CACHE_HOME or ~/.cache.
+    Raises:
+        ValueError: a group that does not exist, a prompt without `{}`, `batch_size` below 1.
+    """
+
+    sample_rate = 24_000
+
+    def __init__(
+        self,
+        *,
+        model: str = "OpenMuQ/MuQ-MuLan-large",
+        thresholds: Mapping[str, float] = THRESHOLDS,
+        most: Mapping[str, int] = MOST,
+        prompts: Mapping[str, str] = PROMPTS,
+        batch_size: int = 8,
+        device: str = "auto",
+        autocast: bool = True,
+        cache_dir: str | Path | None = None,
+    ):
+        for name, by_group in (("thresholds", thresholds), ("most", most), ("prompts", prompts)):
+            if unknown := set(by_group) - set(GROUPS):
+                raise ValueError(f"{name} has {sorted(unknown)}; the groups of words are {', '.join(GROUPS)}")
+        if bad := [prompt for prompt in prompts.values() if "{}" not in prompt]:
+            raise ValueError(f"prompts: {bad[0]!r} has no {{}} to put a word at")
+        if batch_size < 1:
+            raise ValueError(f"batch_size is {batch_size}; it must be at least 1")
+        self.model = str(model)
+        self.thresholds = {**THRESHOLDS, **thresholds}
+        self.most = {**MOST, **most}
+        self.prompts = {**PROMPTS, **prompts}
+        self.batch_size = batch_size
+        self.device = device
+        self.autocast = autocast
+        self.cache_dir = Path(cache_dir).expanduser() if cache_dir else default_cache_dir()
+        self._mulan: nn.Module | None = None
+        self._word_embeddings: dict[str, Tensor] = {}
+
+    def __call__(self, waveforms: Sequence[Tensor]) -> list[Caption]:
+        """Captions sounds (n_samples,) at 24 kHz; tags are the best words' scores by group, none for silence.
+
+        Raises:
+            ValueError: a sound is not one-dimensional, or not finite.
+            MissingWeightsError: the model is neither here nor to be had.
+            ImportError: muq is not installed.
+        """
+        for n, waveform in enumerate(waveforms):
+            if waveform.ndim != 1:
+                raise ValueError(f"waveform {n} has shape {tuple(waveform.shape)}; pass one channel, (n_samples,)")
+            if not waveform.isfinite().all():
+                raise ValueError(f"waveform {n} holds NaN or infinite samples; decode the sound again")
+        captions = [Caption(SILENCE)] * len(waveforms)
+        heard = [n for n, waveform in enumerate(waveforms) if not is_silent(waveform)]
+        if heard:
+            for n, embedding in zip(heard, self.embed([waveforms[n] for n in heard]), strict=True):
+                captions[n] = self._caption(embedding)
+        return captions
+
+    @torch.no_grad()
+    def embed(self, waveforms: Sequence[Tensor]) -> Tensor:
+        """Embeds sounds as the mean over their clips of 10 s, made unit length again.
+
+        Args:
+            waveforms: at least one, each (n_samples,) at 24 kHz, of one sample or more. What a sound lacks to a whole
+                number of clips is filled with its beginning, over and over.
+        Returns:
+            (len(waveforms), dim) float32 on the CPU, rows of unit length.
+        """
+        mulan = self._load()
+        clips = [split_clips(waveform.float(), mulan.sr * mulan.clip_secs) for waveform in waveforms]
+        device = next(mulan.parameters()).device
+        embeddings = []
+        with torch.autocast("cuda", torch.bfloat16, enabled=self.autocast and device.type == "cuda"):
+            for batch in torch.cat(clips).split(self.batch_size):
+                embeddings.append(mulan.mulan_module.get_audio_latents(batch.to(device)).float().cpu())
+        by_sound = torch.cat(embeddings).split([len(of_one) for of_one in clips])
+        # muq averages too, and leaves the mean shorter than 1: long sounds would score lower than short ones
+        return F.normalize(torch.stack([of_one.mean(0) for of_one in by_sound]), dim=-1)
+
+    def _caption(self, embedding: Tensor) -> Caption:
+        scores = {
+            group: dict(zip(words(group), score(embeddings @ embedding).tolist(), strict=True))
+            for group, embeddings in self._word_embeddings.items()
+        }
+        tags = {group: dict(_best_first(of_group)[:_N_TAGS]) for group, of_group in scores.items()}
+        return Caption(
+            describe(scores, thresholds=self.thresholds, most=self.most),
+            {group: {word: round(value, 4) for word, value in best.items()} for group, best in tags.items()},
+        )
+
+    def _load(self) -> nn.Module:
+        if self._mulan is None:
+            device = self.device
+            if device == "auto":
+                device = "cuda" if torch.cuda.is_available() else "cpu"
+            mulan = load_mulan(self.model).to(device)
+            self._word_embeddings = self._embed_words(mulan)
+            self._mulan = mulan
+        return self._mulan
+
+    @torch.no_grad()
+    def _embed_words(self, mulan: nn.Module) -> dict[str, Tensor]:
+        """Embeds all words, or reads their embeddings from the cache; by group, (n_words, dim) on the CPU."""
+        texts = {group: [self.prompts[group].replace("{}", word.lower()) for word in words(group)] for group in GROUPS}
+        flat = [text for of_group in texts.values() for text in of_group]
+        key = hashlib.sha256(json.dumps([flat, _fingerprint(mulan)]).encode()).hexdigest()[:32]
+        path = self.cache_dir / f"muq-{key}.npy"
+        embeddings = _read_cache(path, shape=(len(flat), mulan.mulan_module.dim_latent))
+        if embeddings is None:
+            # one at a time: muq does not mask the padding of a batch, and texts of other lengths would shift each other
+            embeddings = torch.cat([mulan(texts=[text]).float().cpu() for text in flat])
+            _write_cache(path, embeddings)
+        return dict(zip(texts, embeddings.split([len(of_group) for of_group in texts.values()]), strict=True))
+
+
+def split_clips(waveform: Tensor, n_samples: int) -> Tensor:
+    """Cuts (n,) into clips (n_clips, n_samples), the last one filled up from the beginning, repeated if need be.
+
+    From 5 s on this is what muq does with a sound; shorter ones, which muq only doubles, become full clips.
+    """
+    n_clips = math.ceil(len(waveform) / n_samples)
+    n_repeats = math.ceil(n_clips * n_samples / len(waveform))
+    return waveform.repeat(n_repeats)[: n_clips * n_samples].view(n_clips, n_samples)
+
+
+def score(similarities: Tensor) -> Tensor:
+    """Turns cosine similarities (n_words,) of one group into how far each word stands out: what it has over the mean.
+
+    Near 0 for all words of a group that says nothing about a sound, wherever the similarities lie as a whole.
+    """
+    return similarities - similarities.mean()
+
+
+def describe(
+    scores: Mapping[str, Mapping[str, float]],
+    *,
+    thresholds: Mapping[str, float] = THRESHOLDS,
+    most: Mapping[str, int] = MOST,
+) -> str:
+    """Makes the sentences of a caption, without what does not fit.
+
+    Args:
+        scores: word to score by group (mood, genre, instrument, character).
+        thresholds: by group, what a score must exceed.
+        most: by group, how many words at most. A word that clashes with a better one of its group (opposites, Guitar
+            beside Electric Guitar) is passed over.
+    Returns:
+        "A Dark Rock track featuring Electric Guitar. Characterized as heavy." or less; `UNKNOWN` if nothing fits.
+    """
+    said: dict[str, list[str]] = {group: [] for group in GROUPS}
+    for group, chosen in said.items():
+        for word, value in _best_first(scores.get(group, {})):
+            if value <= thresholds[group] or len(chosen) >= most[group]:
+                break
+            if not any(clash(word, other) for other in chosen):
+                chosen.append(word)
+    if not any(said.values()):
+        return UNKNOWN
+    phrase = " ".join([*said["mood"], *said["genre"], "track"])
+    text = f"{_article(phrase)} {phrase}"
+    if said["instrument"]:
+        text += f" featuring {_listing(said['instrument'])}"
+    if said["character"]:
+        text += f". Characterized as {_listing(said['character'])}"
+    return text + "."
+
+
+def _best_first(scores: Mapping[str, float]) -> list[tuple[str, float]]:
+    return sorted(scores.items(), key=lambda item: -item[1])
+
+
+def _article(phrase: str) -> str:
+    vowel = phrase[0] in "AEIOU" and not phrase.startswith("UK")  # "a you-kay"
+    return "An" if vowel else "A"
+
+
+def _listing(chosen: list[str]) -> str:
+    return " and ".join([", ".join(chosen[:-1]), chosen[-1]] if len(chosen) > 1 else chosen)
+
+
+def load_mulan(name: str) -> nn.Module:
+    """Loads a MuQ-MuLan in evaluation mode, on the CPU.
+
+    Not by muq's own `from_pretrained`: of a local folder that reads only model.safetensors, and the published weights
+    are a pytorch_model.bin; it takes any file for the right one; and without network it waits at each file.
+
+    Args:
+        name: on the Hugging Face hub, or a folder.
+    Raises:
+        MissingWeightsError: a file is neither here nor to be had.
+        ValueError: the files are not those of a MuQ-MuLan.
+        ImportError: muq is not installed.
+    """
+    try:
+        from muq import MuQMuLan
+    except ImportError as err:
+        raise ImportError('captions by MuQ-MuLan need the package muq: pip install -e ".[captions]"') from err
+    config_file = _fetch(name, "config.json")
+    config = json.loads(config_file.read_text(encoding="utf-8"))
+    if not _PARTS.keys() <= config.keys():
+        raise ValueError(f"{name} is not a MuQ-MuLan model: its config.json has no {' and '.join(_PARTS)}")
+    for part, file_names in _PARTS.items():
+        inside = config_file.parent / config[part]["name"]
+        source = str(inside) if inside.is_dir() else config[part]["name"]
+        for file_name in file_names:
+            folder = str(_fetch(source, file_name).parent.absolute())
+        if _KINDS[part] not in folder.lower():
+            raise ValueError(f"{folder}: muq tells models by their path; rename it so that it has {_KINDS[part]!r}")
+        config[part]["name"] = folder
+    weights = _fetch(name, "model.safetensors", "pytorch_model.bin")
+    _log.warning("The weights of MuQ-MuLan (%s) are CC BY-NC 4.0: not for commercial use.", name)
+    # the hub's loader prints a line for each folder
+    with _random_state_kept(), _hidden_states_returned(), contextlib.redirect_stdout(io.StringIO()):
+        mulan = MuQMuLan(config)
+    if weights.suffix == ".safetensors":
+        from safetensors.torch import load_file
+
+        state = load_file(weights)
+    else:
+        state = torch.load(weights, map_location="cpu", weights_only=True)
+    missing = mulan.load_state_dict(state, strict=False).missing_keys
+    # what is under .model. has been loaded with its part
+    if lost := [key for key in missing if ".model." not in key]:
+        raise ValueError(f"{weights} lacks {lost[0]} and {len(lost) - 1} more: not the weights of this config.json")
+    return mulan.eval()
+
+
+# What the config of a MuQ-MuLan names, and the files that are needed of it. The weights of both are in MuQ-MuLan's own
+# file too, but muq wants them to begin with.
+_PARTS = {
+    "audio_model": ("config.json", "model.safetensors"),
+    "text_model": ("config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json"),
+}
+_KINDS = {"audio_model": "muq", "text_model": "xlm-roberta"}
+
+_HOW = """\
+MuQ-MuLan-large takes 5.1 GB of disk: 2.6 GB itself, and what it is built on, MuQ-large-msd-iter (1.3 GB) and
+xlm-roberta-base (1.1 GB). The first two are CC BY-NC 4.0 (not for commercial use), the last MIT. No account is needed.
+Where there is network, they are fetched at the first run, or beforehand by
+  hf download OpenMuQ/MuQ-MuLan-large
+  hf download OpenMuQ/MuQ-large-msd-iter config.json model.safetensors
+  hf download xlm-roberta-base config.json model.safetensors tokenizer.json tokenizer_config.json
+Or name a folder that holds them: captioner.model=FOLDER"""
+
+
+def _fetch(name: str, *file_names: str) -> Path:
+    """Finds the first of some files that a model has: in its folder, in the hub's cache, or on the hub."""
+    if Path(name).is_dir():
+        for file_name in file_names:
+            if (path := Path(name, file_name)).is_file():
+                return path
+        raise MissingWeightsError(f"{name}: no {' or '.join(file_names)} in this folder.\n{_HOW}")
+    from httpx import HTTPError
+    from huggingface_hub import hf_hub_download
+    from huggingface_hub.errors import EntryNotFoundError
+
+    # the cache first: without network, each question to the hub takes half a minute to fail
+    for only_here in (True, False):
+        for file_name in file_names:
+            try:
+                return Path(hf_hub_download(name, file_name, local_files_only=only_here))
+            except (OSError, ValueError, HTTPError, EntryNotFoundError) as err:
+                cause = type(err).__name__
+    wanted = " or ".join(file_names)
+    message = f"{name}: no such folder, and its {wanted} is neither in the cache nor to be had from huggingface.co"
+    raise MissingWeightsError(f"{message} ({cause}).\n{_HOW}")
+
+
+@contextlib.contextmanager
+def _hidden_states_returned() -> Iterator[None]:
+    """Lets muq build on a Wav2Vec2-Conformer encoder that returns its hidden states, as it expects.
+
+    Since transformers 5.16 the encoder alone no longer does (the whole model collects them by hooks), and asks its
+    config for an attention that muq's EasyDict does not name. muq imports the class as it builds a model, so the class
+    is exchanged for as long as that takes. Outputs equal those of transformers 4.57, which always did eager attention.
+    """
+    from transformers.modeling_outputs import BaseModelOutput
+    from transformers.models.wav2vec2_conformer import modeling_wav2vec2_conformer as modeling
+
+    original = modeling.Wav2Vec2ConformerEncoder
+
+    class Encoder(original):
+        def __init__(self, config):
+            config._attn_implementation = "eager"
+            super().__init__(config)
+
+        def forward(self, hidden_states, attention_mask=None, **_):
+            seen = []  # what goes into each layer
+            hooks = [layer.register_forward_pre_hook(lambda _, args: seen.append(args[0])) for layer in self.layers]
+            try:
+                last = super().forward(hidden_states, attention_mask=attention_mask).last_hidden_state
+            finally:
+                for hook in hooks:
+                    hook.remove()
+            return BaseModelOutput(last_hidden_state=last, hidden_states=(*seen, last))
+
+    if "output_hidden_states" in inspect.signature(original.forward).parameters:  # before 5.16
+        yield
+        return
+    modeling.Wav2Vec2ConformerEncoder = Encoder
+    try:
+        yield
+    finally:
+        modeling.Wav2Vec2ConformerEncoder = original
+
+
+@contextlib.contextmanager
+def _random_state_kept() -> Iterator[None]:
+    """Undoes what muq does to the global random states: it seeds them as it builds a model."""
+    state = random.getstate()
+    try:
+        with torch.random.fork_rng(devices=[]):
+            yield
+    finally:
+        random.setstate(state)
+
+
+def default_cache_dir() -> Path:
+    """The folder specgan in $XDG_CACHE_HOME or ~/.cache."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "specgan"
+
+
+def _fingerprint(mulan: nn.Module) -> str:
+    """Tells weights of the text side from others: a digest of the beginning of each tensor."""
+    digest = hashlib.sha256()
+    for key, tensor in mulan.state_dict().items():
+        if key.startswith(("mulan.text.", "mulan.text_to_latents.")):
+            digest.update(f"{key} {tuple(tensor.shape)}".encode())
+            digest.update(tensor.flatten()[:64].float().cpu().numpy().tobytes())
+    return digest.hexdigest()
+
+
+def _read_cache(path: Path, *, shape: tuple[int, int]) -> Tensor | None:
+    try:
+        embeddings = np.load(path, allow_pickle=False)
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError, EOFError) as err:
+        _log.warning("%s cannot be read (%s); it is made again", path, err)
+        return None
+    if embeddings.shape != shape or embeddings.dtype != np.float32 or not np.isfinite(embeddings).all():
+        _log.warning("%s holds no embeddings of these words; it is made again", path)
+        return None
+    return torch.from_numpy(embeddings)
+
+
+def _write_cache(path: Path, embeddings: Tensor) -> None:
+    try:
+        with atomic_path(path) as temporary:
+            np.save(temporary, embeddings.numpy())
+    except OSError as err:
+        _log.warning("%s cannot be written (%s); the next run embeds the words again", path, err)

@@ -1,0 +1,251 @@
+"""Captions by Qwen2-Audio, a language model that listens: sentences on whatever is to be heard, slowly."""
+
+import json
+import logging
+import math
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from specgan.captions.caption import SILENCE, Caption, MissingWeightsError, is_silent
+
+log = logging.getLogger(__name__)
+
+_OFFICIAL = "Qwen/Qwen2-Audio-7B-Instruct"
+_OFFICIAL_PARAMETERS = 8.4e9
+_SAMPLE_RATE = 16000  # Hz, of the model's own feature extractor
+_MAX_SAMPLES = 30 * _SAMPLE_RATE  # the feature extractor cuts off what is longer, and says nothing
+_MIN_SAMPLES = _SAMPLE_RATE // 10  # below 30 ms the model hears no token at all, and below 0.1 s hardly one
+_WORKING_MEMORY = 0.05  # of the weights' size, for each sound of a batch: its key-value cache and logits
+_DTYPES = ("bfloat16", "float16", "float32")
+
+
+class Qwen2AudioCaptioner:
+    """Answers a prompt about each sound. Nothing is loaded before the first sound that is not silent.
+
+    Decoding is greedy, so the same sound, prompt and machine give the same text. Alone or in a batch makes no
+    difference in float32; in bfloat16 a batch of another size rounds differently, which now and then turns a word.
+
+    A sound of more than 30 s is described in equal pieces of at most 30 s, in turn, silent ones left out.
+
+    Args:
+        model: name on huggingface.co, or a folder with the files of such a model.
+        prompt: what the model is asked.
+        max_new_tokens: length of an answer, for each piece; longer ones are cut off. About 3 tokens for 2 words.
+        batch_size: sounds at a time; each takes about 0.8 GB beside the weights.
+        device: "auto" (the GPU where there is one, else the CPU) or a torch device.
+        dtype: "bfloat16", "float16" or "float32", in which the model computes; float32 takes twice the memory.
+    Raises:
+        ValueError: an argument is out of range.
+    Source: Y. Chu et al., "Qwen2-Audio Technical Report", 2024, https://arxiv.org/abs/2407.10759.
+    """
+
+    sample_rate = _SAMPLE_RATE
+
+    def __init__(
+        self,
+        *,
+        model: str = _OFFICIAL,
+        prompt: str = "Describe this sound in one or two sentences: what is heard, its timbre and its mood.",
+        max_new_tokens: int = 128,
+        batch_size: int = 4,
+        device: str = "auto",
+        dtype: str = "bfloat16",
+    ) -> None:
+        if not prompt.strip():
+            raise ValueError(f"prompt={prompt!r} asks nothing; say what the model shall describe")
+        if max_new_tokens < 1:
+            raise ValueError(f"max_new_tokens={max_new_tokens} leaves no text; use 1 or more, 128 for two sentences")
+        if batch_size < 1:
+            raise ValueError(f"batch_size={batch_size} describes nothing; use 1 or more")
+        if dtype not in _DTYPES:
+            raise ValueError(f"dtype={dtype!r} is not supported; use one of {', '.join(_DTYPES)}")
+        self.model = str(model)
+        self.prompt = prompt
+        self.max_new_tokens = max_new_tokens
+        self.batch_size = batch_size
+        self.device = device
+        self.dtype = dtype
+        self._loaded: tuple[Any, Any] | None = None
+        self._has_told_of_pieces = False
+
+    def __call__(self, waveforms: Sequence[Tensor]) -> list[Caption]:
+        """Describes sounds.
+
+        Args:
+            waveforms: each (n_samples,), 16000 Hz, full scale 1.0, of any length.
+        Returns:
+            A caption for each, without tags.
+        Raises:
+            ValueError: a waveform is no vector, torch cannot use `device`, or `model` is of another kind.
+            MissingWeightsError: the model's files are neither here nor to be had.
+            MemoryError: the model does not fit into the free memory.
+            ModuleNotFoundError: transformers is not installed.
+        """
+        pieces = [self._audible_pieces(waveform) for waveform in waveforms]
+        texts = iter(self._describe([piece for of_one in pieces for piece in of_one]))
+        return [Caption(" ".join(next(texts) for _ in of_one) if of_one else SILENCE) for of_one in pieces]
+
+    def _audible_pieces(self, waveform: Tensor) -> list[Tensor]:
+        """Equal pieces of at most 30 s, so that none is too short to say something about."""
+        if waveform.ndim != 1:
+            raise ValueError(f"a waveform has shape {tuple(waveform.shape)}; one channel, (n_samples,), is wanted")
+        if is_silent(waveform):
+            return []
+        pieces = waveform.detach().float().cpu().tensor_split(math.ceil(len(waveform) / _MAX_SAMPLES))
+        if len(pieces) > 1 and not self._has_told_of_pieces:
+            self._has_told_of_pieces = True
+            log.warning(
+                "a sound of %.0f s: Qwen2-Audio hears 30 s at once, so longer sounds are described piece by piece and"
+                " the texts joined (said once)",
+                len(waveform) / _SAMPLE_RATE,
+            )
+        return [_padded(piece) for piece in pieces if not is_silent(piece)]
+
+    def _describe(self, pieces: list[Tensor]) -> list[str]:
+        texts = []
+        for start in range(0, len(pieces), self.batch_size):
+            texts += self._describe_batch(pieces[start : start + self.batch_size])
+        return texts
+
+    def _describe_batch(self, pieces: list[Tensor]) -> list[str]:
+        if self._loaded is None:
+            self._loaded = _load(self.model, device=self.device, dtype=self.dtype, batch_size=self.batch_size)
+        processor, model = self._loaded
+        question = [{"type": "audio", "audio_url": ""}, {"type": "text", "text": self.prompt}]
+        chat = processor.apply_chat_template(
+            [{"role": "user", "content": question}], add_generation_prompt=True, tokenize=False
+        )
+        inputs = processor(
+            text=[chat] * len(pieces),
+            audio=[piece.numpy() for piece in pieces],
+            sampling_rate=_SAMPLE_RATE,
+            padding=True,
+            return_tensors="pt",
+        ).to(model.device)
+        with torch.inference_mode():
+            tokens = model.generate(**inputs, max_new_tokens=self.max_new_tokens, do_sample=False)
+        answers = tokens[:, inputs["input_ids"].shape[1] :]  # the chat comes back in front of them
+        return [" ".join(text.split()) for text in processor.batch_decode(answers, skip_special_tokens=True)]
+
+
+def _padded(piece: Tensor) -> Tensor:
+    return torch.nn.functional.pad(piece, (0, max(0, _MIN_SAMPLES - len(piece))))
+
+
+def _load(name: str, *, device: str, dtype: str, batch_size: int) -> tuple[Any, Any]:
+    """The processor and the model, on the device, checked before each step that takes long."""
+    try:
+        from transformers import AutoProcessor, Qwen2AudioForConditionalGeneration
+    except ModuleNotFoundError as err:
+        raise ModuleNotFoundError(
+            f'Qwen2-Audio needs {err.name}, which is not installed; install it with: pip install -e ".[captions]"',
+            name=err.name,
+        ) from err
+    torch_device = _device(device)
+    torch_dtype = getattr(torch, dtype)
+    scale = torch_dtype.itemsize * (1 + _WORKING_MEMORY * batch_size)
+    if name == _OFFICIAL:  # before 16.8 GB are fetched
+        _check_memory(name, _OFFICIAL_PARAMETERS * scale, torch_device)
+    folder = Path(name) if Path(name).is_dir() else _fetch(name)
+    try:
+        _check_kind(name, folder)
+        _check_memory(name, _n_parameters(folder) * scale, torch_device)
+        processor = AutoProcessor.from_pretrained(folder)
+        model, report = Qwen2AudioForConditionalGeneration.from_pretrained(
+            folder, dtype=torch_dtype, output_loading_info=True
+        )
+    except OSError as err:
+        raise MissingWeightsError(_missing(name, f"{folder} is not complete: {_first_line(err)}")) from None
+    if report["missing_keys"]:  # transformers would go on with random numbers in their place
+        raise MissingWeightsError(_missing(name, f"{folder} lacks the weights {sorted(report['missing_keys'])[:3]}"))
+    if processor.audio_token_id != model.config.audio_token_id:  # without its file transformers makes up an empty one
+        raise MissingWeightsError(_missing(name, f"the tokenizer in {folder} does not know {processor.audio_token}"))
+    processor.tokenizer.padding_side = "left"  # answers of a batch begin where the chats end: at the right
+    return processor, model.to(torch_device).eval()
+
+
+def _device(name: str) -> torch.device:
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        torch.ones(1, device=name)
+    except (RuntimeError, AssertionError, NotImplementedError) as err:
+        raise ValueError(f"device={name!r} cannot be used here ({_first_line(err)}); auto, cpu or cuda") from err
+    return torch.device(name)
+
+
+def _fetch(name: str) -> Path:
+    """The folder of a model of huggingface.co, downloaded where that has not been done."""
+    from huggingface_hub import snapshot_download
+
+    try:
+        return Path(snapshot_download(name))
+    # whatever stands in the way, from a wrong name to a full disk: a line of it says more than the hub's stack trace
+    except Exception as err:
+        raise MissingWeightsError(_missing(name, _first_line(err))) from None
+
+
+def _missing(name: str, reason: str) -> str:
+    facts = " (16.8 GB, licence Apache-2.0, no account needed)" if name == _OFFICIAL else ""
+    wanted = _OFFICIAL if Path(name).is_dir() else name
+    return (
+        f"the weights of model={name!r}{facts} are neither on this machine nor to be had: {reason}. Fetch them where"
+        f" there is a network: hf download {wanted}. To carry them to a machine without one, add --local-dir FOLDER"
+        " to that command, copy the folder, and give its path as the captioner's model"
+    )
+
+
+def _first_line(err: Exception) -> str:
+    return (str(err).strip() or type(err).__name__).splitlines()[0].rstrip(".")
+
+
+def _check_kind(name: str, folder: Path) -> None:
+    kind = json.loads((folder / "config.json").read_bytes()).get("model_type")
+    if kind != "qwen2_audio":
+        raise ValueError(f"model={name!r} is of type {kind!r}; use a model of type 'qwen2_audio', {_OFFICIAL} for one")
+
+
+def _n_parameters(folder: Path) -> int:
+    """Counted in the headers of the weight files, which takes no memory."""
+    from safetensors import SafetensorError, safe_open
+
+    index = folder / "model.safetensors.index.json"
+    names = set(json.loads(index.read_bytes())["weight_map"].values()) if index.is_file() else ["model.safetensors"]
+    n_parameters = 0
+    for name in sorted(names):
+        try:
+            with safe_open(folder / name, framework="pt") as weights:
+                n_parameters += sum(math.prod(weights.get_slice(key).get_shape()) for key in weights.keys())  # noqa: SIM118
+        except SafetensorError as err:
+            raise OSError(f"{name} cannot be read ({_first_line(err)})") from err
+    return n_parameters
+
+
+def _check_memory(name: str, needed: float, device: torch.device) -> None:
+    free = _free_memory(device)
+    if free is not None and free < needed:
+        place = "of the GPU's memory" if device.type == "cuda" else "of memory"
+        raise MemoryError(
+            f"model={name!r} needs {needed / 1e9:.1f} GB {place} for its weights and a batch, and {free / 1e9:.1f} GB"
+            f" are free on {device}; use another device, a smaller batch_size (each sound takes 5 % of the weights),"
+            " dtype=bfloat16, or another captioner"
+        )
+
+
+def _free_memory(device: torch.device) -> int | None:
+    """Bytes that can still be taken on the device; None where the system does not tell."""
+    if device.type == "cuda":
+        return torch.cuda.mem_get_info(device)[0]
+    meminfo = Path("/proc/meminfo")
+    if meminfo.is_file():  # Linux: its sysconf counts as used what the file cache would give back at once
+        for line in meminfo.read_text().splitlines():
+            if line.startswith("MemAvailable:"):
+                return int(line.split()[1]) * 1024
+    if "SC_PHYS_PAGES" in getattr(os, "sysconf_names", {}):  # macOS tells only how much there is in all
+        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    return None

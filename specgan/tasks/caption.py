@@ -1,0 +1,253 @@
+"""Task: a folder of songs -> a caption for every slice, named like its picture, and the table that trainers read."""
+
+import json
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Executor
+from contextlib import AbstractContextManager, closing, nullcontext
+from dataclasses import asdict, dataclass, replace
+from functools import partial
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from torch import Tensor
+
+from specgan.audio import load_audio, resample
+from specgan.captions.caption import SILENCE, Caption, Captioner
+from specgan.captions.tempo import find_tempo
+from specgan.codec import CodecParams
+from specgan.codec_png import SliceInfo
+from specgan.files import atomic_path
+from specgan.tasks.executors import SerialExecutor, serial
+from specgan.tasks.journal import Journal, made_from, run_missing
+from specgan.tasks.runner import Report, UnitError, one_by_one, run_units, stage
+from specgan.tasks.slices import Slicing, Song, find_songs, measure, picture_names, read_slices
+
+JOURNAL_NAME = ".captions.jsonl"
+SONGS_JOURNAL_NAME = ".songs.jsonl"
+METADATA_NAME = "metadata.jsonl"
+SCORES_NAME = "scores.jsonl"
+
+_TEMPO_RATE = 22050  # Hz, librosa's own
+_NO_MATTER = {"batch_size", "device", "cache_dir", "sample_rate"}  # of a captioner: they do not change what it says
+
+
+@dataclass(frozen=True)
+class _Slice:
+    song: Song
+    info: SliceInfo  # of this slice
+    bpm: float | None
+
+    @property
+    def key(self) -> str:
+        return f"{self.song.key}_{self.info.number:04d}"
+
+    @property
+    def source(self) -> Path:
+        return self.song.source
+
+    @property
+    def sources(self) -> list[Path]:
+        return self.song.sources
+
+
+def caption_songs(
+    input: str | Path,
+    output: str | Path,
+    *,
+    captioner: Captioner | None,
+    size: int = 1024,
+    sample_rate: int | None = None,
+    mono: bool = True,
+    downmix: str = "mean",
+    trim_db: float | None = None,
+    artist: str | None = None,
+    title: str | None = None,
+    tempo: bool = True,
+    lowest_bpm: float = 70.0,
+    highest_bpm: float = 180.0,
+    recursive: bool = True,
+    executor: Callable[[], AbstractContextManager[Executor]] = serial,
+    on_error: str = "skip",
+) -> Report:
+    """Writes `<song>_<slice>.txt` for every picture that `encode_songs` makes with the same settings, and the tables.
+
+    `metadata.jsonl` has a line for each picture (`file_name`, `text`, ...), as image-folder trainers read it;
+    `scores.jsonl` what the texts were made from, if the captioner says it. The model is loaded once, in this process.
+    A run that was killed goes on after the last batch.
+
+    Args:
+        input: folder of audio files, or one file.
+        output: folder; with pictures of the same songs, a data set of pictures and texts.
+        captioner: e.g. captions.muq.MuQCaptioner.
+        size: of the pictures, which says how long a slice is, see codec.CodecParams.
+        sample_rate, mono, downmix, trim_db: see slices.Slicing; as of the pictures.
+        artist: put before each text, "style of <artist>. ".
+        title: kept apart, in the table.
+        tempo: find the beats of each whole song, and end texts with its BPM where it has one.
+        lowest_bpm, highest_bpm: see captions.tempo.find_tempo.
+        recursive: search the subfolders too.
+        executor: opens the workers that read the songs and find their tempo, see tasks.executors.
+        on_error: "skip" records what cannot be read in failures.csv and goes on; "raise" stops at the first.
+    Raises:
+        FileNotFoundError, ValueError: nothing to do, or arguments that cannot work; nothing is written.
+        MissingWeightsError: the captioner's model is not there.
+    """
+    if captioner is None:
+        raise ValueError("captioner is none, which makes no captions; captioner=muq or captioner=qwen2_audio")
+    slicing = Slicing(CodecParams(size=size), sample_rate, mono, downmix, trim_db)
+    output = Path(os.path.abspath(output))
+    songs = find_songs(input, recursive=recursive)
+    how = {**asdict(slicing), "tempo": [lowest_bpm, highest_bpm] if tempo else None, "input": os.path.realpath(input)}
+
+    known = Journal(output, how, name=SONGS_JOURNAL_NAME)
+    look = partial(_look, slicing=slicing, tempo=(lowest_bpm, highest_bpm) if tempo else None)
+    run = partial(run_units, work=partial(one_by_one, make=look))
+    _, failures, _ = run_missing(known, songs, run, executor=executor, on_error=on_error, description="songs")
+
+    slices = [each for song in songs if song.key in known.entries for each in _slices(song, known.entries[song.key])]
+    settings = {**how, "artist": artist, **_settings(captioner)}
+    journal = Journal(output, settings, name=JOURNAL_NAME)
+    with closing(_Reader(slicing)) as reader:
+        work = partial(_caption, captioner=captioner, reader=reader, artist=artist, output=output)
+        made, failures, n_skipped = run_missing(
+            journal,
+            slices,
+            partial(run_units, work=work, chunk=captioner.batch_size),
+            failures=failures,
+            executor=lambda: nullcontext(SerialExecutor()),  # here, with all threads: there is one model
+            on_error=on_error,
+            description="captions",
+        )
+    there = [each for each in slices if each.key in journal.entries]
+    _write_tables(output, there, journal.entries, artist=artist, title=title)
+    return Report(
+        n_done=len(made),
+        n_skipped=n_skipped,
+        failures=failures,
+        message=f"{output}: captions of {len(there)} slices of {len({each.song.key for each in there})} songs",
+    )
+
+
+def _settings(captioner: Captioner) -> dict[str, Any]:
+    """What its captions depend on."""
+    values = {name: value for name, value in vars(captioner).items() if not name.startswith("_")}
+    plain = str | int | float | bool | list | tuple | dict | None
+    return {
+        "captioner": type(captioner).__name__,
+        **{name: value for name, value in values.items() if name not in _NO_MATTER and isinstance(value, plain)},
+    }
+
+
+def _look(song: Song, *, slicing: Slicing, tempo: tuple[float, float] | None) -> dict[str, Any]:
+    """Work for `run_units`: how a song is sliced, and its tempo."""
+    with stage("decode"):
+        state = made_from(song.sources)
+        info = measure(song, slicing)
+        bpm = None
+        if tempo is not None:
+            waveform, _ = load_audio(song.source, sample_rate=_TEMPO_RATE, mono=True, downmix=slicing.downmix)
+            bpm = find_tempo(waveform[0], _TEMPO_RATE, lowest=tempo[0], highest=tempo[1])
+    return {"made_from": state, "outputs": [], "info": {**asdict(info), "params": info.params.size}, "bpm": bpm}
+
+
+def _slices(song: Song, entry: Mapping[str, Any]) -> Iterator[_Slice]:
+    info = SliceInfo(**{**entry["info"], "params": CodecParams(size=entry["info"]["params"])})
+    for number in range(info.n_slices):
+        yield _Slice(song, replace(info, number=number), entry["bpm"])
+
+
+class _Reader:
+    """Reads slices of songs. Those of one song that come one after the other are read in one go."""
+
+    def __init__(self, slicing: Slicing) -> None:
+        self.slicing = slicing
+        self.song: Song | None = None
+        self.next = 0
+        self.segments: Iterator[Tensor] = iter(())
+
+    def read(self, wanted: _Slice) -> Tensor:
+        """Returns the slice's own samples, (n_samples,)."""
+        if wanted.song != self.song or wanted.info.number < self.next:
+            self.close()
+            self.segments, self.next = read_slices(wanted.song, wanted.info, self.slicing), 0
+            self.song = wanted.song
+        while self.next <= wanted.info.number:
+            segment = next(self.segments)
+            self.next += 1
+        before = wanted.info.params.n_fft // 2  # of the slice before
+        return segment[:, before : before + wanted.info.slice_length].mean(dim=0)
+
+    def close(self) -> None:
+        if self.song is not None:
+            self.segments.close()
+        self.song = None
+
+
+def _caption(
+    slices: Sequence[_Slice], *, captioner: Captioner, reader: _Reader, artist: str | None, output: Path
+) -> list[Any]:
+    """Work for `run_units`: the entry of each slice, or its UnitError."""
+    results: dict[int, Any] = {}
+    waveforms: dict[int, Tensor] = {}
+    for place, wanted in enumerate(slices):
+        try:
+            with stage("decode"):
+                waveform = reader.read(wanted)
+                waveforms[place] = resample(waveform[None], wanted.info.sample_rate, captioner.sample_rate)[0]
+        except UnitError as err:
+            results[place] = err
+    captions = captioner(list(waveforms.values())) if waveforms else []
+    for place, caption in zip(waveforms, captions, strict=True):
+        try:
+            results[place] = _write(slices[place], caption, artist=artist, output=output)
+        except UnitError as err:
+            results[place] = err
+    return [results[place] for place in range(len(slices))]
+
+
+def _write(wanted: _Slice, caption: Caption, *, artist: str | None, output: Path) -> dict[str, Any]:
+    text = caption.text
+    if wanted.bpm is not None and text != SILENCE:
+        text = f"{text} {wanted.bpm:.0f} BPM."
+    if artist:
+        text = f"style of {artist}. {text}"
+    outputs = [str(PurePosixPath(name).with_suffix(".txt")) for name in picture_names(wanted.info, wanted.info.number)]
+    with stage("write"):
+        for path in outputs:
+            with atomic_path(output / path) as temporary:
+                temporary.write_text(text + "\n", encoding="utf-8")
+        return {"made_from": made_from(wanted.sources), "outputs": outputs, "text": text, "tags": caption.tags}
+
+
+def _write_tables(
+    output: Path,
+    slices: Sequence[_Slice],
+    entries: Mapping[str, Mapping[str, Any]],
+    *,
+    artist: str | None,
+    title: str | None,
+) -> None:
+    metadata, scores = [], []
+    for each in slices:
+        info, entry = each.info, entries[each.key]
+        about = {
+            "text": entry["text"],
+            "tags": [word for group in entry["tags"].values() for word in group],
+            "bpm": None if each.bpm is None else round(each.bpm, 2),
+            "artist": artist,
+            "title": title,
+            "song": each.song.key,
+            "start_s": round((info.offset + info.number * info.params.slice_samples) / info.sample_rate, 6),
+            "duration_s": round(info.slice_length / info.sample_rate, 6),
+        }
+        for name in picture_names(info, info.number):
+            metadata.append({"file_name": name, **about})
+            scores += [{"file_name": name, **entry["tags"]}] if entry["tags"] else []
+    for name, rows in ((METADATA_NAME, metadata), (SCORES_NAME, scores)):
+        if not rows:
+            (output / name).unlink(missing_ok=True)
+            continue
+        with atomic_path(output / name) as temporary:
+            lines = (json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+            temporary.write_text("".join(lines), encoding="utf-8", errors="replace")
