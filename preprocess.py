@@ -15,11 +15,9 @@ def main(cfg: DictConfig) -> None:
     from hydra.utils import instantiate
 
     with open_dict(cfg):
-        questions = cfg.task.pop("ask", None)
-    if questions:
-        from specgan.tasks.pipeline import ask_for_missing
-
-        ask_for_missing(cfg, questions)
+        ask = cfg.task.pop("ask", None)
+    if ask:
+        instantiate(ask)(cfg)
     OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)  # names what is not set
     instantiate(cfg.task.get("executor"))  # before the task: its workers import torch while this process does
     report = instantiate(cfg.task, _convert_="all")()

@@ -96,6 +96,11 @@ def captioner(model, tmp_path_factory):
     return MuQCaptioner(model=str(model), device="cpu", cache_dir=tmp_path_factory.mktemp("cache"))
 
 
+def loaded(captioner):
+    captioner.load()
+    return captioner._mulan
+
+
 def sound(n_samples, seed=0):
     generator = torch.Generator().manual_seed(seed)
     tone = torch.sin(torch.arange(n_samples) * (0.02 + 0.05 * seed))
@@ -154,7 +159,7 @@ def test_embeddings_have_unit_length_though_their_clips_differ(captioner, embedd
 @pytest.mark.parametrize("n_samples", [6 * RATE, 12 * RATE, 20 * RATE])
 def test_the_mean_before_that_is_what_muq_gives(captioner, n_samples):
     with torch.no_grad():
-        from_muq = captioner._load()(wavs=sound(n_samples)[None])[0]
+        from_muq = loaded(captioner)(wavs=sound(n_samples)[None])[0]
     mine = captioner.embed([sound(n_samples)])[0]
     assert torch.allclose(mine, from_muq / from_muq.norm(), atol=1e-4)
 
@@ -232,9 +237,9 @@ def test_words_are_embedded_once_one_at_a_time_and_then_read(model, tmp_path, so
 
 def test_other_prompts_and_other_weights_have_caches_of_their_own(model, tmp_path, texts_embedded):
     captioner = MuQCaptioner(model=str(model), device="cpu", cache_dir=tmp_path)
-    mulan = captioner._load()
+    mulan = loaded(captioner)
     other = MuQCaptioner(model=str(model), device="cpu", cache_dir=tmp_path, prompts={"genre": "{} music"})
-    other._load()
+    other.load()
     assert texts_embedded["rock music",] == 1
     with torch.no_grad():
         mulan.mulan.text.transformer.layers[0][1][4].weight[0, 0] += 0.1
@@ -287,7 +292,7 @@ def test_loading_leaves_random_numbers_and_transformers_as_they_were(model):
 
 def test_the_encoder_returns_what_goes_into_its_layers_and_what_comes_out(captioner):
     """As transformers did to 4.57; a captioner that reads another layer than the last needs them all."""
-    conformer = captioner._load().mulan.audio.model.model.conformer
+    conformer = loaded(captioner).mulan.audio.model.model.conformer
     x = torch.randn(2, 9, 16, generator=torch.manual_seed(0))
     with torch.no_grad():
         states = conformer(x, output_hidden_states=True)["hidden_states"]

@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from specgan.audio import save_wav
-from specgan.captions.caption import SILENCE, Caption
+from specgan.captions.caption import SILENCE, Caption, MissingWeightsError
 from specgan.codec_png import from_png
 from specgan.tasks.caption import caption_songs
 from specgan.tasks.encode import encode_songs
@@ -34,6 +34,9 @@ class LoudnessCaptioner:
     def __init__(self, word: str = "sound") -> None:
         self.word = word
         self._batches: list[int] = []
+
+    def load(self):
+        pass
 
     def __call__(self, waveforms):
         self._batches.append(len(waveforms))
@@ -110,7 +113,8 @@ def test_the_data_set_loads_as_an_image_folder(songs, tmp_path):
     datasets = pytest.importorskip("datasets")
     out = tmp_path / "out"
     make_pairs(songs, out, captioner=LoudnessCaptioner(), size=SIZE, tempo=False, bit_depth=8)
-    loaded = datasets.load_dataset("imagefolder", data_dir=str(out), split="train", cache_dir=str(tmp_path / "cache"))
+    files = {"train": str(out / "**")}  # not data_dir, by which a song called test would make a split
+    loaded = datasets.load_dataset("imagefolder", data_files=files, split="train", cache_dir=str(tmp_path / "cache"))
     assert len(loaded) == 9
     assert {row["text"] for row in loaded} == {row["text"] for row in metadata(out)}
     assert loaded[0]["image"].size == (SIZE, SIZE)
@@ -142,6 +146,16 @@ def test_a_run_that_was_killed_captions_nothing_twice(songs, tmp_path):
     assert (report.n_done, report.n_skipped, captioner._batches) == (3, 6, [3])
     caption(songs, tmp_path / "whole")
     assert texts(tmp_path / "out") == texts(tmp_path / "whole")
+
+
+def test_a_model_that_is_not_there_is_missed_before_the_work(songs, tmp_path):
+    class Missing(LoudnessCaptioner):
+        def load(self):
+            raise MissingWeightsError("fetch it")
+
+    with pytest.raises(MissingWeightsError, match="fetch it"):
+        caption(songs, tmp_path / "out", Missing())
+    assert not (tmp_path / "out").exists()
 
 
 def test_another_word_captions_again_and_another_title_does_not(songs, tmp_path):

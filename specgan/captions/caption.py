@@ -24,10 +24,13 @@ class Caption:
 
 
 class Captioner(Protocol):
-    """Makes captions. It is loaded once a run, at its first call, and then does batch after batch."""
+    """Makes captions. It is loaded once, at its first call or before, and then does batch after batch."""
 
     sample_rate: int  # Hz that it wants
     batch_size: int  # pieces of sound at a time
+
+    def load(self) -> None:
+        """Loads the model, if it is not loaded yet. Raises: MissingWeightsError."""
 
     def __call__(self, waveforms: Sequence[Tensor]) -> list[Caption]:
         """Describes sounds (n_samples,), full scale 1.0, of any lengths, silent ones included."""

@@ -119,7 +119,8 @@ class MuQCaptioner:
         Returns:
             (len(waveforms), dim) float32 on the CPU, rows of unit length.
         """
-        mulan = self._load()
+        self.load()
+        mulan = self._mulan
         clips = [split_clips(waveform.float(), mulan.sr * mulan.clip_secs) for waveform in waveforms]
         device = next(mulan.parameters()).device
         embeddings = []
@@ -141,7 +142,8 @@ class MuQCaptioner:
             {group: {word: round(value, 4) for word, value in best.items()} for group, best in tags.items()},
         )
 
-    def _load(self) -> nn.Module:
+    def load(self) -> None:
+        """Loads the model and embeds the words, if that is not done yet. Raises: as a call."""
         if self._mulan is None:
             device = self.device
             if device == "auto":
@@ -149,7 +151,6 @@ class MuQCaptioner:
             mulan = load_mulan(self.model).to(device)
             self._word_embeddings = self._embed_words(mulan)
             self._mulan = mulan
-        return self._mulan
 
     @torch.no_grad()
     def _embed_words(self, mulan: nn.Module) -> dict[str, Tensor]:

@@ -73,6 +73,11 @@ class Qwen2AudioCaptioner:
         self._loaded: tuple[Any, Any] | None = None
         self._has_told_of_pieces = False
 
+    def load(self) -> None:
+        """Loads the model, if it is not loaded yet. Raises: as a call."""
+        if self._loaded is None:
+            self._loaded = _load(self.model, device=self.device, dtype=self.dtype, batch_size=self.batch_size)
+
     def __call__(self, waveforms: Sequence[Tensor]) -> list[Caption]:
         """Describes sounds.
 
@@ -113,8 +118,7 @@ class Qwen2AudioCaptioner:
         return texts
 
     def _describe_batch(self, pieces: list[Tensor]) -> list[str]:
-        if self._loaded is None:
-            self._loaded = _load(self.model, device=self.device, dtype=self.dtype, batch_size=self.batch_size)
+        self.load()
         processor, model = self._loaded
         question = [{"type": "audio", "audio_url": ""}, {"type": "text", "text": self.prompt}]
         chat = processor.apply_chat_template(

@@ -100,14 +100,17 @@ def caption_songs(
     songs = find_songs(input, recursive=recursive)
     how = {**asdict(slicing), "tempo": [lowest_bpm, highest_bpm] if tempo else None, "input": os.path.realpath(input)}
 
+    settings = {**how, "artist": artist, **_settings(captioner)}
+    journal = Journal(output, settings, name=JOURNAL_NAME)
+    if journal.is_outdated or not journal.entries:
+        captioner.load()  # rather now than after the beats of a thousand songs
+
     known = Journal(output, how, name=SONGS_JOURNAL_NAME)
     look = partial(_look, slicing=slicing, tempo=(lowest_bpm, highest_bpm) if tempo else None)
     run = partial(run_units, work=partial(one_by_one, make=look))
     _, failures, _ = run_missing(known, songs, run, executor=executor, on_error=on_error, description="songs")
 
     slices = [each for song in songs if song.key in known.entries for each in _slices(song, known.entries[song.key])]
-    settings = {**how, "artist": artist, **_settings(captioner)}
-    journal = Journal(output, settings, name=JOURNAL_NAME)
     with closing(_Reader(slicing)) as reader:
         work = partial(_caption, captioner=captioner, reader=reader, artist=artist, output=output)
         made, failures, n_skipped = run_missing(
