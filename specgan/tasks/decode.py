@@ -89,7 +89,7 @@ def decode_pictures(
         input: folder of PNGs, searched with its subfolders; or one PNG, of which that slice alone is made.
         output: folder; of one PNG a file that ends in .wav.
         phase: "picture"; or "griffin_lim", for pictures whose phase is no use: it keeps the magnitude and looks for a
-            phase that fits, from the picture's on. It takes a song at a time: some 250 MB a minute and channel.
+            phase that fits, from the picture's on. It takes a song at a time: some 350 MB a minute and channel.
         n_iter: iterations of Griffin-Lim.
         sample_rate: Hz of pictures that know nothing, which is needed for them.
         phase_encoding, range_db: of pictures that know nothing, see CodecParams.
