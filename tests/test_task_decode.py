@@ -8,6 +8,8 @@ import numpy as np
 import pytest
 import soundfile
 import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from specgan.audio import load_audio, save_wav
 from specgan.codec_png import from_png, to_png
@@ -55,6 +57,30 @@ def test_every_song_comes_back(songs, images, tmp_path):
     for name, (waveform, rate) in originals.items():
         assert decoded[name][1] == rate
         assert snr(decoded[name][0], waveform) > 75
+
+
+@settings(deadline=None, max_examples=25, derandomize=True, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    n_samples=st.integers(1, 6000),
+    rate=st.sampled_from([8000, 11025, 44100, 48000, 192000]) | st.integers(1000, 200_000),
+    n_channels=st.integers(1, 6),
+    bit_depth=st.sampled_from([8, 16]),
+    trim_db=st.none() | st.floats(-80, -10),
+    seed=st.integers(0, 2**16),
+)
+def test_any_file_comes_back(tmp_path, n_samples, rate, n_channels, bit_depth, trim_db, seed):
+    root = tmp_path / f"{n_samples}-{rate}-{n_channels}-{bit_depth}-{trim_db}-{seed}"
+    waveform = noise(n_samples, channels=n_channels, seed=seed)
+    save_wav(root / "songs" / "x.wav", waveform, rate, subtype="FLOAT")
+    how = {"size": SIZE, "bit_depth": bit_depth, "mono": False, "trim_db": trim_db}
+    encode_songs(root / "songs", root / "images", **how)
+    decode_pictures(root / "images", root / "audio")
+    decoded, decoded_rate = load_audio(root / "audio" / "x.wav", mono=False)
+    assert (decoded_rate, decoded.shape) == (rate, waveform.shape)
+    if trim_db is None:
+        assert snr(decoded, waveform) > (75 if bit_depth == 16 else 28.5)
+    else:  # what was cut off is softer than that
+        assert (decoded - waveform).abs().max() < 10 ** (trim_db / 20) + (1e-4 if bit_depth == 16 else 0.05)
 
 
 def test_workers_give_the_same_bytes(images, tmp_path):
@@ -255,7 +281,7 @@ def test_copies_of_a_picture_are_left_out_and_named(images, tmp_path, caplog):
 
 
 @pytest.mark.parametrize(
-    ("settings", "message"),
+    ("wrong", "message"),
     [
         ({"phase": "none"}, "phase is 'none'; picture or griffin_lim"),
         ({"n_iter": -1}, "n_iter is -1"),
@@ -264,9 +290,9 @@ def test_copies_of_a_picture_are_left_out_and_named(images, tmp_path, caplog):
         ({"phase_encoding": "x"}, "phase_encoding is 'x'"),
     ],
 )
-def test_impossible_settings_are_named(images, tmp_path, settings, message):
+def test_impossible_settings_are_named(images, tmp_path, wrong, message):
     with pytest.raises(ValueError, match=message):
-        decode_pictures(images, tmp_path / "audio", **settings)
+        decode_pictures(images, tmp_path / "audio", **wrong)
     assert not (tmp_path / "audio").exists()
 
 
