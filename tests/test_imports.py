@@ -37,7 +37,8 @@ ALLOWED = {
     "captions.caption": set(),
     "captions.tempo": set(),
     "captions.vocabulary": set(),
-    "captions.muq": {"captions.caption", "captions.vocabulary"},
+    "captions.muq": {"captions.caption", "captions.muq_model", "captions.vocabulary"},
+    "captions.muq_model": {"captions.caption"},
     "captions.qwen2_audio": {"captions.caption"},
     "tasks.caption": {
         *("audio", "codec", "codec_png", "captions.caption", "captions.tempo"),

@@ -1,0 +1,154 @@
+"""Loads MuQ-MuLan, where muq itself cannot: from a folder, without network, with newer transformers."""
+
+import contextlib
+import inspect
+import io
+import json
+import logging
+import random
+from collections.abc import Iterator
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from specgan.captions.caption import MissingWeightsError
+
+_log = logging.getLogger(__name__)
+
+
+def load_mulan(name: str) -> nn.Module:
+    """Loads a MuQ-MuLan in evaluation mode, on the CPU.
+
+    Not by muq's own `from_pretrained`: of a local folder that reads only model.safetensors, and the published weights
+    are a pytorch_model.bin; it takes any file for the right one; and without network it waits at each file.
+
+    Args:
+        name: on the Hugging Face hub, or a folder.
+    Raises:
+        MissingWeightsError: a file is neither here nor to be had.
+        ValueError: the files are not those of a MuQ-MuLan.
+        ImportError: muq is not installed.
+    """
+    try:
+        from muq import MuQMuLan
+    except ImportError as err:
+        raise ImportError('captions by MuQ-MuLan need the package muq: pip install -e ".[captions]"') from err
+    config_file = _fetch(name, "config.json")
+    config = json.loads(config_file.read_text(encoding="utf-8"))
+    if not _PARTS.keys() <= config.keys():
+        raise ValueError(f"{name} is not a MuQ-MuLan model: its config.json has no {' and '.join(_PARTS)}")
+    for part, file_names in _PARTS.items():
+        inside = config_file.parent / config[part]["name"]
+        source = str(inside) if inside.is_dir() else config[part]["name"]
+        for file_name in file_names:
+            folder = str(_fetch(source, file_name).parent.absolute())
+        if _KINDS[part] not in folder.lower():
+            raise ValueError(f"{folder}: muq tells models by their path; rename it so that it has {_KINDS[part]!r}")
+        config[part]["name"] = folder
+    weights = _fetch(name, "model.safetensors", "pytorch_model.bin")
+    _log.warning("The weights of MuQ-MuLan (%s) are CC BY-NC 4.0: not for commercial use.", name)
+    # the hub's loader prints a line for each folder
+    with _random_state_kept(), _hidden_states_returned(), contextlib.redirect_stdout(io.StringIO()):
+        mulan = MuQMuLan(config)
+    if weights.suffix == ".safetensors":
+        from safetensors.torch import load_file
+
+        state = load_file(weights)
+    else:
+        state = torch.load(weights, map_location="cpu", weights_only=True)
+    missing = mulan.load_state_dict(state, strict=False).missing_keys
+    # what is under .model. has been loaded with its part
+    if lost := [key for key in missing if ".model." not in key]:
+        raise ValueError(f"{weights} lacks {lost[0]} and {len(lost) - 1} more: not the weights of this config.json")
+    return mulan.eval()
+
+
+# What the config of a MuQ-MuLan names, and the files that are needed of it. The weights of both are in MuQ-MuLan's own
+# file too, but muq wants them to begin with.
+_PARTS = {
+    "audio_model": ("config.json", "model.safetensors"),
+    "text_model": ("config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json"),
+}
+_KINDS = {"audio_model": "muq", "text_model": "xlm-roberta"}
+
+_HOW = """\
+MuQ-MuLan-large takes 5.1 GB of disk: 2.6 GB itself, and what it is built on, MuQ-large-msd-iter (1.3 GB) and
+xlm-roberta-base (1.1 GB). The first two are CC BY-NC 4.0 (not for commercial use), the last MIT. No account is needed.
+Where there is network, they are fetched at the first run, or beforehand by
+  hf download OpenMuQ/MuQ-MuLan-large
+  hf download OpenMuQ/MuQ-large-msd-iter config.json model.safetensors
+  hf download xlm-roberta-base config.json model.safetensors tokenizer.json tokenizer_config.json
+Or name a folder that holds them: captioner.model=FOLDER"""
+
+
+def _fetch(name: str, *file_names: str) -> Path:
+    """Finds the first of some files that a model has: in its folder, in the hub's cache, or on the hub."""
+    if Path(name).is_dir():
+        for file_name in file_names:
+            if (path := Path(name, file_name)).is_file():
+                return path
+        raise MissingWeightsError(f"{name}: no {' or '.join(file_names)} in this folder.\n{_HOW}")
+    from httpx import HTTPError
+    from huggingface_hub import hf_hub_download
+    from huggingface_hub.errors import EntryNotFoundError
+
+    # the cache first: without network, each question to the hub takes half a minute to fail
+    for only_here in (True, False):
+        for file_name in file_names:
+            try:
+                return Path(hf_hub_download(name, file_name, local_files_only=only_here))
+            except (OSError, ValueError, HTTPError, EntryNotFoundError) as err:
+                cause = type(err).__name__
+    wanted = " or ".join(file_names)
+    message = f"{name}: no such folder, and its {wanted} is neither in the cache nor to be had from huggingface.co"
+    raise MissingWeightsError(f"{message} ({cause}).\n{_HOW}")
+
+
+@contextlib.contextmanager
+def _hidden_states_returned() -> Iterator[None]:
+    """Lets muq build on a Wav2Vec2-Conformer encoder that returns its hidden states, as it expects.
+
+    Since transformers 5.16 the encoder alone no longer does (the whole model collects them by hooks), and asks its
+    config for an attention that muq's EasyDict does not name. muq imports the class as it builds a model, so the class
+    is exchanged for as long as that takes. Outputs equal those of transformers 4.57, which always did eager attention.
+    """
+    from transformers.modeling_outputs import BaseModelOutput
+    from transformers.models.wav2vec2_conformer import modeling_wav2vec2_conformer as modeling
+
+    original = modeling.Wav2Vec2ConformerEncoder
+
+    class Encoder(original):
+        def __init__(self, config):
+            config._attn_implementation = "eager"
+            super().__init__(config)
+
+        def forward(self, hidden_states, attention_mask=None, **_):
+            seen = []  # what goes into each layer
+            hooks = [layer.register_forward_pre_hook(lambda _, args: seen.append(args[0])) for layer in self.layers]
+            try:
+                last = super().forward(hidden_states, attention_mask=attention_mask).last_hidden_state
+            finally:
+                for hook in hooks:
+                    hook.remove()
+            return BaseModelOutput(last_hidden_state=last, hidden_states=(*seen, last))
+
+    if "output_hidden_states" in inspect.signature(original.forward).parameters:  # before 5.16
+        yield
+        return
+    modeling.Wav2Vec2ConformerEncoder = Encoder
+    try:
+        yield
+    finally:
+        modeling.Wav2Vec2ConformerEncoder = original
+
+
+@contextlib.contextmanager
+def _random_state_kept() -> Iterator[None]:
+    """Undoes what muq does to the global random states: it seeds them as it builds a model."""
+    state = random.getstate()
+    try:
+        with torch.random.fork_rng(devices=[]):
+            yield
+    finally:
+        random.setstate(state)
