@@ -103,9 +103,9 @@ def decode_pictures(
     settings = _Settings(phase, n_iter, sample_rate, phase_encoding, range_db, subtype, on_error)
     _check(settings)
     if input.is_file():
-        if output.suffix.lower() != ".wav":
+        if output.suffix != ".wav":
             raise ValueError(f"output is {output}; one picture makes one file: a name that ends in .wav")
-        _decode_song(_alone(_read(input)), settings=settings, path=output)
+        _decode_song(_alone(_read(input), output.stem), settings=settings, output=output.parent)
         return Report(n_done=1, message=f"{output}: sound of {input}")
     if output.suffix.lower() == ".wav":
         raise ValueError(f"output is {output}; a folder of pictures makes a folder of songs")
@@ -214,7 +214,7 @@ def _ranges(numbers: Sequence[int]) -> str:
     return ", ".join(str(first) if first == last else f"{first}-{last}" for first, last in runs)
 
 
-def _alone(picture: _Picture) -> _Pictures:
+def _alone(picture: _Picture, key: str) -> _Pictures:
     """The slice as a song of its own."""
     info = picture.info
     if info is not None:
@@ -227,14 +227,12 @@ def _alone(picture: _Picture) -> _Pictures:
             "n_channels": 1,
         }
         picture = replace(picture, info=replace(info, **whole))
-    return _Pictures(picture.source.stem, (picture,))
+    return _Pictures(key, (picture,))
 
 
 @torch.inference_mode()
-def _decode_song(
-    song: _Pictures, *, settings: _Settings, output: Path | None = None, path: Path | None = None
-) -> dict[str, Any]:
-    """Work for `run_units`; writes to `path`, or to the song's place in `output`."""
+def _decode_song(song: _Pictures, *, settings: _Settings, output: Path) -> dict[str, Any]:
+    """Work for `run_units`."""
     with stage("read"):
         state = made_from(song.sources)
     failures, remarks, info = [], {}, None
@@ -265,7 +263,7 @@ def _decode_song(
         if info.offset or info.n_trimmed:
             waveform = F.pad(waveform, (info.offset, info.n_trimmed))
     with stage("write"):
-        save_wav(path or output / f"{song.key}.wav", waveform, info.sample_rate, subtype=settings.subtype)
+        save_wav(output / f"{song.key}.wav", waveform, info.sample_rate, subtype=settings.subtype)
     return {"made_from": state, "outputs": [f"{song.key}.wav"], "failures": failures}
 
 
