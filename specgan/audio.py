@@ -16,7 +16,6 @@ import numpy as np
 import soundfile
 import soxr
 import torch
-from scipy.io import wavfile
 
 from specgan.files import atomic_path, find_files
 
@@ -404,6 +403,8 @@ def save_wav(path: str | Path, waveform: torch.Tensor, sample_rate: int, *, subt
         )
     with atomic_path(path) as temporary:
         if subtype == "FLOAT":  # not by libsndfile, which writes the time of day into it
+            from scipy.io import wavfile  # slow to import, and few need it
+
             wavfile.write(temporary, sample_rate, waveform.float().numpy().T)
             return
         channels = 1 if waveform.ndim == 1 else len(waveform)

@@ -177,10 +177,11 @@ def test_a_unit_that_is_gone_takes_its_outputs_along(tmp_path):
 def test_what_a_killed_run_was_at_goes_with_its_slices_and_channels(tmp_path):
     (tmp_path / "a.txt").write_text("a")
     out = tmp_path / "out"
-    Journal(out).start({"x/a": [tmp_path / "a.txt"], "x/b_0001": [tmp_path / "a.txt"]})
+    endings = r"(_\d{4,})?(_ch\d+)?\.(pt|png)"
+    Journal(out, endings=endings).start({"x/a": [tmp_path / "a.txt"], "x/b_0001": [tmp_path / "a.txt"]})
     (out / "x").mkdir()
-    names = ["a.pt", "a_0000.png", "a_0001_ch1.png", "b_0001.wav", "ab.pt", "a_00.png", "other.pt", ".partial-1-2.png"]
+    names = ["a.pt", "a_0000.png", "a_0001_ch1.png", "b_0001.pt", "ab.pt", "a_00.png", "a.wav", ".partial-1-2.png"]
     for name in names:
         (out / "x" / name).write_text("x")
-    assert Journal(out).start({}) == []
-    assert {path.name for path in (out / "x").iterdir()} == {"ab.pt", "a_00.png", "other.pt"}
+    assert Journal(out, endings=endings).start({}) == []
+    assert {path.name for path in (out / "x").iterdir()} == {"ab.pt", "a_00.png", "a.wav"}

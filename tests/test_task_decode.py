@@ -274,6 +274,13 @@ def test_a_song_name_cannot_lead_out_of_the_folder(images, tmp_path):
     assert not [path for path in made if not path.startswith(("deep/audio/", "songs/"))]
 
 
+def test_a_song_of_absurd_length_costs_that_song(images, tmp_path):
+    picture, info = from_png((images / "long_0000.png").read_bytes())
+    (images / "evil.png").write_bytes(to_png(picture, replace(info, song="evil", n_samples=10**17)))
+    report = decode_pictures(images, tmp_path / "audio")
+    assert (report.n_done, [failure.path for failure in report.failures]) == (2, [str(images / "evil.png")])
+
+
 def test_copies_of_a_picture_are_left_out_and_named(images, tmp_path, caplog):
     shutil.copy(images / "long_0001.png", images / "long_0001 (1).png")
     assert decode_pictures(images, tmp_path / "audio").n_done == 2

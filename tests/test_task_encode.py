@@ -162,6 +162,17 @@ def test_other_settings_replace_the_pictures_and_files_of_others_stay(songs, tmp
     assert contents(out) == {**contents(fresh), "cover.png": b"mine"}
 
 
+def test_a_killed_run_costs_nothing_that_stood_in_the_folder(songs, monkeypatch):
+    (songs / "long.png").write_bytes(b"cover")
+    (songs / "long_0000.txt").write_text("caption")
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(slices, "open_audio", lambda *_, **__: (_ for _ in ()).throw(KeyboardInterrupt))
+        encode_songs(songs, songs, size=SIZE)
+    assert encode_songs(songs, songs, size=SIZE).n_done == 3  # beside their pictures, the songs are still there
+    assert (songs / "long.png").read_bytes() == b"cover"
+    assert (songs / "long_0000.txt").read_text() == "caption"
+
+
 def test_names_do_not_collide_and_stay_inside(tmp_path):
     songs = tmp_path / "songs"
     for name in ("x.wav", "x.flac", "X.ogg", "sub/x.wav", "-dash.wav", "é 🥁.wav", "new\nline.wav", "x_0001.wav"):

@@ -101,7 +101,7 @@ def caption_songs(
     how = {**asdict(slicing), "tempo": [lowest_bpm, highest_bpm] if tempo else None, "input": os.path.realpath(input)}
 
     settings = {**how, "artist": artist, **_settings(captioner)}
-    journal = Journal(output, settings, name=JOURNAL_NAME)
+    journal = Journal(output, settings, name=JOURNAL_NAME, endings=r"(_ch\d+)?\.txt")
     if journal.is_outdated or not journal.entries:
         captioner.load()  # rather now than after the beats of a thousand songs
 

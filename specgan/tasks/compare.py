@@ -259,7 +259,6 @@ def _waveforms(
             picture, params, _ = fit_picture(picture, params, **settings)
         except CodecError as err:
             raise CodecError(f"{whose} {err}") from err
-        like = like or params  # of two without text, too: the default range is another for another depth
         song = Song(known.slice_length if known else params.slice_samples, params)
         song.add(0, decode_spectrum(picture, params))
         waveforms.append(song.waveform())

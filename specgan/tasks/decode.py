@@ -185,14 +185,13 @@ def _report(songs: Sequence[_Pictures], settings: _Settings) -> None:
     """Says which slices are missing, and how pictures are taken that know nothing."""
     for song in songs:
         info = song.pictures[0].info
-        there = {(picture.info.number, picture.info.channel) for picture in song.pictures if picture.info}
         for channel in range(info.n_channels if info else 0):
-            missing = [number for number in range(info.n_slices) if (number, channel) not in there]
+            missing = _gaps([p.info.number for p in song.pictures if p.info.channel == channel], info.n_slices)
             if missing:
                 of_channel = f" of channel {channel}" if info.n_channels > 1 else ""
                 log.warning(
                     "%s: slices %s%s are missing (of %d): silence in their place",
-                    *(song.key, _ranges(missing), of_channel, info.n_slices),
+                    *(song.key, ", ".join(missing), of_channel, info.n_slices),
                 )
     unknown = [song.source for song in songs if song.pictures[0].info is None]
     if unknown:
@@ -203,30 +202,22 @@ def _report(songs: Sequence[_Pictures], settings: _Settings) -> None:
         )
 
 
-def _ranges(numbers: Sequence[int]) -> str:
-    """[2, 5, 6, 7] -> "2, 5-7"."""
-    runs: list[list[int]] = []
-    for number in numbers:
-        if runs and runs[-1][1] == number - 1:
-            runs[-1][1] = number
-        else:
-            runs.append([number, number])
-    return ", ".join(str(first) if first == last else f"{first}-{last}" for first, last in runs)
+def _gaps(numbers: Sequence[int], n: int) -> list[str]:
+    """What is missing of 0..n-1, given what is there in order: [2, 3, 5] of 9 -> ["0-1", "4", "6-8"]."""
+    gaps, expected = [], 0
+    for number in (*numbers, n):
+        if number > expected:
+            gaps.append(str(expected) if number == expected + 1 else f"{expected}-{number - 1}")
+        expected = number + 1
+    return gaps
 
 
 def _alone(picture: _Picture, key: str) -> _Pictures:
     """The slice as a song of its own."""
     info = picture.info
     if info is not None:
-        whole = {
-            "number": 0,
-            "n_samples": info.slice_length,
-            "offset": 0,
-            "n_trimmed": 0,
-            "channel": 0,
-            "n_channels": 1,
-        }
-        picture = replace(picture, info=replace(info, **whole))
+        alone = replace(info, number=0, n_samples=info.slice_length, offset=0, n_trimmed=0, channel=0, n_channels=1)
+        picture = replace(picture, info=alone)
     return _Pictures(key, (picture,))
 
 
@@ -246,17 +237,18 @@ def _decode_song(song: _Pictures, *, settings: _Settings, output: Path) -> dict[
             failures.append(failure_of(picture, err, settings.on_error))
             continue
         remarks.update(dict.fromkeys(said))
-        if info.channel not in channels:
-            whole = Song if settings.phase == "picture" else partial(_Phaseless, n_iter=settings.n_iter)
-            channels[info.channel] = whole(info.n_kept, info.params)
-        channels[info.channel].add(info.number, spectrum)
+        with stage("decode"):  # a text may speak of more samples than there is memory for
+            if info.channel not in channels:
+                whole = Song if settings.phase == "picture" else partial(_Phaseless, n_iter=settings.n_iter)
+                channels[info.channel] = whole(info.n_kept, info.params)
+            channels[info.channel].add(info.number, spectrum)
     for remark in remarks:
         log.warning("%s: %s", song.source, remark)
     if info is None:
         return {"made_from": state, "outputs": [], "failures": failures}
 
-    silence = torch.zeros(info.n_kept)
     with stage("decode"):
+        silence = torch.zeros(info.n_kept)
         waveform = torch.stack(
             [channels[n].waveform() if n in channels else silence for n in range(info.n_channels)]
         ).div_(info.gain)

@@ -59,7 +59,8 @@ def encode_songs(
     slicing = Slicing(params, sample_rate, mono, downmix, trim_db)
     output = Path(os.path.abspath(output))  # the workers may run elsewhere
     songs = find_songs(input, recursive=recursive)
-    journal = Journal(output, {**asdict(slicing), "input": os.path.realpath(input)}, name=JOURNAL_NAME)
+    settings = {**asdict(slicing), "input": os.path.realpath(input)}
+    journal = Journal(output, settings, name=JOURNAL_NAME, endings=r"_\d{4,}(_ch\d+)?\.png")
     run = partial(run_units, work=partial(one_by_one, make=partial(_encode_song, slicing=slicing, output=output)))
     made, failures, n_skipped = run_missing(
         journal, songs, run, executor=executor, on_error=on_error, description="songs"

@@ -13,8 +13,6 @@ from specgan.tasks.runner import FAILURES_NAME, Failure, check_on_error, write_f
 
 JOURNAL_NAME = ".journal.jsonl"
 
-_OUTPUT_NAME = re.compile(r"(.+?)(_\d{4,})?(_ch\d+)?\.(pt|png|wav|txt)", re.DOTALL)  # <unit>_<slice>_ch<channel>
-
 
 class Journal:
     """A file of one JSON object a line: the settings, and a unit's key with its entry when it is done, or keys begun.
@@ -25,9 +23,20 @@ class Journal:
         folder: of the outputs; the journal is a hidden file in it.
         settings: what the outputs are made with, by name; values of JSON's types. Outputs of other settings are stale.
         name: of the file. Tasks that may share a folder have journals of different names.
+        endings: regular expression for what follows a unit's key in the paths of its outputs. Files of this form that a
+            killed run left are cleared away, so it must fit no other files. None: nothing is looked for, because
+            outputs appear whole and will be replaced.
     """
 
-    def __init__(self, folder: Path, settings: Mapping[str, Any] | None = None, *, name: str = JOURNAL_NAME) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        settings: Mapping[str, Any] | None = None,
+        *,
+        name: str = JOURNAL_NAME,
+        endings: str | None = None,
+    ) -> None:
+        self.endings = None if endings is None else re.compile(endings)
         self.folder, self.path = folder, folder / name
         self.settings = json.loads(json.dumps(settings or {}))  # as they will be read again: tuples are lists
         self.file = None
@@ -116,9 +125,9 @@ class Journal:
                 folder, _, name = key.rpartition("/")
                 unfinished[folder].add(name)
         for folder, names in unfinished.items():
-            for path in (self.folder / folder).glob("*"):
-                match = _OUTPUT_NAME.fullmatch(path.name)
-                if match and (match[1] in names or f"{match[1]}{match[2] or ''}" in names):
+            for path in (self.folder / folder).glob("*") if self.endings else ():
+                cuts = range(1, len(path.name))  # `a_0001.png` may be of the unit a, or of a_0001
+                if any(path.name[:cut] in names and self.endings.fullmatch(path.name, cut) for cut in cuts):
                     yield f"{folder}/{path.name}".lstrip("/")
             yield f"{folder}/.partial".lstrip("/")  # none of that name: so that half-written files are looked for there
 

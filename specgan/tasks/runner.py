@@ -132,11 +132,10 @@ def run_units(
     if not units:
         return
     n_failed = 0
+    outcomes = _run_all(units, work, executor, on_error, chunk)
     with (
         _progress_bar(description, n_done=n_skipped, n_total=n_skipped + len(units)) as show,
-        closing(
-            _run_all(units, work, executor, on_error, chunk)
-        ) as outcomes,  # so that an error ends the workers at once
+        closing(outcomes),  # so that an error ends the workers at once
     ):
         for unit, outcome in outcomes:
             if isinstance(outcome, UnitError):

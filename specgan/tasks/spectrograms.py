@@ -88,7 +88,7 @@ def make_spectrograms(
 
     # input: files of another folder may have the names and dates of this one's.
     settings = {**recipe.settings(), "input": str(input.resolve())}
-    journal = Journal(output, settings)
+    journal = Journal(output, settings, endings=r"(_\d{4,})?(_ch\d+)?\.(pt|png)")
     if not journal.path.exists() and (output / MANIFEST_NAME).exists():  # a copy without hidden files, of any settings
         remove_files(read_manifest(output)["path"], output)
     if journal.is_outdated or not (output / PARAMS_NAME).exists():
