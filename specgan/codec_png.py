@@ -19,6 +19,7 @@ from specgan.codec import CodecError, CodecParams, count_slices
 
 CODEC_VERSION = 1
 
+_MOST_CHANNELS = 1024  # more than any file has: the text is not to be trusted
 _SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _KEYWORD = b"specgan-codec"
 _NOT_WHOLE = "not a whole PNG; fetch or make it again"
@@ -65,6 +66,8 @@ class SliceInfo:
             raise ValueError(f"{cut}; together below n_samples, which is {self.n_samples}")
         if self.number >= self.n_slices:
             raise ValueError(f"number is {self.number}; the song's {self.n_slices} slices are numbered from 0")
+        if self.n_channels > _MOST_CHANNELS:
+            raise ValueError(f"n_channels is {self.n_channels}; at most {_MOST_CHANNELS}")
         if self.channel >= self.n_channels:
             raise ValueError(f"channel is {self.channel}; the song's {self.n_channels} channels are numbered from 0")
         if not isinstance(self.song, str) or not self.song:
