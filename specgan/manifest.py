@@ -10,6 +10,9 @@ import pandas as pd
 
 from specgan.files import atomic_path
 
+# pyarrow, which pandas would take where it is installed, holds no names that are not UTF-8.
+pd.set_option("mode.string_storage", "python")
+
 MANIFEST_NAME = "manifest.csv"
 COLUMNS = ("path", "label", "split", "recording", "start_s", "duration_s", "n_frames", "source")
 REQUIRED_COLUMNS = ("path", "label", "split", "recording", "source")  # the others are of clips cut from sounds
