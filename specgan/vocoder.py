@@ -1,30 +1,39 @@
 """Spectrogram -> waveform: mel inversion, then Griffin-Lim. Torch only, no files."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from specgan.spectrogram import LevelRange, Spectrogram, SpectrogramParams, denormalise
+from specgan.spectrogram import LevelRange, Spectrogram, SpectrogramParams, denormalise, mel_filters
+
+FADE_IN_S, FADE_OUT_S = 0.0005, 0.005  # no clicks where a sound is cut, and the attack of a drum stays
+CACHED_VALUES = 2**18  # of a spectrum that is worked on at a time on a CPU, so that it stays in its cache
+
+_BANDS = 16  # mel bands that are worked on together
+_HANN_SPREAD = 0.25645  # of the Gaussian window nearest to a Hann window, see _steady_turns
+_TONE, _NOISE = 0.2, 0.5  # mean power around a bin, as a share of the highest, of what has one tone and of noise
 
 
 class GriffinLim(nn.Module):
     """Turns normalised spectrograms into sound.
 
-    Mel bands are spread over FFT bins by non-negative least squares, and the phase that the spectrogram does not
-    have is found by the fast Griffin-Lim algorithm, from uniform phases over the full circle.
+    The power of mel bands is spread over FFT bins. The phase that a spectrogram does not have starts as that of tones
+    that go on steadily, and at random where there is noise, and is then found by the fast Griffin-Lim algorithm. It
+    aims at the mel bands, not at one way to spread them, so that a band's bins may share its power as a sound needs it.
 
     Args:
         params: what the spectrograms mean.
         level_range: what their -1 and 1 mean.
         n_iter: Griffin-Lim iterations; more is cleaner and slower.
         momentum: 0 is the original algorithm, 0.99 converges much faster.
-        n_inversion_iter: multiplicative updates of the mel inversion.
+        n_inversion_iter: updates of the mel inversion before the first iteration.
 
-    Source: Perraudin, Balazs, Søndergaard, "A fast Griffin-Lim algorithm", WASPAA 2013. Lee, Seung, "Algorithms for
-    non-negative matrix factorization", NIPS 2000. Our own because torchaudio's GriffinLim takes no generator and
-    starts on a quarter of the circle, and its InverseMelScale fails on rank-deficient filter banks.
+    Source: Perraudin, Balazs, Søndergaard, "A fast Griffin-Lim algorithm", WASPAA 2013. Průša, Balazs, Søndergaard, "A
+    noniterative method for reconstruction of phase from STFT magnitude", IEEE/ACM TASLP 2017, for the first phase. Our
+    own because torchaudio's GriffinLim takes no generator and starts on a quarter of the circle, and its
+    InverseMelScale finds negative power and cuts it off.
     """
 
     def __init__(
@@ -34,7 +43,7 @@ class GriffinLim(nn.Module):
         *,
         n_iter: int = 32,
         momentum: float = 0.99,
-        n_inversion_iter: int = 100,
+        n_inversion_iter: int = 30,
     ) -> None:
         super().__init__()
         _check_search(n_iter, momentum)
@@ -42,10 +51,8 @@ class GriffinLim(nn.Module):
         self.level_range = level_range
         self.n_iter = n_iter
         self.momentum = momentum
-        self.n_inversion_iter = n_inversion_iter
         self.transform = Spectrogram(params)
-        inverse = torch.linalg.pinv(self.transform.filters) if params.kind == "mel" else None
-        self.register_buffer("pseudo_inverse", inverse, persistent=False)
+        self.inversion = MelInversion(params, n_iter=n_inversion_iter) if params.kind == "mel" else None
 
     @torch.no_grad()
     def forward(self, spectrogram: Tensor, *, seeds: Sequence[int]) -> Tensor:
@@ -55,49 +62,140 @@ class GriffinLim(nn.Module):
             spectrogram: (B, 1, n_bins, n_frames) in [-1, 1].
             seeds: B seeds of the starting phases; a sound depends on its own seed and spectrogram alone.
         Returns:
-            waveform (B, n_frames * hop_length). Not limited to [-1, 1]: what writes it decides.
+            waveform (B, n_frames * hop_length), faded at both ends. Not limited to [-1, 1]: what writes it decides.
         Raises:
             ValueError: not one seed per spectrogram.
         """
         if len(seeds) != len(spectrogram):
             raise ValueError(f"{len(seeds)} seeds for {len(spectrogram)} spectrograms; give one seed for each")
-        level = denormalise(spectrogram.squeeze(1).float(), self.level_range)
-        power = self.transform.to_power(level)
-        if self.params.kind == "mel":
-            power = self.invert_mel(power)
-        else:
-            bins = self.params.fft_bins
-            power = F.pad(power, (0, 0, bins.start, self.params.n_fft // 2 + 1 - bins.stop))
-        return self.find_phase(power.sqrt(), seeds=seeds)
-
-    def invert_mel(self, mel_power: Tensor) -> Tensor:
-        """Finds FFT-bin power (B, n_fft // 2 + 1, n_frames) >= 0 whose mel power is (B, n_mels, n_frames).
-
-        Multiplicative updates from the clamped pseudo-inverse. They stay non-negative, need no inverse of the filter
-        products and so work for any filter bank; bins that no filter covers stay 0.
-        """
-        filters, transposed = self.transform.filters, self.transform.filters.T
-        target = transposed @ mel_power  # constant over the updates
-        start = self.pseudo_inverse @ mel_power
-        # An exact 0 could never grow again: leave a thousandth of what the bin's own bands hold.
-        power = torch.maximum(start, 1e-3 * target / transposed.sum(1, keepdim=True).clamp_min(1e-8))
-        for _ in range(self.n_inversion_iter):
-            power = power * target / (transposed @ (filters @ power)).clamp_min(1e-20)
-        return power
-
-    def find_phase(self, magnitude: Tensor, *, seeds: Sequence[int]) -> Tensor:
-        """Finds waveforms (B, n_frames * hop_length) whose STFT magnitude is near (B, n_fft // 2 + 1, n_frames)."""
-        turns = [torch.rand(magnitude.shape[1:], generator=torch.Generator().manual_seed(seed)) for seed in seeds]
         p = self.params
-        return griffin_lim(
-            torch.polar(magnitude, 2 * torch.pi * torch.stack(turns).to(magnitude)),
-            n_fft=p.n_fft,
-            hop_length=p.hop_length,
-            win_length=p.win_length,
-            n_iter=self.n_iter,
-            momentum=self.momentum,
-            magnitude=magnitude,
-        )
+        power = self.transform.to_power(denormalise(spectrogram.squeeze(1).float(), self.level_range))
+        n_at_once = max(1, len(power))
+        if power.device.type == "cpu":
+            n_at_once = max(1, CACHED_VALUES // (p.n_fft // 2 * power.shape[-1]))
+        starts = range(0, len(power), n_at_once)
+        parts = [self._sound(power[i : i + n_at_once], seeds[i : i + n_at_once]) for i in starts]
+        return torch.cat(parts) if parts else power.new_zeros(0, power.shape[-1] * p.hop_length)
+
+    def _sound(self, power: Tensor, seeds: Sequence[int]) -> Tensor:
+        if self.params.kind == "mel":
+            return self.find_phase(self.inversion(power), seeds=seeds, mel_power=power)
+        bins = self.params.fft_bins
+        return self.find_phase(F.pad(power, (0, 0, bins.start, self.params.n_fft // 2 + 1 - bins.stop)), seeds=seeds)
+
+    def find_phase(self, power: Tensor, *, seeds: Sequence[int], mel_power: Tensor | None = None) -> Tensor:
+        """Finds waveforms (B, n_frames * hop_length), faded at both ends, whose STFT has nearly the given power.
+
+        Args:
+            power: (B, n_fft // 2 + 1, n_frames) >= 0.
+            seeds: B, of the starting phases.
+            mel_power: (B, n_mels, n_frames); then this is what is aimed at, and `power` only where the search starts.
+        """
+        p = self.params
+        power = power.mT.contiguous()
+        target = None if mel_power is None else mel_power.mT.contiguous()
+
+        def aim(consistent: Tensor) -> Tensor:
+            nonlocal power
+            if target is not None:
+                # From the mean of what was aimed at and what a sound can have: the former alone never changes, the
+                # latter alone wanders off.
+                power = _power(consistent).add_(power).mul_(0.5)
+                for _ in range(2):
+                    power = self.inversion.closer(power, target)
+            return power
+
+        spectrum = torch.polar(power.sqrt(), 2 * torch.pi * _start_turns(power, p, seeds))
+        frames = _Frames(power.shape[1], p.n_fft, p.hop_length, p.win_length, power)
+        # Within the search, which makes up for what a fade takes away: the mel error of drums is half of that without.
+        frames.scale[:, frames.start : frames.stop] *= edge_fade(frames.stop - frames.start, p.sample_rate).to(power)
+        return _search(spectrum, frames, aim, self.n_iter, self.momentum)
+
+
+class MelInversion(nn.Module):
+    """Finds the power of FFT bins that gives the power of mel bands, as even as they allow. For any filter bank.
+
+    Args:
+        params: kind "mel".
+        n_iter: multiplicative updates; 0 spreads the power of each band evenly.
+
+    Source: Lee, Seung, "Algorithms for non-negative matrix factorization", NIPS 2000, update for the divergence.
+    """
+
+    def __init__(self, params: SpectrogramParams, *, n_iter: int) -> None:
+        super().__init__()
+        if n_iter < 0:
+            raise ValueError(f"n_inversion_iter is {n_iter}; at least 0")
+        self.n_iter = n_iter
+        filters = mel_filters(params)
+        self.register_buffer("filters", filters, persistent=False)
+        # Neighbouring bands use few bins: some at a time are a quarter of the work of all at once.
+        self.pieces = []
+        for first in range(0, len(filters), _BANDS):
+            bands = slice(first, first + _BANDS)
+            used = filters[bands].amax(0).nonzero()
+            self.pieces.append((bands, slice(int(used[0]), int(used[-1]) + 1)))
+
+    @torch.no_grad()
+    def forward(self, mel_power: Tensor) -> Tensor:
+        """Maps (B, n_mels, n_frames) >= 0 to (B, n_fft // 2 + 1, n_frames) >= 0; bins that no filter covers are 0."""
+        mel_power = mel_power.mT.contiguous()
+        power = self._to_bins(mel_power / self.filters.sum(1))
+        for _ in range(self.n_iter):
+            power = self.closer(power, mel_power)
+        return power.mT
+
+    def closer(self, power: Tensor, mel_power: Tensor) -> Tensor:
+        """Multiplies bins (B, n_frames, bins) by what their bands (B, n_frames, n_mels) have more, as a share."""
+        mel = torch.cat([power[..., bins] @ self.filters[bands, bins].T for bands, bins in self.pieces], dim=-1)
+        return power * self._to_bins(mel_power / mel.clamp_min_(1e-20))
+
+    def _to_bins(self, bands: Tensor) -> Tensor:
+        """Bands (B, n_frames, n_mels) -> bins (B, n_frames, bins), each the mean of the bands that it is in."""
+        total = bands.new_zeros(*bands.shape[:-1], self.filters.shape[1])
+        for some, bins in self.pieces:
+            total[..., bins] += bands[..., some] @ self.filters[some, bins]
+        return total.div_(self.filters.sum(0).clamp_min(1e-8))
+
+
+def _start_turns(power: Tensor, params: SpectrogramParams, seeds: Sequence[int]) -> Tensor:
+    """Phases to start from, in turns, for power (B, n_frames, bins): steady tones, random in noise."""
+    random = [torch.rand(power.shape[1:], generator=torch.Generator().manual_seed(seed)) for seed in seeds]
+    random = torch.stack(random).to(power)
+    # Around a tone, power falls steeply to both sides; where it is even, or the bands too wide to tell, it is noise.
+    # There steady phases would repeat after n_fft samples, which is heard as a pitch.
+    reach = 4 * params.n_fft // params.win_length
+    highest = F.max_pool1d(power, 2 * reach + 1, 1, reach)
+    mean = F.avg_pool1d(power, 2 * reach + 1, 1, reach, count_include_pad=False)
+    noisy = ((mean / highest.clamp_min(1e-30) - _TONE) / (_NOISE - _TONE)).clamp_(0, 1)
+    random[:, 1:] = (random[:, 1:] - 0.5) * noisy[:, 1:]
+    return random.cumsum_(1).add_(_steady_turns(power, params))
+
+
+def _steady_turns(power: Tensor, params: SpectrogramParams) -> Tensor:
+    """Turns that the phase advances from the first frame on (B, n_frames, bins), if bins hold parts of tones.
+
+    A tone beside a bin shows in how the logarithm of the magnitude rises towards it; exact for a Gaussian window.
+    """
+    log = power.add(1e-10 * power.amax((1, 2), keepdim=True) + 1e-30).log_()
+    rise = F.pad(log[..., 2:] - log[..., :-2], (1, 1)) / 4  # of the log magnitude, by bin
+    beside = rise * (params.n_fft / params.win_length) ** 2 / (2 * torch.pi * _HANN_SPREAD)  # bins up to the tone
+    beside[:, 1:] = (beside[:, 1:] + beside[:, :-1]) / 2  # from frame to frame
+    beside[:, 0] = 0
+    n_frames, n_bins = power.shape[1:]
+    frame, bin_ = (torch.arange(n, device=power.device) for n in (n_frames, n_bins))
+    # whole numbers, for the turns of an hour are too many for a float's digits
+    of_bin = torch.outer(frame * params.hop_length, bin_) % params.n_fft
+    return (beside * params.hop_length).cumsum_(1).add_(of_bin).div_(params.n_fft)
+
+
+def edge_fade(n_samples: int, sample_rate: int) -> Tensor:
+    """Gains (n_samples,) that fade a sound in and out: a step at an end would be a click."""
+    gain = torch.ones(n_samples)
+    n_in, n_out = (min(round(seconds * sample_rate), n_samples // 4) for seconds in (FADE_IN_S, FADE_OUT_S))
+    gain[:n_in] = torch.sin(torch.pi / 2 * torch.arange(n_in) / max(n_in, 1)).square()
+    gain[n_samples - n_out :] = torch.cos(torch.pi / 2 * torch.arange(1, n_out + 1) / max(n_out, 1)).square()
+    return gain
 
 
 def griffin_lim(
@@ -131,23 +229,10 @@ def griffin_lim(
     Source: as `GriffinLim`.
     """
     _check_search(n_iter, momentum)
-    window = torch.hann_window(win_length or n_fft, dtype=spectrum.real.dtype).to(spectrum.device)
-    settings = {"n_fft": n_fft, "hop_length": hop_length, "win_length": win_length, "window": window}
-    if magnitude is None:
-        magnitude = spectrum.abs()
-    # The last samples stand between the last frame and the one behind the end, whose magnitude is not known: it
-    # follows from the rest. Without it they would be divided by the vanishing edge of a single window.
-    spectrum = F.pad(spectrum, (0, 1))
-    inertia = momentum / (1 + momentum)
-    previous = torch.zeros_like(spectrum)
-    for _ in range(n_iter):
-        consistent = _stft(_istft(spectrum, **settings), **settings)
-        step = consistent - inertia * previous
-        step = step[..., :-1]
-        known = magnitude * step / step.abs().clamp_min(1e-16)
-        spectrum = torch.cat([known, consistent[..., -1:]], dim=-1)
-        previous = consistent
-    return _istft(spectrum, **settings)
+    spectrum = spectrum.mT
+    power = _power(spectrum) if magnitude is None else magnitude.mT.square()
+    frames = _Frames(spectrum.shape[1], n_fft, hop_length, win_length or n_fft, power)
+    return _search(spectrum, frames, lambda _: power, n_iter, momentum)
 
 
 def _check_search(n_iter: int, momentum: float) -> None:
@@ -157,15 +242,65 @@ def _check_search(n_iter: int, momentum: float) -> None:
         raise ValueError(f"momentum is {momentum}; it must be at least 0 and below 1")
 
 
-def _stft(waveform: Tensor, *, hop_length: int, **settings) -> Tensor:
-    # one more sample: an odd n_fft needs it to reach the frame behind the end
-    padded = F.pad(waveform, (0, 1))
-    spectrum = torch.stft(
-        padded, hop_length=hop_length, center=True, pad_mode="constant", return_complex=True, **settings
-    )
-    return spectrum[..., : waveform.shape[-1] // hop_length + 1]
+def _search(
+    spectrum: Tensor, frames: "_Frames", aim: Callable[[Tensor], Tensor], n_iter: int, momentum: float
+) -> Tensor:
+    """The fast Griffin-Lim algorithm from a spectrum (B, n_frames, bins); `aim` says the power, given the last one."""
+    # The last samples stand between the last frame and the one behind the end, whose magnitude is not known: it
+    # follows from the rest. Without it they would be divided by the vanishing edge of a single window.
+    spectrum = F.pad(spectrum, (0, 0, 0, 1))
+    inertia = momentum / (1 + momentum)
+    previous = torch.zeros_like(spectrum)
+    for _ in range(n_iter):
+        consistent = frames.analyse(frames.synthesise(spectrum))
+        spectrum = torch.sub(consistent, previous, alpha=inertia)
+        known = spectrum[:, :-1]
+        known *= (aim(consistent[:, :-1]) / _power(known).clamp_min_(1e-32)).sqrt_()
+        spectrum[:, -1] = consistent[:, -1]
+        previous = consistent
+    waveform = frames.synthesise(spectrum)
+    return waveform[:, frames.start : frames.stop]
 
 
-def _istft(spectrum: Tensor, *, hop_length: int, **settings) -> Tensor:
-    length = (spectrum.shape[-1] - 1) * hop_length
-    return torch.istft(spectrum, hop_length=hop_length, center=True, length=length, **settings)
+def _power(spectrum: Tensor) -> Tensor:
+    """Real squared plus imaginary squared: abs() takes a root that is squared again."""
+    parts = torch.view_as_real(spectrum).square()
+    return parts[..., 0] + parts[..., 1]
+
+
+class _Frames:
+    """The STFT of sounds with silence around them, and its least-squares inverse.
+
+    torch.stft and torch.istft say the same, but go by bins and copy more: half as fast. `start` and `stop` are where
+    the n_frames * hop_length samples of a sound lie between what the outer windows reach.
+    """
+
+    def __init__(self, n_frames: int, n_fft: int, hop_length: int, win_length: int, like: Tensor) -> None:
+        self.n_fft, self.hop_length, self.win_length = n_fft, hop_length, win_length
+        self.left = (n_fft - win_length) // 2  # of the window in its frame
+        self.start = n_fft // 2 - self.left
+        self.stop = self.start + n_frames * hop_length
+        self.window = torch.hann_window(win_length, dtype=like.dtype).to(like.device)
+        overlap = self._add(self.window.square().expand(1, n_frames + 1, win_length))
+        self.scale = torch.where(overlap > 1e-8, 1 / overlap, 0)
+        self.scale[:, : self.start] = 0
+        self.scale[:, self.stop :] = 0
+
+    def synthesise(self, spectrum: Tensor) -> Tensor:
+        """(B, n_frames + 1, bins) -> samples (B, more than `stop`), silent but between `start` and `stop`."""
+        frames = torch.fft.irfft(spectrum, self.n_fft)[..., self.left : self.left + self.win_length]
+        return self._add(frames * self.window).mul_(self.scale)
+
+    def analyse(self, samples: Tensor) -> Tensor:
+        frames = samples.unfold(-1, self.win_length, self.hop_length) * self.window
+        return torch.fft.rfft(F.pad(frames, (self.left, self.n_fft - self.win_length - self.left)))
+
+    def _add(self, frames: Tensor) -> Tensor:
+        """Adds frames (B, n, win_length) where they overlap."""
+        hop, n_frames = self.hop_length, frames.shape[1]
+        n_hops = -(-self.win_length // hop)
+        samples = frames.new_zeros(len(frames), n_frames + n_hops - 1, hop)
+        for i in range(n_hops):
+            part = frames[..., i * hop : (i + 1) * hop]
+            samples[:, i : i + n_frames, : part.shape[-1]] += part
+        return samples.flatten(1)

@@ -1,12 +1,13 @@
 """specgan.vocoder: a sound has its spectrogram's pitch, level and length, and depends on its own seed alone."""
 
 import math
+from itertools import pairwise
 
 import pytest
 import torch
 
 from specgan.spectrogram import LevelRange, Spectrogram, SpectrogramParams, mel_filters, normalise
-from specgan.vocoder import GriffinLim, griffin_lim
+from specgan.vocoder import GriffinLim, MelInversion, edge_fade, griffin_lim
 
 RANK_DEFICIENT = SpectrogramParams(sample_rate=22050, n_mels=128)  # n_fft 1024: two bands share their only bin
 BANKS = [
@@ -14,6 +15,7 @@ BANKS = [
     SpectrogramParams(n_mels=128),
     SpectrogramParams(mel_scale="slaney", norm="slaney"),
     SpectrogramParams(sample_rate=22050, n_fft=2048, win_length=1024, n_mels=128),
+    SpectrogramParams(sample_rate=24000, n_mels=100),  # filters are applied 16 at a time: the last ones are fewer
     RANK_DEFICIENT,
 ]
 
@@ -58,7 +60,17 @@ def stft_magnitude(waveform: torch.Tensor, params: SpectrogramParams) -> torch.T
     ).abs()
 
 
+def mel_error(waveform: torch.Tensor, mel_power: torch.Tensor, params: SpectrogramParams) -> torch.Tensor:
+    """(B,): spectral convergence of the mel bands' magnitude."""
+    found = Spectrogram(params).power(waveform).sqrt()
+    return (found - mel_power.sqrt()).norm(dim=(1, 2)) / mel_power.sqrt().norm(dim=(1, 2))
+
+
 # --- mel inversion
+
+
+def residuals(power: torch.Tensor, mel_power: torch.Tensor, params: SpectrogramParams) -> torch.Tensor:
+    return (mel_filters(params) @ power - mel_power).norm(dim=(1, 2)) / mel_power.norm(dim=(1, 2))
 
 
 def test_the_rank_deficient_bank_is_one():
@@ -68,26 +80,33 @@ def test_the_rank_deficient_bank_is_one():
 @pytest.mark.parametrize("params", BANKS)
 def test_mel_inversion_is_non_negative_and_close(params):
     mel_power = Spectrogram(params).power(notes(params))
-    power = vocoder(params).invert_mel(mel_power)
+    power = MelInversion(params, n_iter=30)(mel_power)
     assert power.shape == (3, params.n_fft // 2 + 1, 32)
     assert power.isfinite().all() and power.min() >= 0
-    residual = (mel_filters(params) @ power - mel_power).norm(dim=(1, 2)) / mel_power.norm(dim=(1, 2))
-    assert residual.max() < 0.03
+    assert residuals(power, mel_power, params).max() < 0.02
+
+
+@pytest.mark.parametrize("params", BANKS)
+def test_mel_inversion_of_what_no_sound_has_is_no_worse_than_least_squares_cut_at_0(params):
+    mel_power = Spectrogram(params).power(notes(params))
+    noise = torch.randn(mel_power.shape, generator=torch.Generator().manual_seed(0))
+    mel_power = mel_power * (0.3 * noise).exp()  # as a network might draw it
+    power = MelInversion(params, n_iter=30)(mel_power)
+    cut = (torch.linalg.pinv(mel_filters(params)) @ mel_power).clamp_min(0)
+    assert power.isfinite().all() and power.min() >= 0
+    assert (residuals(power, mel_power, params) < 1.05 * residuals(cut, mel_power, params)).all()
 
 
 def test_mel_inversion_gets_closer_with_more_updates():
     params = SpectrogramParams()
     mel_power = Spectrogram(params).power(notes(params))
-    residuals = [
-        (mel_filters(params) @ vocoder(n_inversion_iter=n).invert_mel(mel_power) - mel_power).norm()
-        for n in (1, 10, 100)
-    ]
-    assert residuals[0] > residuals[1] > residuals[2]
+    errors = [residuals(MelInversion(params, n_iter=n)(mel_power), mel_power, params) for n in (0, 1, 10, 100)]
+    assert all((before > after).all() for before, after in pairwise(errors))
 
 
 def test_bins_that_no_filter_covers_stay_silent():
     params = SpectrogramParams(f_min=1000.0, f_max=4000.0)  # bins of 15.625 Hz: 64 to 256
-    power = vocoder(params).invert_mel(Spectrogram(params).power(notes(params)))
+    power = MelInversion(params, n_iter=30)(Spectrogram(params).power(notes(params)))
     assert power[:, :65].eq(0).all() and power[:, 256:].eq(0).all()
     assert power[:, 65:256].sum() > 0
 
@@ -101,7 +120,25 @@ def test_a_sound_keeps_its_length_and_level(params):
     spectrogram, level_range = encode(waveform, params)
     sound = GriffinLim(params, level_range)(spectrogram, seeds=[1, 2, 3])
     assert sound.shape == waveform.shape == (3, 32 * params.hop_length)
-    assert (level_db(sound) - level_db(waveform)).abs().max() < 1
+    assert (level_db(sound) - level_db(waveform)).abs().max() < 0.2
+
+
+@pytest.mark.parametrize("params", BANKS)
+def test_a_sound_has_the_mel_spectrogram_that_was_asked_for(params):
+    waveform = notes(params)
+    spectrogram, level_range = encode(waveform, params)
+    sound = GriffinLim(params, level_range)(spectrogram, seeds=[1, 2, 3])
+    assert mel_error(sound, Spectrogram(params).power(waveform), params).max() < 0.08
+
+
+def test_aiming_at_mel_bands_comes_closer_to_them_than_aiming_at_one_magnitude():
+    params = SpectrogramParams()
+    mel_power = Spectrogram(params).power(notes(params))
+    draw = vocoder(params)
+    power = draw.inversion(mel_power)
+    fixed = draw.find_phase(power, seeds=[1, 2, 3])
+    free = draw.find_phase(power, seeds=[1, 2, 3], mel_power=mel_power)
+    assert (mel_error(free, mel_power, params) < 0.7 * mel_error(fixed, mel_power, params)).all()
 
 
 @pytest.mark.parametrize(
@@ -134,13 +171,88 @@ def test_n_frames_become_n_frames_times_hop_samples(n_frames):
 
 
 @pytest.mark.parametrize("hz", [200.0, 440.0, 1000.0])
-def test_a_tone_keeps_its_pitch(hz):
+@pytest.mark.parametrize("n_iter", [0, 32])
+def test_a_tone_keeps_its_pitch(hz, n_iter):
     params = SpectrogramParams(n_mels=128)
     waveform = 0.5 * torch.sin(2 * math.pi * hz / 16000 * torch.arange(params.n_samples))[None]
     spectrogram, level_range = encode(waveform, params)
-    sound = GriffinLim(params, level_range)(spectrogram, seeds=[0])
+    sound = GriffinLim(params, level_range, n_iter=n_iter)(spectrogram, seeds=[0])
     pitch = stft_magnitude(sound, params).mean(-1).argmax() * 16000 / 1024
     assert abs(pitch - hz) <= 16000 / 1024
+    if n_iter:
+        assert (level_db(sound) - level_db(waveform)).abs().max() < 0.2
+
+
+@pytest.fixture
+def spectra(monkeypatch):
+    """What is turned into sound, in order: (B, n_frames + 1, bins)."""
+    spectra = []
+    irfft = torch.fft.irfft
+    monkeypatch.setattr(torch.fft, "irfft", lambda spectrum, n: spectra.append(spectrum) or irfft(spectrum, n))
+    return spectra
+
+
+@pytest.mark.parametrize("hz", [437.5, 441.0, 997.0])
+def test_the_phase_of_a_tone_starts_steady(hz, spectra):
+    params = SpectrogramParams()
+    waveform = 0.5 * torch.sin(2 * math.pi * hz / 16000 * torch.arange(params.n_samples))[None]
+    power = stft_magnitude(waveform, params)[..., :64].square()
+    vocoder(n_iter=0).find_phase(power, seeds=[0])
+    of_tone = spectra[0][0, 4:-5, round(hz * 1024 / 16000)]
+    advance = torch.polar(torch.tensor(1.0), torch.tensor(2 * math.pi * hz * 256 / 16000))
+    error = (of_tone[1:] * of_tone[:-1].conj() * advance.conj()).angle()
+    assert error.abs().max() < 0.2
+
+
+@pytest.mark.parametrize("params", [SpectrogramParams(n_frames=128), SpectrogramParams(n_frames=128, hop_length=128)])
+def test_noise_does_not_repeat_itself(params):
+    steady = Spectrogram(params).power(
+        0.1 * torch.randn(1, params.n_samples, generator=torch.Generator().manual_seed(0))
+    )
+    steady = steady.mean(-1, keepdim=True).expand(-1, -1, params.n_frames)
+    level = Spectrogram(params).to_level(steady)
+    level_range = LevelRange(params.silence, level.max().item())
+    sound = GriffinLim(params, level_range)(normalise(level, params, level_range)[:, None], seeds=[0])
+    n_samples = sound.shape[-1]
+    likeness = torch.fft.irfft(torch.fft.rfft(sound, 2 * n_samples).abs().square())[0, : n_samples // 2]
+    assert likeness[100:].abs().max() < 0.1 * likeness[0]  # steady phases: 0.9 after n_fft samples
+
+
+# --- ends
+
+
+def test_a_sound_that_is_cut_ends_without_a_click():
+    params = SpectrogramParams()
+    waveform = 0.5 * torch.sin(2 * math.pi * 440 / 16000 * torch.arange(params.n_samples) + 1.5)[None]
+    spectrogram, level_range = encode(waveform, params)
+    sound = GriffinLim(params, level_range)(spectrogram, seeds=[0])[0]
+    assert sound[[0, -1]].abs().max() < 1e-6
+    steepest = waveform.diff().abs().max()
+    assert sound[-200:].diff().abs().max() < 1.5 * steepest
+    assert sound[:3].abs().max() < 0.02  # the recording starts at 0.5
+
+
+def test_a_hit_at_the_start_keeps_its_attack():
+    params = SpectrogramParams()
+    t = torch.arange(params.n_samples) / params.sample_rate
+    waveform = (torch.randn(4, len(t), generator=torch.Generator().manual_seed(0)) * 0.2 * torch.exp(-t / 0.02)).float()
+    spectrogram, level_range = encode(waveform, params)
+    sound = GriffinLim(params, level_range)(spectrogram, seeds=range(4))
+    for n in (80, 320):  # 5 and 20 ms
+        assert (level_db(sound[:, :n]) - level_db(waveform[:, :n])).abs().max() < 2.5
+
+
+@pytest.mark.parametrize("sample_rate", [8000, 44100])
+def test_the_fade_is_over_after_a_millisecond_and_starts_5_before_the_end(sample_rate):
+    gain = edge_fade(sample_rate, sample_rate)
+    assert gain[0] == 0 and gain[-1].abs() < 1e-6
+    assert gain.min() >= 0 and gain.max() == 1
+    assert gain[sample_rate // 1000 : -sample_rate * 5 // 1000 - 1].eq(1).all()
+
+
+@pytest.mark.parametrize("n_samples", [1, 2, 5])
+def test_the_shortest_sounds_have_a_fade_too(n_samples):
+    assert edge_fade(n_samples, 16000).shape == (n_samples,)
 
 
 def test_a_quieter_spectrogram_is_a_quieter_sound():
@@ -159,12 +271,25 @@ def test_silence_stays_silence(level):
     assert sound.abs().max() < 1e-6
 
 
+@pytest.mark.parametrize("n_iter", [0, 2])
+def test_a_linear_spectrogram_becomes_sound_too(n_iter):
+    params = SpectrogramParams(kind="linear", f_min=100.0, f_max=4000.0)
+    spectrogram, level_range = encode(notes(params), params)
+    sound = GriffinLim(params, level_range, n_iter=n_iter)(spectrogram, seeds=[1, 2, 3])
+    assert sound.shape == (3, 32 * params.hop_length)
+    assert (level_db(sound) - level_db(notes(params))).abs().max() < 6
+
+
+def test_no_spectrograms_are_no_sounds():
+    assert vocoder()(torch.zeros(0, 1, 64, 8), seeds=[]).shape == (0, 8 * 256)
+
+
 def test_more_iterations_are_more_consistent():
     params = SpectrogramParams()
     magnitude = stft_magnitude(notes(params), params)[..., :32]
     errors = []
     for n_iter in (0, 4, 32):
-        found = stft_magnitude(vocoder(n_iter=n_iter).find_phase(magnitude, seeds=[1, 2, 3]), params)[..., :32]
+        found = stft_magnitude(vocoder(n_iter=n_iter).find_phase(magnitude.square(), seeds=[1, 2, 3]), params)[..., :32]
         errors.append((found - magnitude).norm(dim=(1, 2)) / magnitude.norm(dim=(1, 2)))
     assert (errors[0] > 1.5 * errors[1]).all() and (errors[1] > 1.5 * errors[2]).all()
 
@@ -174,7 +299,7 @@ def test_momentum_converges_faster():
     magnitude = stft_magnitude(notes(params), params)[..., :32]
     errors = {}
     for momentum in (0.0, 0.99):
-        sound = vocoder(n_iter=32, momentum=momentum).find_phase(magnitude, seeds=[1, 2, 3])
+        sound = vocoder(n_iter=32, momentum=momentum).find_phase(magnitude.square(), seeds=[1, 2, 3])
         errors[momentum] = (stft_magnitude(sound, params)[..., :32] - magnitude).norm()
     assert errors[0.99] < errors[0.0]
 
@@ -246,14 +371,9 @@ def test_a_batch_gives_each_spectrogram_the_sound_it_gets_alone(params):
     torch.testing.assert_close(batch, alone, rtol=0, atol=1e-3 * batch.abs().max().item())
 
 
-def test_the_phases_start_over_the_full_circle(monkeypatch):
-    spectra = []
-    istft = torch.istft
-    monkeypatch.setattr(
-        torch, "istft", lambda spectrum, *args, **kw: spectra.append(spectrum) or istft(spectrum, *args, **kw)
-    )
+def test_noise_starts_from_phases_over_the_full_circle(spectra):
     vocoder(n_iter=0).find_phase(torch.ones(1, 513, 64), seeds=[0])
-    phase = spectra[0][..., :64].angle().flatten()
+    phase = spectra[0][:, :64].angle().flatten()
     share = torch.histc(phase, bins=8, min=-math.pi, max=math.pi) / len(phase)
     torch.testing.assert_close(share, torch.full((8,), 1 / 8), rtol=0, atol=0.01)
 
@@ -274,6 +394,11 @@ def test_an_impossible_setting_is_named_with_its_value_and_the_fix(settings, mes
         vocoder(**settings)
     with pytest.raises(ValueError, match=message):
         griffin_lim(torch.zeros(1, 129, 4, dtype=torch.complex64), **STFT, **settings)
+
+
+def test_an_impossible_number_of_updates_is_named():
+    with pytest.raises(ValueError, match="n_inversion_iter is -1; at least 0"):
+        vocoder(n_inversion_iter=-1)
 
 
 @pytest.mark.parametrize("seeds", [[], [1], [1, 2, 3]])
