@@ -7,7 +7,8 @@ RUN := runs/demo-$(shell date +%Y%m%d-%H%M%S)
 
 demo: .venv/installed
 	$(BIN)/python train.py experiment=demo hydra.run.dir=$(RUN)
-	$(BIN)/python generate.py ckpt_path=$(RUN)/checkpoints/last.ckpt label=all n_samples=8 output=$(RUN)/sounds
+	$(BIN)/python generate.py ckpt_path=$(RUN)/checkpoints/best.ckpt label=all n_samples=8 output=$(RUN)/sounds
+	$(BIN)/python train.py stage=test ckpt_path=$(RUN)/checkpoints/best.ckpt
 
 test: lint
 	$(BIN)/python -m pytest

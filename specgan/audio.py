@@ -1,5 +1,6 @@
 """Any audio file <-> waveform; the only place that decodes or encodes audio."""
 
+import io
 import logging
 import math
 import re
@@ -382,20 +383,8 @@ def save_wav(path: str | Path, waveform: torch.Tensor, sample_rate: int, *, subt
     """
     if subtype not in WAV_SUBTYPES:
         raise ValueError(f"{path}: subtype is {subtype!r}; one of {', '.join(WAV_SUBTYPES)}")
-    if sample_rate <= 0:
-        raise ValueError(f"{path}: sample_rate is {sample_rate}; give a rate above 0 Hz")
-    if waveform.ndim not in (1, 2) or waveform.numel() == 0 or not waveform.is_floating_point():
-        raise ValueError(
-            f"{path}: waveform is {waveform.dtype} of shape {tuple(waveform.shape)}; give floats of shape (n_samples,) "
-            "or (channels, n_samples), at least one sample"
-        )
     waveform = waveform.detach().cpu()
-    low, high = (float(extreme) for extreme in waveform.aminmax())  # NaN where any sample is
-    if not (math.isfinite(low) and math.isfinite(high)):
-        n_bad = waveform.numel() - int(waveform.isfinite().sum())
-        raise ValueError(f"{path}: {n_bad} of {waveform.numel()} samples are NaN or infinite; nothing was written")
-
-    peak = max(-low, high)
+    peak = _checked_peak(waveform, sample_rate, path)
     if subtype != "FLOAT" and peak > 1.0:
         keep = "; subtype FLOAT keeps its level" if subtype == "PCM_24" else ""
         log.warning(
@@ -411,6 +400,46 @@ def save_wav(path: str | Path, waveform: torch.Tensor, sample_rate: int, *, subt
         with soundfile.SoundFile(temporary, "w", sample_rate, channels, subtype=subtype, format="WAV") as file:
             for block in waveform.split(BLOCK_FRAMES, dim=-1):  # so that a long sound is not in memory twice
                 file.write(_to_pcm(block, max(1.0, peak), subtype).T)
+
+
+def encode_flac(waveform: torch.Tensor, sample_rate: int) -> bytes:
+    """Encodes a sound as a 16-bit FLAC, which browsers play.
+
+    A waveform that goes beyond full scale is never clipped: all of it is scaled to a peak of 1.0.
+
+    Args:
+        waveform: (n_samples,), float, full scale 1.0, finite.
+        sample_rate: Hz, 1..655350, as far as the format goes.
+    Raises:
+        ValueError: `waveform` is empty, has another shape, is not of floats or holds NaN or infinite samples;
+            `sample_rate` is out of range.
+    """
+    waveform = waveform.detach().cpu()
+    peak = _checked_peak(waveform, sample_rate, "FLAC")
+    if waveform.ndim != 1 or sample_rate > 655350:
+        raise ValueError(
+            f"FLAC: waveform has shape {tuple(waveform.shape)}, sample_rate is {sample_rate}; (n_samples,) and at most "
+            "655350 Hz"
+        )
+    buffer = io.BytesIO()
+    soundfile.write(buffer, _to_pcm(waveform, max(1.0, peak), "PCM_16"), sample_rate, format="FLAC", subtype="PCM_16")
+    return buffer.getvalue()
+
+
+def _checked_peak(waveform: torch.Tensor, sample_rate: int, name: str | Path) -> float:
+    """Returns the largest absolute sample of a sound that can be encoded; `name` begins the message about another."""
+    if sample_rate <= 0:
+        raise ValueError(f"{name}: sample_rate is {sample_rate}; give a rate above 0 Hz")
+    if waveform.ndim not in (1, 2) or waveform.numel() == 0 or not waveform.is_floating_point():
+        raise ValueError(
+            f"{name}: waveform is {waveform.dtype} of shape {tuple(waveform.shape)}; give floats of shape (n_samples,) "
+            "or (channels, n_samples), at least one sample"
+        )
+    low, high = (float(extreme) for extreme in waveform.aminmax())  # NaN where any sample is
+    if not (math.isfinite(low) and math.isfinite(high)):
+        n_bad = waveform.numel() - int(waveform.isfinite().sum())
+        raise ValueError(f"{name}: {n_bad} of {waveform.numel()} samples are NaN or infinite; nothing was written")
+    return max(-low, high)
 
 
 def _to_pcm(waveform: torch.Tensor, peak: float, subtype: str) -> np.ndarray:

@@ -1,8 +1,11 @@
 """Sound and picture logging during training, and warnings about a run that goes wrong."""
 
+import json
 import logging
+import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import lightning as L
 import torch
@@ -13,12 +16,12 @@ from torch.utils.data import Dataset
 from specgan.audio import AudioError, save_wav, scale_to_peak
 from specgan.files import atomic_path, safe_name
 from specgan.gallery import Sound, write_gallery
+from specgan.metrics import clipped, silent
 from specgan.picture import to_figure
 from specgan.spectrogram import Spectrogram, normalise
 
 log = logging.getLogger(__name__)
 
-SILENT_PEAK = 1e-3  # -60 dB re full scale
 COLLAPSED = 0.1  # of the distance between real clips of a class
 
 
@@ -94,11 +97,11 @@ class Preview(L.Callback):
 
     def _show_generated(self, trainer: L.Trainer, pl_module: L.LightningModule, epoch: int) -> dict[str, float]:
         seeds = list(range(self.seed, self.seed + self.n_samples))
-        peaks, diversity = [], {}
+        heard, diversity = [], {}
         for index, name in enumerate(pl_module.class_names):
             spectrograms = pl_module.sample([index] * self.n_samples, seeds)
             waveforms = self.vocoder(spectrograms, seeds=seeds)
-            peaks += waveforms.abs().amax(dim=1).tolist()
+            heard.append(waveforms)
             if len(self.examples[index]) > 1:
                 diversity[name] = mean_distance(spectrograms) / max(mean_distance(self.examples[index]), 1e-8)
             for seed, spectrogram, waveform in list(zip(seeds, spectrograms, waveforms, strict=True))[: self.n_shown]:
@@ -106,8 +109,8 @@ class Preview(L.Callback):
                 self._show(trainer, pl_module, name, kind, epoch, spectrogram, waveform)
         self._finish(trainer)
         metrics = {
-            "silent_share": sum(peak < SILENT_PEAK for peak in peaks) / len(peaks),
-            "clipped_share": sum(peak > 1 for peak in peaks) / len(peaks),
+            "silent_share": float(silent(torch.cat(heard)).float().mean()),
+            "clipped_share": float(clipped(torch.cat(heard)).float().mean()),
         }
         if diversity:
             metrics["diversity"] = sum(diversity.values()) / len(diversity)
@@ -152,6 +155,64 @@ class Preview(L.Callback):
         for logger in trainer.loggers:
             if isinstance(logger, WandbLogger) and self.table is not None:
                 logger.experiment.log({"sounds": self.table})
+
+
+class Measure(L.Callback):
+    """Every few epochs, measures sounds drawn from fixed seeds against the training clips.
+
+    Metrics: `val/fad` (Fréchet distance on the features of the data set's judge) and `val/conditional_accuracy` (the
+    share of sounds that the judge hears as what was asked for). They stand over epochs and time in `curve`, which goes
+    on where a resumed run left it.
+
+    Args:
+        evaluation: with `prepare(datamodule)` and `quick(sample, n_samples=...)`; see specgan.evaluation.Evaluation.
+        curve: path of a JSON file, a list of {epoch, time_s, n_steps, <metric>: ...}.
+        every_n_epochs: epochs from measurement to measurement; the last epoch is measured too.
+        n_samples: sounds of a class on average.
+    """
+
+    def __init__(self, evaluation: Any, curve: str | Path, *, every_n_epochs: int = 10, n_samples: int = 20) -> None:
+        if every_n_epochs < 1:
+            raise ValueError(f"every_n_epochs is {every_n_epochs}; at least 1")
+        if n_samples < 1:
+            raise ValueError(f"n_samples is {n_samples}; at least 1")
+        self.evaluation, self.curve = evaluation, Path(curve)
+        self.every_n_epochs, self.n_samples = every_n_epochs, n_samples
+        self.points: list[dict[str, float]] = []
+        self.is_ready = False
+
+    def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
+        if stage != "fit" or not trainer.is_global_zero:
+            return
+        try:
+            self.evaluation.prepare(trainer.datamodule)
+            self.is_ready = True
+        except (OSError, AudioError) as err:  # a dataset folder outlives its recordings
+            log.warning("sounds are not measured, so there will be no val/fad and no best.ckpt: %s", err)
+
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        past_s = self.points[-1]["time_s"] if self.points else 0.0
+        self.start_s = time.monotonic() - past_s
+
+    def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        epoch = trainer.current_epoch + 1
+        is_last = trainer.should_stop or epoch == trainer.max_epochs
+        if not self.is_ready or not (is_last or epoch % self.every_n_epochs == 0):
+            return
+        time_s = round(time.monotonic() - self.start_s, 1)
+        metrics = self.evaluation.quick(pl_module.sample, n_samples=self.n_samples)
+        logged = {f"val/{name}": value for name, value in metrics.items()}
+        pl_module.log_dict(logged, rank_zero_only=True, prog_bar=True)
+        log.info("epoch %d: %s", epoch, ", ".join(f"{name} {value:.3f}" for name, value in metrics.items()))
+        self.points.append({"epoch": epoch, "time_s": time_s, "n_steps": pl_module.n_steps, **metrics})
+        with atomic_path(self.curve) as temporary:
+            temporary.write_text(json.dumps(self.points) + "\n")
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"points": self.points}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self.points = state_dict["points"]
 
 
 def mean_distance(spectrograms: Tensor) -> float:

@@ -8,18 +8,24 @@ from urllib.parse import quote
 
 from specgan.files import atomic_path
 
+# Of every page of ours, so that they look alike.
+STYLE = """\
+body { font: 16px system-ui, sans-serif; margin: clamp(1rem, 4vw, 2rem); background: #16141f; color: #eee; }
+.figures { display: flex; flex-wrap: wrap; gap: 1rem; }
+figure { margin: 0; max-width: 100%; }
+img { width: 100%; }
+audio { width: 100%; height: 2rem; }
+figcaption, p { color: #aaa; }"""
+
 _PAGE = """<!doctype html>
 <html lang="en">
 <meta charset="utf-8">
 <meta name="viewport" content="width=device-width">
 <title>{title}</title>
 <style>
-body {{ font: 16px system-ui, sans-serif; margin: 2rem; background: #16141f; color: #eee; }}
-section div {{ display: flex; flex-wrap: wrap; gap: 1rem; }}
-figure {{ margin: 0; width: {width}; max-width: 100%; }}
-img {{ width: 100%; {rendering} }}
-audio {{ width: 100%; height: 2rem; }}
-figcaption, p {{ color: #aaa; }}
+{style}
+figure {{ width: {width}; }}
+img {{ {rendering} }}
 </style>
 <h1>{title}</h1>
 <p>{note}</p>
@@ -59,8 +65,9 @@ def write_gallery(
     html = []
     for heading, sounds in sections.items():
         figures = "\n".join(_figure(sound) for sound in sounds)
-        html.append(f"<section><h2>{escape(heading)}</h2><div>\n{figures}\n</div></section>")
+        html.append(f'<section><h2>{escape(heading)}</h2><div class="figures">\n{figures}\n</div></section>')
     page = _PAGE.format(
+        style=STYLE,
         title=escape(title),
         note=escape(note),
         sections="\n".join(html),
@@ -72,13 +79,18 @@ def write_gallery(
 
 
 def _figure(sound: Sound) -> str:
-    caption, picture, player = escape(sound.caption), "", ""
-    if sound.picture:
-        picture = f'<img src="{_quote(sound.picture)}" alt="spectrogram: {caption}" loading="lazy">'
-    if sound.audio:
-        player = f'<audio controls preload="none" src="{_quote(sound.audio)}"></audio>'
-    return f"<figure>{picture}{player}<figcaption>{caption}</figcaption></figure>"
+    return player(sound.caption, picture=_quote(sound.picture), audio=_quote(sound.audio))
 
 
-def _quote(path: str) -> str:
-    return quote(path, errors="surrogateescape")
+def _quote(path: str | None) -> str | None:
+    return path and quote(path, errors="surrogateescape")
+
+
+def player(caption: str, *, picture: str | None, audio: str | None) -> str:
+    """Returns the HTML of a picture, the controls of a sound and a caption, each address as it is to stand in `src`."""
+    caption, image, controls = escape(caption), "", ""
+    if picture:
+        image = f'<img src="{escape(picture)}" alt="spectrogram: {caption}" loading="lazy">'
+    if audio:
+        controls = f'<audio controls preload="none" src="{escape(audio)}"></audio>'
+    return f"<figure>{image}{controls}<figcaption>{caption}</figcaption></figure>"

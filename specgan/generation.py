@@ -29,6 +29,7 @@ class TrainedGenerator:
     params: SpectrogramParams
     level_range: LevelRange
     class_names: Sequence[str]
+    n_steps: int
 
     @classmethod
     def load(cls, ckpt_path: str | Path) -> "TrainedGenerator":
@@ -55,12 +56,16 @@ class TrainedGenerator:
             params=SpectrogramParams(**saved["params"]),
             level_range=LevelRange(**saved["level_range"]),
             class_names=saved["class_names"],
+            n_steps=saved["n_steps"],
         )
 
     def sample(self, labels: Sequence[str], seeds: Sequence[int]) -> Tensor:
         """Draws spectrograms (B, 1, n_mels, n_frames) in [-1, 1]; each depends on its label and seed alone."""
-        indices = [self.class_names.index(label) for label in labels]
-        return sample(self.network, indices, seeds)
+        return self.sample_indices([self.class_names.index(label) for label in labels], seeds)
+
+    def sample_indices(self, labels: Sequence[int], seeds: Sequence[int]) -> Tensor:
+        """As `sample`, of class indices."""
+        return sample(self.network, labels, seeds)
 
 
 def _make_network(_target_: str, **settings: Any) -> nn.Module:

@@ -1,5 +1,6 @@
 """specgan.audio and specgan.files: what goes in comes out, and every bad file says what is wrong with it."""
 
+import io
 import logging
 import os
 import re
@@ -12,7 +13,16 @@ import pytest
 import soundfile
 import torch
 
-from specgan.audio import AUDIO_SUFFIXES, BLOCK_FRAMES, AudioError, find_audio, load_audio, open_audio, save_wav
+from specgan.audio import (
+    AUDIO_SUFFIXES,
+    BLOCK_FRAMES,
+    AudioError,
+    encode_flac,
+    find_audio,
+    load_audio,
+    open_audio,
+    save_wav,
+)
 from specgan.files import atomic_path
 
 FORMATS = Path(__file__).parents[2] / "shared" / "data" / "formats"
@@ -508,6 +518,38 @@ def test_save_wav_refuses_and_writes_nothing(tmp_path, waveform, match, subtype)
     with pytest.raises(ValueError, match=match):
         save_wav(tmp_path / "bad.wav", waveform, 8000, subtype=subtype)
     assert os.listdir(tmp_path) == []
+
+
+# --- encode_flac
+
+
+def test_every_16_bit_value_survives_flac():
+    pcm = np.random.default_rng(0).permutation(np.arange(-32768, 32768)).astype(np.int16)
+    content = encode_flac(torch.from_numpy(pcm / 2**15).float().requires_grad_(), 44100)
+    again, rate = soundfile.read(io.BytesIO(content), dtype="int16")
+    np.testing.assert_array_equal(again, pcm)
+    assert rate == 44100
+    assert soundfile.info(io.BytesIO(content)).format == "FLAC"
+
+
+def test_encode_flac_scales_instead_of_clipping():
+    content = encode_flac(torch.tensor([2.0, -4.0, 1.0, 0.0]), 8000)
+    assert soundfile.read(io.BytesIO(content), dtype="int16")[0].tolist() == [16384, -32768, 8192, 0]
+
+
+@pytest.mark.parametrize(
+    ("waveform", "sample_rate", "match"),
+    [
+        (torch.tensor([0.0, float("nan")]), 8000, "1 of 2 samples are NaN or infinite"),
+        (torch.zeros(0), 8000, r"shape \(0,\)"),
+        (torch.zeros(2, 10), 8000, r"shape \(2, 10\)"),
+        (torch.zeros(10), 0, "sample_rate is 0"),
+        (torch.zeros(10), 700_000, "sample_rate is 700000"),
+    ],
+)
+def test_encode_flac_refuses(waveform, sample_rate, match):
+    with pytest.raises(ValueError, match=match):
+        encode_flac(waveform, sample_rate)
 
 
 # --- find_audio

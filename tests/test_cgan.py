@@ -49,28 +49,40 @@ def weights(module):
     return torch.cat([p.detach().flatten() for p in module.parameters()]).clone()
 
 
-def run_step(model, name, optimizer, monkeypatch):
+def discriminator_step(model, optimizer, monkeypatch):
+    monkeypatch.setattr(model, "manual_backward", lambda loss: loss.backward())
+    real, labels = one_batch()
+    with torch.no_grad():
+        fake = model.generator(torch.randn(8, model.latent_dim), labels)
+    return model._discriminator_step(real, fake, labels, optimizer)
+
+
+def generator_step(model, optimizer, monkeypatch):
     monkeypatch.setattr(model, "manual_backward", lambda loss: loss.backward())
     monkeypatch.setattr(model, "toggle_optimizer", lambda _: model.discriminator.requires_grad_(False))
     monkeypatch.setattr(model, "untoggle_optimizer", lambda _: model.discriminator.requires_grad_(True))
-    return getattr(model, name)(*one_batch(), optimizer)
+    real, labels = one_batch()
+    fake = model.generator(torch.randn(8, model.latent_dim), labels)
+    with torch.no_grad():
+        real_logits = model.discriminator(real, labels)
+    return model._generator_step(real_logits, fake, labels, optimizer)
 
 
 @pytest.mark.parametrize("recipe", RECIPES)
 def test_a_discriminator_step_changes_the_discriminator_only(recipe, monkeypatch):
     model = make_model(recipe)
     before_g, before_d = weights(model.generator), weights(model.discriminator)
-    scalars = run_step(model, "_discriminator_step", model.configure_optimizers()[1], monkeypatch)
+    scalars, real_logits = discriminator_step(model, model.configure_optimizers()[1], monkeypatch)
     assert torch.equal(weights(model.generator), before_g)
     assert not torch.equal(weights(model.discriminator), before_d)
-    assert not any(value.requires_grad for value in scalars.values())
+    assert not any(value.requires_grad for value in [*scalars.values(), real_logits])
 
 
 @pytest.mark.parametrize("recipe", RECIPES)
 def test_a_generator_step_changes_the_generator_only(recipe, monkeypatch):
     model = make_model(recipe)
     before_g, before_d = weights(model.generator), weights(model.discriminator)
-    scalars = run_step(model, "_generator_step", model.configure_optimizers()[0], monkeypatch)
+    scalars = generator_step(model, model.configure_optimizers()[0], monkeypatch)
     assert not torch.equal(weights(model.generator), before_g)
     assert torch.equal(weights(model.discriminator), before_d)
     assert not any(value.requires_grad for value in scalars.values())
@@ -80,7 +92,7 @@ def test_a_generator_step_changes_the_generator_only(recipe, monkeypatch):
 def test_discriminator_loss_falls_on_a_fixed_batch(recipe, monkeypatch):
     model = make_model(recipe)
     optimizer = model.configure_optimizers()[1]
-    losses = [float(run_step(model, "_discriminator_step", optimizer, monkeypatch)["loss_d"]) for _ in range(15)]
+    losses = [float(discriminator_step(model, optimizer, monkeypatch)[0]["loss_d"]) for _ in range(15)]
     assert losses[-1] < 0.7 * losses[0]
 
 
@@ -89,8 +101,8 @@ def test_generator_loss_falls_against_a_fixed_discriminator(recipe, monkeypatch)
     model = make_model(recipe)
     optimizer_g, optimizer_d = model.configure_optimizers()
     for _ in range(5):
-        run_step(model, "_discriminator_step", optimizer_d, monkeypatch)
-    losses = [float(run_step(model, "_generator_step", optimizer_g, monkeypatch)["loss_g"]) for _ in range(30)]
+        discriminator_step(model, optimizer_d, monkeypatch)
+    losses = [float(generator_step(model, optimizer_g, monkeypatch)["loss_g"]) for _ in range(30)]
     assert losses[-1] < losses[0] - 0.05
 
 
@@ -99,7 +111,7 @@ def test_penalty_comes_every_kth_step_and_is_multiplied(monkeypatch):
     optimizer = model.configure_optimizers()[1]
     with_penalty = []
     for model.n_steps in range(4):
-        with_penalty.append("r1" in run_step(model, "_discriminator_step", optimizer, monkeypatch))
+        with_penalty.append("r1" in discriminator_step(model, optimizer, monkeypatch)[0])
     assert with_penalty == [True, False, True, False]
 
 
@@ -211,3 +223,39 @@ def test_the_seed_decides_the_noise():
     real, _ = one_batch()
     assert torch.equal(make_model(seed=3)._draw_noise(real), make_model(seed=3)._draw_noise(real))
     assert not torch.equal(make_model(seed=3)._draw_noise(real), make_model(seed=4)._draw_noise(real))
+
+
+class Watch(L.Callback):
+    """The generator's learning rate at the end of each epoch."""
+
+    def __init__(self):
+        self.rates = []
+
+    def on_train_epoch_end(self, trainer, pl_module):
+        self.rates.append(pl_module.optimizers()[0].param_groups[0]["lr"])
+
+
+@pytest.mark.parametrize("limit", [{"max_epochs": 4}, {"max_epochs": -1, "max_time": {"minutes": 10}}])
+def test_learning_rates_fall_to_0_over_the_last_part_of_the_training(limit, tiny_drums, tmp_path, monkeypatch):
+    watch = Watch()
+    trainer = L.Trainer(
+        **limit,
+        accelerator="cpu",
+        logger=False,
+        callbacks=[watch],
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+    )
+    if "max_time" in limit:  # a clock that counts batches, 50 s each
+        monkeypatch.setattr(
+            L.pytorch.callbacks.Timer, "time_elapsed", lambda *_: 50.0 * trainer.fit_loop.total_batch_idx
+        )
+    trainer.fit(make_model(built=False, decay_from=0.5), datamodule=make_data(tiny_drums, tmp_path / "data"))
+    # 3 batches an epoch; the last of the third epoch begins when 8 of 12 are over, that of the fourth at 11
+    assert watch.rates[:4] == pytest.approx([2e-3, 2e-3, 2e-3 * 2 / 3, 2e-3 / 6], rel=1e-6)
+
+
+def test_decay_from_out_of_range():
+    with pytest.raises(ValueError, match=r"decay_from is 1\.5"):
+        make_model(decay_from=1.5)

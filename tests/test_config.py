@@ -1,15 +1,19 @@
 """Every YAML composes and instantiates."""
 
+import inspect
 from pathlib import Path
 
 import pytest
+import torch
 from hydra import compose, initialize_config_dir
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import ConfigCompositionException
 from hydra.utils import instantiate
 from omegaconf import OmegaConf
 
+from specgan import stages
 from specgan.models.cgan import CGAN
+from specgan.models.classifier import Classifier
 from specgan.spectrogram import LevelRange, SpectrogramParams
 
 CONF = Path(__file__).parents[1] / "conf"
@@ -20,6 +24,7 @@ NEEDED = {
     "data/dataset": ["data.dataset_dir=specs"],
     "preprocess": ["input=clips", "output=specs"],
     "generate": ["ckpt_path=last.ckpt"],
+    "stage/test": ["ckpt_path=last.ckpt"],
     "task/compare": ["task.reconstructed=decoded"],
 }
 ROOT_OF_GROUP = {
@@ -29,7 +34,10 @@ ROOT_OF_GROUP = {
     "task/look": "preprocess",
     "hydra/job_logging": "preprocess",
 }
+PACKAGE = {"judge": "evaluation.judge"}  # where the files of a group stand, if not under its name
 TRAINED = sorted(path.stem for path in (CONF / "spectrogram").glob("*.yaml") if path.stem != "mel_80")  # whole files
+
+GENERATORS = sorted(path.stem for path in (CONF / "model").glob("*.yaml") if path.stem != "classifier")
 
 
 def group_files():
@@ -57,7 +65,11 @@ def resolve(cfg):
 def test_every_group_file_composes_and_instantiates(name, tmp_path):
     group, _, choice = name.rpartition("/")
     root = ROOT_OF_GROUP.get(group, "train")
-    overrides = [f"{group}={choice}", *(["task=render"] if group == "task/look" else [])]
+    place = PACKAGE.get(group, group)
+    overrides = [
+        f"{group}={choice}" if place == group else f"{group}@{place}={choice}",
+        *(["task=render"] if group == "task/look" else []),
+    ]
     cfg = composed(
         root, [*overrides, *NEEDED.get(name, []), *(NEEDED["preprocess"] if root == "preprocess" else [])], tmp_path
     )
@@ -68,7 +80,7 @@ def test_every_group_file_composes_and_instantiates(name, tmp_path):
     elif group == "task/look":
         instantiate(cfg.task, _convert_="all")
     elif group not in ("paths", "experiment", "hydra/job_logging"):
-        instantiate(cfg[group], _convert_="all")
+        instantiate(OmegaConf.select(cfg, place), _convert_="all")
     resolve(cfg)
 
 
@@ -84,7 +96,7 @@ def test_every_root_resolves(root, tmp_path):
     assert hasattr(instantiate(cfg[work], _convert_="all"), method)
 
 
-@pytest.mark.parametrize("model", ["cgan", "cgan_classic"])
+@pytest.mark.parametrize("model", GENERATORS)
 @pytest.mark.parametrize("preset", TRAINED)
 def test_every_model_builds_at_every_spectrogram_preset(model, preset, tmp_path):
     small = ["generator.width=16", "discriminator.width=16"]
@@ -114,6 +126,68 @@ def test_classic_recipe_is_the_classic_recipe(tmp_path):
     assert cfg.discriminator._target_.endswith("ChannelDiscriminator")
     for optimizer in (cfg.model.optimizer_g, cfg.model.optimizer_d):
         assert (optimizer._target_, optimizer.lr, list(optimizer.betas)) == ("torch.optim.Adam", 2e-4, [0.5, 0.999])
+
+
+@pytest.mark.parametrize(
+    ("overrides", "stage"),
+    [
+        ([], "fit"),
+        (["stage=test", "ckpt_path=last.ckpt"], "test"),
+        (["model=classifier"], "fit_judge"),
+        (["model=cgan_classic", "stage=fit"], "fit"),
+    ],
+)
+def test_a_stage_is_a_function_of_the_whole_configuration(overrides, stage, tmp_path):
+    cfg = composed("train", overrides, tmp_path)
+    work = instantiate(cfg.stage)
+    assert (work.func, work.args, work.keywords) == (getattr(stages, stage), (), {})
+
+
+def test_measuring_leaves_no_folder_of_its_own(tmp_path):
+    """What a test writes goes into the run's folder: Hydra makes none, and no .hydra where the user stands."""
+    cfg = composed("train", ["stage=test", "ckpt_path=last.ckpt"], tmp_path)
+    assert (cfg.hydra.run.dir, cfg.hydra.output_subdir) == (".", None)
+    assert list(cfg.hydra.job_logging.root.handlers) == ["console"]
+
+
+def test_the_judge_of_evaluations_and_the_one_trained_by_itself_have_one_file_of_settings(tmp_path):
+    """Else each would look for its judge under another name in the dataset folder."""
+    made = []
+    for overrides in ([], ["model=classifier"]):
+        cfg = composed("train", overrides, tmp_path)
+        settings = cfg.model if overrides else cfg.evaluation.judge
+        made.append(instantiate(cfg.evaluation, judge=settings, _convert_="all"))
+    first, second = (evaluation.make_judge for evaluation in made)
+    assert first.func is second.func is Classifier
+    assert repr(first) == repr(second)
+    judge = first(sample_rate=16000, n_samples=16384, class_names=["a", "b"])
+    assert judge.judge(torch.zeros(2, 16384))[1].shape == (2, 2)
+    # and a setting that is changed for one alone is seen
+    cfg = composed("train", ["model=classifier", "model.width=8"], tmp_path)
+    other = instantiate(cfg.evaluation, judge=cfg.model, _convert_="all").make_judge
+    assert other.keywords == {**first.keywords, "width": 8}
+
+
+def test_every_judge_setting_is_in_its_file(tmp_path):
+    """So that it can be found there, with what it means."""
+    signature = inspect.signature(Classifier).parameters
+    from_data = {"sample_rate", "n_samples", "class_names"}
+    cfg = composed("train", [], tmp_path)
+    assert {name for name in cfg.evaluation.judge if not name.startswith("_")} == set(signature) - from_data
+
+
+def test_evaluation_measures_with_the_vocoder_of_the_run(tmp_path):
+    cfg = composed("train", ["vocoder.n_iter=3"], tmp_path)
+    measure = instantiate(cfg.callbacks.measure, _convert_="all")
+    for evaluation in (instantiate(cfg.evaluation, _convert_="all"), measure.evaluation):
+        assert evaluation.make_vocoder.keywords["n_iter"] == 3
+
+
+def test_the_best_checkpoint_and_sweeps_go_by_what_is_measured(tmp_path):
+    cfg = composed("train", [], tmp_path)
+    assert cfg.optimized_metric == cfg.callbacks.best.monitor == "val/fad"
+    best = instantiate(cfg.callbacks.best, _convert_="all")
+    assert (best.mode, best.save_top_k, best.filename) == ("min", 1, "best")
 
 
 def test_a_misspelt_key_is_refused(tmp_path):

@@ -200,11 +200,46 @@ def test_waveform_peak_is_of_the_whole_recording(tmp_path):
     assert waveform.abs().max() == pytest.approx(0.2, abs=1e-3)
 
 
+@pytest.mark.parametrize("n_frames", [None, 48])
+def test_waveforms_are_the_sounds_that_the_examples_at_these_places_show(tmp_path, n_frames):
+    """Of recordings kept whole, and of slices of them that are longer than an example."""
+    specs = make_few(tmp_path, params=replace(WHOLE, n_frames=n_frames), peak=0.8)
+    dataset = SpectrogramDataset(specs, "train", PARAMS)
+    places = [(i, position) for i in range(len(dataset)) for position in (0.0, 0.3, 1.0, 0.3)]
+    waveforms = dataset.waveforms(places)
+    assert waveforms.shape == (len(places), 2048)
+    recordings = {"long": noise(9000, peak=0.8), "short": noise(1500, seed=1, peak=0.8)}
+    for (i, position), waveform in zip(places, waveforms, strict=True):
+        recording = recordings[Path(dataset.sources[i]).stem]
+        first_frame = round(dataset.starts_s[i] * 8000 / 128) + round(
+            position * max(0, dataset.levels[i].shape[1] - 16)
+        )
+        expected = recording[first_frame * 128 :][:2048]
+        torch.testing.assert_close(waveform[: len(expected)], expected, rtol=0, atol=4 / 32768)
+        assert waveform[len(expected) :].eq(0).all()
+        shown = denormalise(dataset[i, position][0][0], dataset.level_range)
+        heard = Spectrogram(PARAMS)(waveform.unsqueeze(0))[0]
+        n_inside = (len(expected) - PARAMS.win_length // 2) // PARAMS.hop_length + 1  # windows within the clip
+        torch.testing.assert_close(shown[:, 1:n_inside], heard[:, 1:n_inside], rtol=0, atol=0.1)  # WAV of 16 bits
+
+
+def test_waveforms_come_in_the_order_of_their_places(tmp_path):
+    dataset = SpectrogramDataset(make_few(tmp_path), "train", PARAMS)
+    places = [(1, 0.0), (0, 1.0), (1, 0.0), (0, 0.0)]
+    together = dataset.waveforms(places)
+    assert all(dataset.waveforms([place])[0].equal(waveform) for place, waveform in zip(places, together, strict=True))
+    assert together[0].equal(together[2])
+    assert together[3].equal(dataset.waveform(0)[0])
+    assert not together[1].equal(together[3])
+
+
 def test_waveform_of_a_recording_that_is_gone(tmp_path):
     dataset = make_one(tmp_path, noise(1000))
     (tmp_path / "audio" / "a" / "0.wav").unlink()
     with pytest.raises(FileNotFoundError, match=r"0\.wav"):
         dataset.waveform(0)
+    with pytest.raises(FileNotFoundError, match=r"0\.wav"):
+        dataset.waveforms([(0, 0.0)])
 
 
 # SpectrogramDataModule
@@ -259,6 +294,13 @@ def test_prepare_data_makes_and_setup_opens(audio, tmp_path):
     written = {path: path.stat().st_mtime_ns for path in data.dataset_dir.rglob("*.pt")}
     data.prepare_data()
     assert {path: path.stat().st_mtime_ns for path in data.dataset_dir.rglob("*.pt")} == written
+
+
+def test_setup_opens_all_three_splits(specs):
+    data = open_data(specs)
+    assert (len(data.train), len(data.val), len(data.test)) == (16, 2, 2)
+    sources = {source for split in (data.train, data.val, data.test) for source in split.sources}
+    assert len(sources) == 20
 
 
 def test_a_dataset_folder_needs_no_audio(specs):

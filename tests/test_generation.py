@@ -28,6 +28,7 @@ def ckpt_path(tmp_path_factory):
         latent_dim=16,
     )
     model.build(params=PARAMS, level_range=LevelRange(-80.0, -10.0), class_names=CLASSES)
+    model.n_steps = 12
     checkpoint = {"state_dict": model.state_dict()}
     model.on_save_checkpoint(checkpoint)
     path = tmp_path_factory.mktemp("run") / "last.ckpt"
@@ -95,6 +96,15 @@ def test_impossible_wishes_are_refused_and_nothing_is_written(ckpt_path, tmp_pat
 def test_a_missing_checkpoint_is_named(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"nowhere\.ckpt"):
         draw(tmp_path / "nowhere.ckpt", tmp_path / "out")
+
+
+def test_a_class_can_be_named_by_its_index_too(ckpt_path):
+    trained = TrainedGenerator.load(ckpt_path)
+    assert trained.n_steps == 12
+    by_name = trained.sample(["kick", "7", "kick"], [3, 3, 4])
+    assert trained.sample_indices([1, 0, 1], [3, 3, 4]).equal(by_name)
+    assert by_name.shape == (3, 1, 32, 32)
+    assert len({tuple(spectrogram.flatten().tolist()) for spectrogram in by_name}) == 3
 
 
 @pytest.mark.parametrize("content", [b"", b"not a checkpoint", None])

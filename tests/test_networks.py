@@ -13,7 +13,7 @@ from specgan.models.losses import BCELoss, HingeLoss, RelativisticPairingLoss, g
 
 LOSSES = [BCELoss, HingeLoss, RelativisticPairingLoss]
 DISCRIMINATORS = [ProjectionDiscriminator, ChannelDiscriminator]
-SIZES = [(64, 64), (128, 128), (128, 512), (16, 32)]
+SIZES = [(64, 64), (128, 128), (128, 512), (16, 32), (100, 63), (40, 16), (80, 250), (7, 3)]
 
 
 def log(*values: float) -> torch.Tensor:
@@ -136,14 +136,41 @@ def test_a_discriminator_gives_one_logit_a_spectrogram(discriminator, spectral_n
     assert logits.isfinite().all() and logits.std() > 0
 
 
+@pytest.mark.parametrize(("n_mels", "n_frames"), [(100, 63), (40, 16), (16, 17), (7, 3)])
+@pytest.mark.parametrize("discriminator", DISCRIMINATORS)
+def test_every_value_of_a_spectrogram_reaches_the_logit_and_the_generator(discriminator, n_mels, n_frames):
+    """Sizes that 16 does not divide are filled up or cut off; the last row and column count all the same."""
+    network = discriminator(n_classes=3, n_mels=n_mels, n_frames=n_frames, width=32)
+    real, labels = batch(n_mels=n_mels, n_frames=n_frames)
+    real.requires_grad_()
+    network(real, labels).sum().backward()
+    assert real.grad.ne(0).all()
+    made = generator(n_mels, n_frames)
+    network(made(torch.randn(4, 8), labels), labels).sum().backward()
+    gradients = [parameter.grad for parameter in made.parameters()]
+    assert all(gradient is not None and gradient.isfinite().all() for gradient in gradients)
+    assert all(gradient.ne(0).any() for gradient in gradients)
+
+
+def test_a_size_that_16_does_not_divide_is_part_of_the_next_larger_one():
+    """A generator cuts off what is too much, a discriminator puts silence there."""
+    small, large = generator(12, 30), generator(16, 32)
+    small.load_state_dict(large.state_dict())
+    z, (spectrogram, labels) = torch.randn(4, 8), batch(n_mels=12, n_frames=30)
+    torch.testing.assert_close(small(z, labels), large(z, labels)[..., :12, :30])
+
+    small, large = (
+        ProjectionDiscriminator(n_classes=3, n_mels=n, n_frames=m, width=32) for n, m in ((12, 30), (16, 32))
+    )
+    small.load_state_dict(large.state_dict())
+    filled = nn.functional.pad(spectrogram, (0, 2, 0, 4), value=-1.0)
+    torch.testing.assert_close(small(spectrogram, labels), large(filled, labels))
+
+
 @pytest.mark.parametrize(
     ("sizes", "message"),
     [
-        ({"n_mels": 40}, "n_mels is 40; this network needs a multiple of 16"),
-        ({"n_mels": 8}, "n_mels is 8; this network needs a multiple of 16"),
-        ({"n_mels": 0}, "n_mels is 0; this network needs a multiple of 16"),
-        ({"n_frames": 63}, "n_frames is 63; this network needs a multiple of 16"),
-        ({"n_frames": None}, "n_frames is None; .* multiple of 16; choose a spectrogram preset with a fixed length"),
+        ({"n_frames": None}, "n_frames is None; networks need one length: choose a spectrogram preset that has one"),
         ({"width": 36}, "width is 36; this network needs a multiple of 8"),
         ({"norm": "layer"}, "norm is 'layer'; pixel or batch"),
     ],

@@ -24,6 +24,14 @@ TINY = [
     "vocoder.n_iter=2",
     "vocoder.n_inversion_iter=5",
     "callbacks.preview.every_n_epochs=2",
+    "callbacks.measure.every_n_epochs=2",
+    "callbacks.measure.n_samples=4",
+    "evaluation.judge.width=8",
+    "evaluation.judge.n_steps=20",
+    "evaluation.n_samples=6",
+    "evaluation.n_neighbors=3",
+    "evaluation.classifier_steps=5",
+    "evaluation.device=cpu",
     "trainer.accelerator=cpu",
 ]
 
@@ -39,12 +47,16 @@ def run(script, *arguments, cwd, code=0):
 
 
 def folder_source(tiny_drums):
-    return ["data=folder", f"data.audio_dir={tiny_drums}"]
+    return ["data=folder", f"data.audio_dir={tiny_drums}", "data.splits=[50,17,33]"]  # 3, 1 and 2 clips of each class
+
+
+def content(folder):
+    return {str(path.relative_to(folder)): path.stat().st_mtime_ns for path in Path(folder).rglob("*")}
 
 
 @pytest.fixture(scope="module")
 def trained(tiny_drums, tmp_path_factory):
-    """Two epochs with everything at its default but the sizes: W&B offline, previews, checkpoint."""
+    """Two epochs with everything at its default but the sizes: W&B offline, previews, measurements, checkpoints."""
     home = tmp_path_factory.mktemp("home")
     run("train.py", *folder_source(tiny_drums), *TINY, "trainer.max_epochs=2", "hydra.run.dir=runs/a", cwd=home)
     return home
@@ -58,6 +70,12 @@ def test_training_leaves_checkpoint_config_metrics_previews_and_an_offline_run(t
     assert "latent_dim: 16" in (folder / ".hydra" / "config.yaml").read_text()
     metrics = json.loads((folder / "metrics.json").read_text())
     assert {"train/loss_g", "train/loss_d", "val/silent_share", "val/diversity"} <= set(metrics)
+    assert metrics["val/fad"] > 0
+    assert 0 <= metrics["val/conditional_accuracy"] <= 1
+    (point,) = json.loads((folder / "curve.json").read_text())
+    assert (point["epoch"], point["n_steps"], point["fad"]) == (2, 4, pytest.approx(metrics["val/fad"]))
+    assert torch.load(folder / "checkpoints" / "best.ckpt", weights_only=True)["epoch"] == 1
+    assert len(list((trained / "data" / "datasets").glob("*/judge-*.pt"))) == 1
     assert (folder / "previews" / "kick" / "epoch_2.wav").stat().st_size > 10_000
     (wandb_run,) = (folder / "wandb").glob("offline-run-*")
     media = {path.suffix for path in (wandb_run / "files" / "media").rglob("*.*")}
@@ -74,6 +92,8 @@ def test_a_run_goes_on_from_its_checkpoint(trained, tiny_drums):
     assert after["specgan"]["n_steps"] == before["specgan"]["n_steps"] + 2
     steps = [next(iter(optimizer["state"].values()))["step"].item() for optimizer in after["optimizer_states"]]
     assert steps == [6, 6]
+    curve = json.loads((trained / "runs" / "b" / "curve.json").read_text())
+    assert [point["epoch"] for point in curve] == [2, 3]
     rows = pd.read_csv(trained / "runs" / "b" / "csv" / "metrics.csv")
     assert rows["epoch"].min() == 2
 
@@ -183,3 +203,107 @@ def test_multirun_leaves_config_checkpoint_and_metrics_of_each_job(tiny_drums, t
         assert f"latent_dim: {latent_dim}" in (folder / ".hydra" / "config.yaml").read_text()
         assert "train/loss_g" in json.loads((folder / "metrics.json").read_text())
         assert len(list((folder / "wandb").glob("offline-run-*"))) == 1  # the run before was closed
+
+
+# --- stage=test
+
+
+def test_a_trained_generator_is_measured_with_the_settings_of_its_run(trained):
+    command = ["train.py", "stage=test", "ckpt_path=runs/a/checkpoints/best.ckpt"]
+    folder, before = trained / "runs" / "a", content(trained)
+    output = run(*command, cwd=trained)
+    report = json.loads((folder / "report.json").read_text())
+    assert list(report["rows"]) == ["real", "vocoded", "generated"]
+    assert report["class_names"] == ["clap", "kick", "open_hat"]
+    assert (report["checkpoint"], report["n_steps"]) == ("runs/a/checkpoints/best.ckpt", 4)
+    assert report["curve"] == json.loads((folder / "curve.json").read_text())
+    assert report["rows"]["generated"]["conditional_accuracy"]["n"] == 3 * 6
+    assert report["rows"]["real"]["frechet_distance"]["n"] == 3 * 2
+    page = (folder / "report.html").read_text()
+    assert page.count("<audio") == 3 * (2 + 2 + 4 + 4)  # real, vocoded, generated and the nearest to those
+    # a table of all figures on the terminal, and nothing left behind but the report
+    figures = report["rows"]["generated"]
+    table = {line.split()[0]: line.split()[1:] for line in output.splitlines() if line.split()[:1]}
+    assert set(figures) <= set(table)
+    shown = [row["conditional_accuracy"]["value"] for row in report["rows"].values()]
+    assert [float(value) for value in table["conditional_accuracy"]] == pytest.approx(shown, abs=1e-3)
+    after = content(trained)
+    assert set(after) - set(before) == {"runs/a/report.json", "runs/a/report.html"}
+    judge = next(name for name in before if "judge-" in name)
+    assert after[judge] == before[judge]  # that of the training was used
+
+    first = (folder / "report.json").read_bytes(), (folder / "report.html").read_bytes()
+    run(*command, cwd=trained)
+    assert ((folder / "report.json").read_bytes(), (folder / "report.html").read_bytes()) == first
+
+
+def test_what_stands_on_the_command_line_goes_before_the_settings_of_the_run(trained, tmp_path):
+    shutil.copytree(trained / "runs" / "a", tmp_path / "a")
+    arguments = ["evaluation.split=val", "evaluation.n_samples=7", "evaluation.classifier_steps=0", "data=folder"]
+    run("train.py", "stage=test", f"ckpt_path={tmp_path}/a/checkpoints/last.ckpt", *arguments, cwd=trained)
+    report = json.loads((tmp_path / "a" / "report.json").read_text())
+    assert report["split"] == "val"
+    assert report["rows"]["generated"]["conditional_accuracy"]["n"] == 3 * 7
+    assert "classification_accuracy_score" not in report["rows"]["generated"]
+
+
+def test_measuring_without_a_checkpoint_says_how_to_name_one(tmp_path):
+    output = run("train.py", "stage=test", cwd=tmp_path, code=1)
+    assert "ckpt_path is not set" in output
+    assert "ckpt_path=<run>/checkpoints/best.ckpt" in output
+    assert 'File "' not in output
+    assert os.listdir(tmp_path) == []
+
+
+def test_a_checkpoint_without_its_run_must_fit_the_data(trained, tiny_drums, tmp_path):
+    shutil.copy(trained / "runs" / "a" / "checkpoints" / "best.ckpt", tmp_path / "x.ckpt")
+    other = [*folder_source(tiny_drums), "data.classes=[clap,kick]"]
+    output = run("train.py", "stage=test", "ckpt_path=x.ckpt", *other, cwd=tmp_path, code=1)
+    assert ".hydra/overrides.yaml: no such file" in output
+    assert "n_mels=32" in output and "n_mels=64" in output
+    assert "class_names: checkpoint ['clap', 'kick', 'open_hat'], data set ['clap', 'kick']" in output
+    assert not (tmp_path / "report.json").exists()
+
+
+# --- model=classifier
+
+
+def test_the_judge_can_be_trained_by_itself(tiny_drums, tmp_path):
+    shared = ("spectrogram.", "vocoder.", "evaluation.device")
+    settings = [argument for argument in TINY if argument.startswith(shared)]
+    judge = ["model=classifier", "model.width=8", "model.n_steps=20", "hydra.run.dir=judge"]
+    run("train.py", *judge, *folder_source(tiny_drums), *settings, cwd=tmp_path)
+    metrics = json.loads((tmp_path / "judge" / "metrics.json").read_text())
+    assert set(metrics) == {f"judge/{split}_accuracy" for split in ("val", "test", "vocoded_val", "vocoded_test")}
+    assert all(0 <= value <= 1 for value in metrics.values())
+    (kept,) = (tmp_path / "data" / "datasets").glob("*/judge-*.pt")
+    made = kept.stat().st_mtime_ns
+    assert not (tmp_path / "judge" / "checkpoints").exists()
+
+    # and is the one that a training uses
+    run(
+        "train.py",
+        *folder_source(tiny_drums),
+        *TINY,
+        "trainer.max_epochs=1",
+        "logger=none",
+        "hydra.run.dir=run",
+        cwd=tmp_path,
+    )
+    assert list((tmp_path / "data" / "datasets").glob("*/judge-*.pt")) == [kept]
+    assert kept.stat().st_mtime_ns == made
+    assert "val/fad" in json.loads((tmp_path / "run" / "metrics.json").read_text())
+
+
+def test_training_goes_on_when_the_recordings_are_gone(tiny_drums, tmp_path):
+    """With spectrograms alone it can neither be judged nor measured; that is a warning, not a failure."""
+    shutil.copytree(tiny_drums, tmp_path / "clips")
+    settings = [argument for argument in TINY if argument.startswith("spectrogram.")]
+    spectrograms = ["task=spectrograms", "input=clips", "output=specs", "task.splits=[80,10,10]"]
+    run("preprocess.py", *spectrograms, *settings, cwd=tmp_path)
+    shutil.rmtree(tmp_path / "clips")
+    arguments = ["data=dataset", "data.dataset_dir=specs", "trainer.max_epochs=1", "logger=none", "hydra.run.dir=run"]
+    output = run("train.py", *arguments, *TINY, cwd=tmp_path)
+    assert "sounds are not measured" in output
+    assert (tmp_path / "run" / "checkpoints" / "last.ckpt").exists()
+    assert "train/loss_g" in json.loads((tmp_path / "run" / "metrics.json").read_text())

@@ -102,6 +102,7 @@ class SpectrogramDataModule(L.LightningDataModule):
     def setup(self, stage: str) -> None:
         self.train = SpectrogramDataset(self.dataset_dir, "train", self.params)
         self.val = SpectrogramDataset(self.dataset_dir, "val", self.params)
+        self.test = SpectrogramDataset(self.dataset_dir, "test", self.params)
         if not len(self.train):
             raise ValueError(f"{self.dataset_dir}: the training split is empty; make it with task.splits=[80,10,10]")
 

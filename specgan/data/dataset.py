@@ -1,5 +1,6 @@
 """A dataset folder as a torch Dataset."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -72,14 +73,31 @@ class SpectrogramDataset(Dataset):
             FileNotFoundError: the recording is no longer where the dataset was made from, or the manifest does not say
                 where in it the slice was.
         """
+        return self.waveforms([(index, 0.0)])
+
+    def waveforms(self, places: Sequence[tuple[int, float]]) -> Tensor:
+        """Loads the recorded sounds (N, n_frames * hop_length) that the examples at `places` (as in []) show.
+
+        Raises:
+            FileNotFoundError: as `waveform`.
+        """
+        n_samples, cut, recording, loaded = self.params.n_samples, [], torch.empty(0), None
+        for index, position in places:
+            if index != loaded:  # neighbouring places are often of one clip
+                recording, loaded = self._recording(index), index
+            surplus = max(0, self.levels[index].shape[1] - self.params.n_frames)
+            start = round(position * surplus) * self.params.hop_length
+            piece = recording[start : start + n_samples]
+            cut.append(F.pad(piece, (0, n_samples - len(piece))))
+        return torch.stack(cut)
+
+    def _recording(self, index: int) -> Tensor:
         if self.starts_s[index] is None:
             raise FileNotFoundError(f"{self.folder}: its manifest has no start_s, which tells where the slices were")
         waveform, _ = load_audio(self.sources[index], sample_rate=self.params.sample_rate)
         if self.peak is not None:
             waveform = scale_to_peak(waveform, self.peak)
-        n_samples = self.params.n_samples
-        waveform = waveform[:, round(self.starts_s[index] * self.params.sample_rate) :]
-        return F.pad(waveform[:, :n_samples], (0, max(0, n_samples - waveform.shape[1])))
+        return waveform[0, round(self.starts_s[index] * self.params.sample_rate) :]
 
 
 def read_info(folder: str | Path) -> dict:

@@ -7,6 +7,7 @@ from typing import Any
 
 import lightning as L
 import torch
+from lightning.pytorch.callbacks import Timer
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
@@ -32,6 +33,8 @@ class CGAN(L.LightningModule):
         latent_dim: size of the noise vector z.
         ema_decay: decay a step of the moving average that sampling uses, 0..1; 0: the generator as it is. While
             training is young the average is shorter, so that it does not remember the start.
+        decay_from: share of the training (the trainer's max_epochs or max_time, whichever ends first) after which the
+            learning rates fall, evenly, to 0 at its end; 1: they stay.
         channels_last: memory layout of the convolutions; the result is the same but for rounding.
         seed: of the training noise.
     """
@@ -46,12 +49,15 @@ class CGAN(L.LightningModule):
         optimizer_d: Callable[..., Optimizer],
         latent_dim: int = 128,
         ema_decay: float = 0.999,
+        decay_from: float = 1.0,
         channels_last: bool = True,
         seed: int = 0,
     ) -> None:
         super().__init__()
         if not 0 <= ema_decay < 1:
             raise ValueError(f"ema_decay is {ema_decay}; it must be at least 0 and below 1")
+        if not 0 <= decay_from <= 1:
+            raise ValueError(f"decay_from is {decay_from}; a share of the training, from 0 to 1")
         self.automatic_optimization = False
         self.make_generator = generator
         self.make_discriminator = discriminator
@@ -60,6 +66,7 @@ class CGAN(L.LightningModule):
         self.make_optimizer_d = optimizer_d
         self.latent_dim = latent_dim
         self.ema_decay = ema_decay
+        self.decay_from = decay_from
         self.channels_last = channels_last
         self.noise = torch.Generator().manual_seed(seed)
         self.generator: nn.Module | None = None
@@ -90,16 +97,33 @@ class CGAN(L.LightningModule):
     def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
         real, labels = batch
         optimizer_g, optimizer_d = self.optimizers()
-        scalars = self._discriminator_step(real, labels, optimizer_d)
-        scalars |= self._generator_step(real, labels, optimizer_g)
+        self._decay_rates(batch_idx)
+        # One generated batch for both players, and the discriminator's word on the real one is not asked for twice.
+        fake = self.generator(self._draw_noise(real), labels)
+        scalars, real_logits = self._discriminator_step(real, fake.detach(), labels, optimizer_d)
+        scalars |= self._generator_step(real_logits, fake, labels, optimizer_g)
         self._update_ema()
         self.n_steps += 1
         for name, value in scalars.items():
             self.log(f"train/{name}", value, on_step=False, on_epoch=True, prog_bar=name.startswith("loss"))
 
-    def _discriminator_step(self, real: Tensor, labels: Tensor, optimizer: Optimizer) -> dict[str, Tensor]:
-        with torch.no_grad():
-            fake = self.generator(self._draw_noise(real), labels)
+    def _decay_rates(self, batch_idx: int) -> None:
+        trainer = self.trainer
+        over = 0.0  # share of the training
+        if trainer.max_epochs and trainer.max_epochs > 0:
+            over = (trainer.current_epoch + batch_idx / trainer.num_training_batches) / trainer.max_epochs
+        for timer in trainer.callbacks:
+            if isinstance(timer, Timer) and timer.time_remaining() is not None:
+                elapsed_s = timer.time_elapsed()
+                over = max(over, elapsed_s / (elapsed_s + max(0.0, timer.time_remaining())))
+        if over > self.decay_from:
+            for optimizer in self.optimizers():
+                for group in optimizer.param_groups:
+                    group["lr"] = optimizer.defaults["lr"] * (1 - over) / (1 - self.decay_from)
+
+    def _discriminator_step(
+        self, real: Tensor, fake: Tensor, labels: Tensor, optimizer: Optimizer
+    ) -> tuple[dict[str, Tensor], Tensor]:
         penalised = self.loss.gamma > 0 and self.n_steps % self.loss.penalty_every == 0
         real, fake = (x.detach().float().requires_grad_(penalised) for x in (real, fake))
 
@@ -119,16 +143,13 @@ class CGAN(L.LightningModule):
         optimizer.zero_grad()
         self.manual_backward(loss)
         optimizer.step()
-        return scalars
+        return scalars, real_logits.detach()
 
-    def _generator_step(self, real: Tensor, labels: Tensor, optimizer: Optimizer) -> dict[str, Tensor]:
+    def _generator_step(
+        self, real_logits: Tensor, fake: Tensor, labels: Tensor, optimizer: Optimizer
+    ) -> dict[str, Tensor]:
         self.toggle_optimizer(optimizer)  # no gradients for the discriminator's weights, which nobody would use
-        fake = self.generator(self._draw_noise(real), labels)
         fake_logits = self.discriminator(fake, labels).float()
-        real_logits = None
-        if self.loss.relativistic:
-            with torch.no_grad():
-                real_logits = self.discriminator(real, labels).float()
         loss = self.loss.generator_loss(real_logits, fake_logits)
 
         optimizer.zero_grad()

@@ -1,6 +1,7 @@
 """Networks that tell real spectrograms from generated ones, given the label."""
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils.parametrizations import spectral_norm as add_spectral_norm
 
@@ -10,8 +11,8 @@ class ProjectionDiscriminator(nn.Module):
 
     Args:
         n_classes: labels.
-        n_mels: rows of a spectrogram, a multiple of 16.
-        n_frames: columns of a spectrogram, a multiple of 16.
+        n_mels: rows of a spectrogram.
+        n_frames: columns of a spectrogram.
         width: channels of the smallest map; they halve with each doubling of its sides.
         norm: None or "batch".
         spectral_norm: divide each weight matrix by its largest singular value.
@@ -31,7 +32,7 @@ class ProjectionDiscriminator(nn.Module):
     ) -> None:
         super().__init__()
         self.layers = _downsampling(1, width, norm, spectral_norm)
-        n_features = width * (n_mels // 16) * (n_frames // 16)
+        n_features = width * -(-n_mels // 16) * -(-n_frames // 16)
         self.logit = _maybe_spectral(nn.Linear(n_features, 1), spectral_norm)
         embedding = nn.Embedding(n_classes, n_features)
         # The features are many: an embedding of unit variance would drown the logit at the start.
@@ -40,7 +41,7 @@ class ProjectionDiscriminator(nn.Module):
 
     def forward(self, spectrogram: Tensor, labels: Tensor) -> Tensor:
         """Maps spectrograms (B, 1, n_mels, n_frames) and labels (B,) to logits (B,)."""
-        features = self.layers(spectrogram).flatten(1)
+        features = self.layers(_filled_up(spectrogram)).flatten(1)
         return self.logit(features).squeeze(1) + (features * self.embedding(labels)).sum(1)
 
 
@@ -67,12 +68,20 @@ class ChannelDiscriminator(nn.Module):
             nn.Embedding(n_classes, n_mels * n_frames), nn.Unflatten(1, (1, n_mels, n_frames))
         )
         self.layers = _downsampling(2, width, norm, spectral_norm)
-        self.logit = _maybe_spectral(nn.Linear(width * (n_mels // 16) * (n_frames // 16), 1), spectral_norm)
+        self.logit = _maybe_spectral(nn.Linear(width * -(-n_mels // 16) * -(-n_frames // 16), 1), spectral_norm)
 
     def forward(self, spectrogram: Tensor, labels: Tensor) -> Tensor:
         """Maps spectrograms (B, 1, n_mels, n_frames) and labels (B,) to logits (B,)."""
         with_label = torch.cat([spectrogram, self.label_map(labels).to(spectrogram)], dim=1)
-        return self.logit(self.layers(with_label).flatten(1)).squeeze(1)
+        return self.logit(self.layers(_filled_up(with_label)).flatten(1)).squeeze(1)
+
+
+def _filled_up(spectrogram: Tensor) -> Tensor:
+    """Makes both sides multiples of 16, which the layers halve four times, by silence on top and behind."""
+    n_mels, n_frames = spectrogram.shape[-2:]
+    if n_mels % 16 == 0 and n_frames % 16 == 0:
+        return spectrogram
+    return F.pad(spectrogram, (0, -n_frames % 16, 0, -n_mels % 16), value=-1.0)
 
 
 def _downsampling(n_inputs: int, width: int, norm: str | None, spectral_norm: bool) -> nn.Sequential:

@@ -18,10 +18,12 @@ class PixelNorm(nn.Module):
 class DCGANGenerator(nn.Module):
     """Linear layer to a (width, n_mels / 16, n_frames / 16) map, four transposed convolutions up, tanh.
 
+    Sizes that 16 does not divide are made from the next larger ones, whose last rows and columns are cut off.
+
     Args:
         n_classes: labels.
-        n_mels: rows of a spectrogram, a multiple of 16.
-        n_frames: columns of a spectrogram, a multiple of 16.
+        n_mels: rows of a spectrogram.
+        n_frames: columns of a spectrogram.
         latent_dim: size of the noise vector z.
         width: channels of the smallest map; they halve with each doubling of its sides.
         embedding_dim: size of the learned vector of a class that is set beside z; None: the label one-hot.
@@ -63,7 +65,8 @@ class DCGANGenerator(nn.Module):
         def normalised(channels: int) -> list[nn.Module]:
             return [PixelNorm() if norm == "pixel" else nn.BatchNorm2d(channels), nn.LeakyReLU(0.2)]
 
-        base = (width, n_mels // 16, n_frames // 16)
+        self.size = (n_mels, n_frames)
+        base = (width, -(-n_mels // 16), -(-n_frames // 16))
         layers = [nn.Linear(latent_dim + self.embedding.embedding_dim, base[0] * base[1] * base[2])]
         layers += [nn.Unflatten(1, base), *normalised(width)]
         for channels in (width, width // 2, width // 4):
@@ -73,17 +76,16 @@ class DCGANGenerator(nn.Module):
 
     def forward(self, z: Tensor, labels: Tensor) -> Tensor:
         """Maps noise (B, latent_dim) and labels (B,) to spectrograms (B, 1, n_mels, n_frames) in [-1, 1]."""
-        return self.layers(torch.cat([z, self.embedding(labels)], dim=1))
+        n_mels, n_frames = self.size
+        return self.layers(torch.cat([z, self.embedding(labels)], dim=1))[..., :n_mels, :n_frames]
 
 
 def require_size(n_mels: int, n_frames: int | None, width: int) -> None:
-    """Raises ValueError for sizes that four halvings, or a width that three, do not divide."""
-    for name, value, step in (("n_mels", n_mels, 16), ("n_frames", n_frames, 16), ("width", width, 8)):
-        if value is None or value < step or value % step:
-            raise ValueError(
-                f"{name} is {value}; this network needs a multiple of {step}"
-                + ("; choose a spectrogram preset with a fixed length" if value is None else "")
-            )
+    """Raises ValueError for a length that is not fixed, and for a width that three halvings do not divide."""
+    if n_frames is None:
+        raise ValueError("n_frames is None; networks need one length: choose a spectrogram preset that has one")
+    if width < 8 or width % 8:
+        raise ValueError(f"width is {width}; this network needs a multiple of 8")
 
 
 @torch.no_grad()

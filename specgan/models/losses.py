@@ -1,7 +1,6 @@
 """What the two players minimise. Loss objects hold settings only; they compute on logits (B,) and return a scalar."""
 
 from dataclasses import dataclass
-from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -20,8 +19,6 @@ class AdversarialLoss:
 
     gamma: float = 0.0
     penalty_every: int = 1
-    # Whether the generator's loss needs the discriminator's word on the real batch.
-    relativistic: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
         if self.gamma < 0:
@@ -37,7 +34,7 @@ class BCELoss(AdversarialLoss):
     def discriminator_loss(self, real_logits: Tensor, fake_logits: Tensor) -> Tensor:
         return F.softplus(-real_logits).mean() + F.softplus(fake_logits).mean()
 
-    def generator_loss(self, real_logits: Tensor | None, fake_logits: Tensor) -> Tensor:
+    def generator_loss(self, real_logits: Tensor, fake_logits: Tensor) -> Tensor:
         return F.softplus(-fake_logits).mean()
 
 
@@ -48,7 +45,7 @@ class HingeLoss(AdversarialLoss):
     def discriminator_loss(self, real_logits: Tensor, fake_logits: Tensor) -> Tensor:
         return F.relu(1 - real_logits).mean() + F.relu(1 + fake_logits).mean()
 
-    def generator_loss(self, real_logits: Tensor | None, fake_logits: Tensor) -> Tensor:
+    def generator_loss(self, real_logits: Tensor, fake_logits: Tensor) -> Tensor:
         return -fake_logits.mean()
 
 
@@ -60,7 +57,6 @@ class RelativisticPairingLoss(AdversarialLoss):
     """
 
     gamma: float = 1.0
-    relativistic: ClassVar[bool] = True
 
     def discriminator_loss(self, real_logits: Tensor, fake_logits: Tensor) -> Tensor:
         return F.softplus(fake_logits - real_logits).mean()

@@ -1,0 +1,139 @@
+"""The judge: a small classifier of sounds as they are heard, and the features that distances are measured in."""
+
+from collections.abc import Sequence
+from itertools import pairwise
+from typing import Any
+
+import lightning as L
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from specgan.spectrogram import Spectrogram, SpectrogramParams
+
+MOST_FRAMES = 200  # of the analysis: longer examples are analysed in longer steps
+FLOOR_DB = -80.0
+
+
+def analysis_params(sample_rate: int, n_samples: int) -> SpectrogramParams:
+    """What the judge hears, whatever the spectrograms of the generator are: 64 mel bands, windows of 25 ms."""
+    hop_length = max(round(0.01 * sample_rate), -(-n_samples // MOST_FRAMES))
+    win_length = max(round(0.025 * sample_rate), hop_length)
+    n_fft = 2 ** max(win_length - 1, round(0.05 * sample_rate)).bit_length()  # fine enough for 64 bands
+    return SpectrogramParams(
+        sample_rate=sample_rate,
+        n_fft=n_fft,
+        win_length=win_length,
+        hop_length=hop_length,
+        n_mels=64,
+        n_frames=None,
+        floor_db=FLOOR_DB,
+        mel_scale="slaney",
+    )
+
+
+class Classifier(L.LightningModule):
+    """Tells the class of a waveform. Strided convolutions over its own log-mel analysis, then two linear layers.
+
+    Batches are (waveform (B, T), label (B,)). While it trains, sounds are made up to `gain_db` softer or louder, moved
+    by up to `shift` of their length, and a band and a stretch of each are hidden, so that small sets suffice.
+
+    Args:
+        sample_rate: of the waveforms, Hz.
+        n_samples: of the waveforms.
+        class_names: labels.
+        width: channels of the first layer.
+        n_features: size of the vector that distances are measured in.
+        dropout: share of the features that are left out in training.
+        learning_rate: the highest, of AdamW on a one-cycle schedule.
+        n_steps: batches that the schedule spans.
+        gain_db: of augmentation.
+        shift: of augmentation, share of the length.
+    """
+
+    def __init__(
+        self,
+        *,
+        sample_rate: int,
+        n_samples: int,
+        class_names: Sequence[str],
+        width: int = 24,
+        n_features: int = 64,
+        dropout: float = 0.2,
+        learning_rate: float = 4e-3,
+        n_steps: int = 1200,
+        gain_db: float = 6.0,
+        shift: float = 0.05,
+    ) -> None:
+        super().__init__()
+        self.class_names = list(class_names)
+        self.learning_rate, self.n_steps = learning_rate, n_steps
+        self.gain_db, self.shift = gain_db, shift
+        self.analysis = Spectrogram(analysis_params(sample_rate, n_samples))
+        channels = [1, width, 2 * width, 4 * width, 4 * width]
+        layers: list[nn.Module] = []
+        for before, after in pairwise(channels):
+            layers += [nn.Conv2d(before, after, 3, stride=2, padding=1, bias=False), nn.BatchNorm2d(after), nn.ReLU()]
+        self.layers = nn.Sequential(*layers).to(memory_format=torch.channels_last)
+        n_bands = self.analysis.params.n_mels // 2 ** (len(channels) - 1)
+        # not affine: the features have unit variance, so that distances of different data sets are of one scale
+        self.embedding = nn.Sequential(
+            nn.Linear(2 * channels[-1] * n_bands, n_features), nn.BatchNorm1d(n_features, affine=False)
+        )
+        self.logits = nn.Sequential(nn.ReLU(), nn.Dropout(dropout), nn.Linear(n_features, len(class_names)))
+
+    def analyse(self, waveform: Tensor) -> Tensor:
+        """Maps waveforms (B, T) to what is heard of them: (B, 64, frames), 0 for silence, about 1 at full scale."""
+        return self.analysis(waveform) / -FLOOR_DB + 1
+
+    def embed(self, heard: Tensor) -> Tensor:
+        """Maps what `analyse` returns to features (B, n_features)."""
+        maps = self.layers(heard.unsqueeze(1).contiguous(memory_format=torch.channels_last))
+        return self.embedding(torch.cat([maps.mean(dim=3), maps.amax(dim=3)], dim=1).flatten(1))
+
+    def forward(self, waveform: Tensor) -> Tensor:
+        """Maps waveforms (B, T) to logits (B, n_classes)."""
+        return self.logits(self.embed(self.analyse(waveform)))
+
+    @torch.inference_mode()
+    def judge(self, waveforms: Tensor, *, batch_size: int = 256) -> tuple[Tensor, Tensor]:
+        """Maps waveforms (N, T) to features (N, n_features) and logits (N, n_classes), on the CPU."""
+        self.eval()
+        features = [self.embed(self.analyse(batch.to(self.device))) for batch in waveforms.split(batch_size)]
+        logits = [self.logits(some) for some in features]
+        return torch.cat(features).cpu(), torch.cat(logits).cpu()
+
+    def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
+        waveform, labels = batch
+        with torch.no_grad():
+            heard = self._augment(self.analyse(waveform))
+        loss = F.cross_entropy(self.logits(self.embed(heard)), labels)
+        self.log("train/loss", loss, on_step=False, on_epoch=True)
+        return loss
+
+    def _augment(self, heard: Tensor) -> Tensor:
+        """A gain, a shift in time, a hidden band and a hidden stretch, drawn for each item of (B, bands, frames)."""
+        n, n_bands, n_frames = heard.shape
+        gain = (2 * torch.rand(n, 1, 1) - 1).to(heard) * self.gain_db / -FLOOR_DB
+        heard = torch.where(heard > 0, heard + gain, heard).clamp_min(0)
+        most = round(self.shift * n_frames)
+        frames = torch.arange(n_frames) - torch.randint(-most, most + 1, (n, 1))
+        inside = ((frames >= 0) & (frames < n_frames)).to(heard.device)
+        index = frames.clamp(0, n_frames - 1).to(heard.device)
+        heard = heard.gather(2, index.unsqueeze(1).expand(-1, n_bands, -1)) * inside.unsqueeze(1)
+        bands = _stretch(n, n_bands, n_bands // 8).to(heard.device)
+        stretch = _stretch(n, n_frames, n_frames // 8).to(heard.device)
+        return heard * ~bands.unsqueeze(2) * ~stretch.unsqueeze(1)
+
+    def configure_optimizers(self) -> dict[str, Any]:
+        optimizer = torch.optim.AdamW(self.parameters(), lr=self.learning_rate, weight_decay=0.01, fused=True)
+        schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, self.learning_rate, total_steps=self.n_steps)
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+
+def _stretch(n: int, size: int, most: int) -> Tensor:
+    """(n, size) of bool: in each row a stretch of up to `most` is True, at a random place."""
+    length = torch.randint(0, most + 1, (n, 1))
+    start = (torch.rand(n, 1) * (size - length + 1)).long()
+    position = torch.arange(size)
+    return (position >= start) & (position < start + length)

@@ -1,0 +1,176 @@
+"""What train.py does: train a generator, measure one, train a judge. Each takes the composed configuration."""
+
+import json
+import logging
+import math
+import warnings
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import torch
+from hydra import compose
+from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
+from hydra.utils import instantiate
+from lightning.pytorch.loggers import WandbLogger
+from omegaconf import DictConfig, OmegaConf
+
+from specgan.files import atomic_path
+
+log = logging.getLogger(__name__)
+
+
+def fit(cfg: DictConfig) -> float | None:
+    """Trains, writes `metrics.json` into the run folder and returns the metric that a sweep optimises.
+
+    Raises:
+        ValueError: `optimized_metric` is none that the run has.
+    """
+    _begin(cfg)
+    settings = OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)
+    datamodule = instantiate(cfg.data, _convert_="all")
+    model = instantiate(cfg.model, _convert_="all")
+    trainer = instantiate(cfg.trainer, _convert_="all")
+    try:
+        for logger in trainer.loggers:
+            logger.log_hyperparams(settings)
+        trainer.fit(model, datamodule=datamodule, ckpt_path=cfg.ckpt_path, weights_only=True)
+    finally:
+        _close(trainer.loggers)  # a multirun goes on in this process
+
+    metrics = {name: float(value) for name, value in trainer.callback_metrics.items()}
+    run_dir = Path(cfg.paths.run_dir)
+    # a diverged loss is no number, which JSON cannot say
+    known = {name: value if math.isfinite(value) else None for name, value in metrics.items()}
+    _write_json(run_dir / "metrics.json", known)
+    log.info("hear and see it: %s", run_dir / "previews" / "index.html")
+    checkpoints = [run_dir / "checkpoints" / f"{name}.ckpt" for name in ("best", "last")]
+    if checkpoint := next((path for path in checkpoints if path.is_file()), None):
+        log.info("new sounds: python generate.py ckpt_path=%s label=all", checkpoint)
+        log.info("how good are they: python train.py stage=test ckpt_path=%s", checkpoint)
+    return _optimized(cfg.optimized_metric, metrics)
+
+
+def test(cfg: DictConfig) -> float | None:
+    """Measures the generator of a checkpoint; writes `report.json` and `report.html`, into its run's folder.
+
+    Data and spectrogram settings are those that the run was started with (its `.hydra/overrides.yaml`); what stands on
+    the command line goes before them.
+
+    Raises:
+        FileNotFoundError, ValueError: no such checkpoint, or it does not fit the data.
+    """
+    from specgan.generation import TrainedGenerator
+    from specgan.report import write_report
+
+    if cfg.ckpt_path is None:
+        raise ValueError("ckpt_path is not set; name the checkpoint to measure: ckpt_path=<run>/checkpoints/best.ckpt")
+    checkpoint = Path(cfg.ckpt_path)
+    trained = TrainedGenerator.load(checkpoint)
+    run_dir = checkpoint.absolute().parent.parent
+    saved = run_dir / ".hydra" / "overrides.yaml"
+    if saved.is_file():
+        cfg = compose("train", overrides=[*OmegaConf.load(saved), *HydraConfig.get().overrides.task])
+    else:
+        log.warning("%s: no such file, so data and spectrogram are taken from the command line", saved)
+        run_dir = Path(cfg.paths.run_dir)
+    _begin(cfg)
+    datamodule = instantiate(cfg.data, _convert_="all")
+    datamodule.prepare_data()
+    datamodule.setup("test")
+    _require_same_data(trained, datamodule)
+    evaluation = instantiate(cfg.evaluation, _convert_="all")
+    evaluation.prepare(datamodule)
+    report, examples = evaluation.report(trained.sample_indices)
+    curve = run_dir / "curve.json"
+    report |= {
+        "checkpoint": str(cfg.ckpt_path),
+        "n_steps": trained.n_steps,
+        "curve": json.loads(curve.read_text()) if curve.is_file() else [],
+    }
+    _write_json(run_dir / "report.json", report)
+    write_report(run_dir / "report.html", report, examples=examples, sample_rate=datamodule.params.sample_rate)
+    log.info("%s", _table(report["rows"]))
+    if not report["judge"]["trusted"]:
+        log.warning("the judge hears many real clips wrong, so conditional accuracy means little here")
+    for warning in report["warnings"]:
+        log.warning("%s", warning)
+    log.info("see and hear it: %s", run_dir / "report.html")
+    metrics = {f"test/{name}": figure["value"] for name, figure in report["rows"]["generated"].items()}
+    return metrics.get(cfg.optimized_metric)
+
+
+def fit_judge(cfg: DictConfig) -> None:
+    """Trains the judge of a data set anew; writes its accuracy on real clips into `metrics.json`."""
+    _begin(cfg)
+    datamodule = instantiate(cfg.data, _convert_="all")
+    datamodule.prepare_data()
+    datamodule.setup("fit")
+    evaluation = instantiate(cfg.evaluation, judge=cfg.model, _convert_="all")
+    evaluation.prepare(datamodule, again=True)
+    metrics = {f"judge/{name}_accuracy": figure["value"] for name, figure in evaluation.accuracy.items()}
+    _write_json(Path(cfg.paths.run_dir) / "metrics.json", metrics)
+
+
+def fastest_precision() -> str:
+    """The fastest of Lightning's precisions that trains as well as single precision, on this machine."""
+    if torch.cuda.is_available():
+        is_native = torch.cuda.is_bf16_supported(including_emulation=False)
+    else:  # emulated, as on older processors, it would be slower than single precision
+        is_native = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+    return "bf16-mixed" if is_native else "32-true"
+
+
+def _begin(cfg: DictConfig) -> None:
+    # Lightning's tips and device lists, each printed twice under Hydra; its warnings stay.
+    logging.getLogger("lightning.pytorch.utilities.rank_zero").setLevel(logging.WARNING)
+    warnings.filterwarnings("ignore", message=".*LeafSpec.*")  # inside Lightning, nothing a user can change
+    warnings.filterwarnings("ignore", message=".*could not find the monitored key.*")  # until the first measurement
+    L.seed_everything(cfg.seed, workers=True, verbose=False)
+
+
+def _require_same_data(trained: Any, datamodule: Any) -> None:
+    differing = [
+        f"{name}: checkpoint {there!r}, data set {here!r}"
+        for name, there, here in (
+            ("spectrogram", trained.params, datamodule.params),
+            ("class_names", list(trained.class_names), list(datamodule.class_names)),
+        )
+        if there != here
+    ]
+    if differing:
+        raise ValueError(
+            "the checkpoint was not trained on such data; give the data and spectrogram settings of its run. They "
+            f"differ in {'; '.join(differing)}"
+        )
+
+
+def _optimized(name: str | None, metrics: Mapping[str, float]) -> float | None:
+    is_sweep = HydraConfig.get().mode == RunMode.MULTIRUN
+    if name is None or (name not in metrics and not is_sweep):  # what was trained is worth as much without it
+        return None
+    if name not in metrics:
+        raise ValueError(f"optimized_metric is {name!r}; this run has {', '.join(sorted(metrics))}")
+    return metrics[name]
+
+
+def _table(rows: Mapping[str, Mapping[str, Mapping[str, float]]]) -> str:
+    names = list(dict.fromkeys(metric for figures in rows.values() for metric in figures))
+    lines = [f"{'':32}" + "".join(f"{row:>12}" for row in rows)]
+    for name in names:
+        values = [figures.get(name) for figures in rows.values()]
+        lines.append(f"{name:32}" + "".join(f"{value['value']:12.3f}" if value else f"{'-':>12}" for value in values))
+    return "\n".join(lines)
+
+
+def _write_json(path: Path, content: Any) -> None:
+    with atomic_path(path) as temporary:
+        temporary.write_text(json.dumps(content, indent=2, allow_nan=False) + "\n")
+
+
+def _close(loggers: list) -> None:
+    for logger in loggers:
+        if isinstance(logger, WandbLogger):
+            logger.experiment.finish()

@@ -1,0 +1,252 @@
+"""specgan.metrics: known answers."""
+
+import math
+
+import pytest
+import scipy.linalg
+import torch
+
+from specgan import metrics
+
+
+def normal(n: int, n_features: int = 4, *, seed: int = 0, scale: float = 1.0, mean: float = 0.0) -> torch.Tensor:
+    return mean + scale * torch.randn(n, n_features, generator=torch.Generator().manual_seed(seed))
+
+
+# --- what is heard
+
+
+def test_silent_and_clipped_go_by_the_peak_of_each_sound():
+    peaks = torch.tensor([0.0, 9e-4, 1.1e-3, 1.0, 1.01])
+    waveforms = torch.zeros(5, 100)
+    waveforms[:, 40] = -peaks  # either sign counts
+    assert metrics.silent(waveforms).tolist() == [True, True, False, False, False]
+    assert metrics.clipped(waveforms).tolist() == [False, False, False, False, True]
+
+
+# --- distances
+
+
+def test_frechet_distance_of_known_gaussians():
+    """|m1 - m2|^2 + the sum of (s1 - s2)^2 for independent features."""
+    scales = torch.tensor([1.0, 2.0, 0.5, 1.0])
+    features = normal(40_000) * scales + torch.tensor([0.0, 3.0, 0.0, 0.0])
+    distance = metrics.frechet_distance(features, normal(40_000, seed=1))
+    assert distance == pytest.approx(9 + 0 + 1 + 0.25, rel=0.03)
+
+
+def test_frechet_distance_of_a_set_to_itself_and_to_itself_moved():
+    features = normal(200, 8) @ normal(8, 8, seed=1)  # features that depend on each other
+    shift = torch.arange(8.0) / 4
+    assert metrics.frechet_distance(features, features) == pytest.approx(0, abs=1e-4)
+    moved = metrics.frechet_distance(features + shift, features)
+    assert moved == pytest.approx(shift.square().sum().item(), rel=1e-4)
+    assert metrics.frechet_distance(features, features + shift) == pytest.approx(moved, rel=1e-6)
+
+
+@pytest.mark.parametrize("n", [50, 6])  # 6 sounds of 8 features: covariances without full rank
+def test_frechet_distance_equals_scipys_square_root_of_a_matrix(n):
+    features, reference = (normal(n, 8, seed=s, scale=1 + s, mean=s) @ normal(8, 8, seed=9) for s in (0, 1))
+    a, b = features.double().numpy(), reference.double().numpy()
+    first, second = ((x - x.mean(axis=0)).T @ (x - x.mean(axis=0)) / (n - 1) for x in (a, b))
+    # sqrtm of the symmetric form, which singular matrices do not harm
+    root = scipy.linalg.sqrtm(first + 1e-12 * torch.eye(8).numpy())
+    middle = scipy.linalg.sqrtm(root @ second @ root + 1e-12 * torch.eye(8).numpy()).real
+    expected = ((a.mean(axis=0) - b.mean(axis=0)) ** 2).sum() + (first + second - 2 * middle).trace()
+    assert metrics.frechet_distance(features, reference) == pytest.approx(expected, rel=1e-3)
+
+
+def test_kernel_distance_is_about_0_for_the_same_distribution_and_grows_with_a_shift():
+    same, near, far = (
+        [metrics.kernel_distance(normal(150, seed=i, mean=mean), normal(150, seed=9), seed=0) for i in range(5)]
+        for mean in (0, 0.5, 1)
+    )
+    assert min(same) < 0 < max(same)  # unbiased
+    assert max(abs(value) for value in same) < min(near) / 3
+    assert max(near) < min(far) / 2
+
+
+def test_kernel_distance_of_two_points_by_hand():
+    """Unbiased estimate with k(x, y) = (x y / d + 1)^3: mean k within each set less twice that across."""
+    features, reference = torch.tensor([[1.0, 1.0], [1.0, -1.0]]), torch.tensor([[2.0, 0.0], [0.0, 2.0]])
+    # within: (0 + 1)^3 = 1 in both; across: (2 / 2 + 1)^3 = 8 three times, and (-2 / 2 + 1)^3 = 0
+    assert metrics.kernel_distance(features, reference, seed=0) == pytest.approx(1 + 1 - 2 * (3 * 8 + 0) / 4)
+
+
+def test_kernel_distance_depends_on_its_seed_alone():
+    features, reference = normal(300), normal(300, seed=1)  # more than a subset, so that chance chooses
+    torch.manual_seed(5)
+    state = torch.get_rng_state()
+    one, other = (metrics.kernel_distance(features, reference, seed=seed) for seed in (3, 4))
+    assert torch.get_rng_state().equal(state)
+    torch.manual_seed(6)
+    assert metrics.kernel_distance(features, reference, seed=3) == one
+    assert one != other
+
+
+@pytest.mark.parametrize(
+    ("logits", "score"),
+    [
+        (50 * torch.eye(3).repeat(4, 1), 3),  # certain, and each class as often
+        (torch.zeros(12, 3), 1),  # no idea
+        (50 * torch.eye(3)[:1].repeat(12, 1), 1),  # certain, and always the same
+        (50 * torch.eye(3)[[0, 1]].repeat(6, 1), 2),  # one of three classes never comes up
+    ],
+)
+def test_inception_score_of_known_logits(logits, score):
+    torch.manual_seed(5)
+    state = torch.get_rng_state()
+    assert metrics.inception_score(logits) == pytest.approx(score, rel=1e-4)
+    assert torch.get_rng_state().equal(state)
+
+
+# --- precision, recall, density, coverage
+
+
+def of(features: torch.Tensor, reference: torch.Tensor, **settings) -> tuple[float, float, float, float]:
+    return metrics.precision_recall_density_coverage(features, reference, **settings)
+
+
+def test_a_set_against_itself_has_all_and_one_far_away_nothing():
+    points = normal(60)
+    precision, recall, _, coverage = of(points, points)
+    assert (precision, recall, coverage) == (1, 1, 1)
+    assert of(points + 100, points) == (0, 0, 0, 0)
+
+
+def test_four_points_on_a_line_by_hand():
+    """The nearest neighbour of each reference point is 1 away, of the sounds 2, 2, 95 and 95."""
+    reference = torch.tensor([[0.0], [1.0], [10.0], [11.0]])
+    sounds = torch.tensor([[0.5], [2.5], [100.0], [195.0]])
+    precision, recall, density, coverage = of(sounds, reference, n_neighbors=1)
+    assert precision == 1 / 4  # 0.5 alone lies within 1 of a reference point
+    assert recall == 1  # 100 lies within 97.5 of all of them
+    assert density == 2 / 4  # 0.5 lies within 1 of two
+    assert coverage == 2 / 4  # 0 and 1 have 0.5 beside them
+
+
+def test_a_generator_of_one_of_two_modes_is_precise_but_recalls_half():
+    one, other = normal(100), normal(100, seed=1, mean=50)
+    precision, recall, density, coverage = of(normal(200, seed=2), torch.cat([one, other]))
+    assert precision > 0.9
+    assert density > 0.7
+    assert 0.4 < recall < 0.51
+    assert 0.4 < coverage < 0.51
+
+
+def test_a_generator_that_adds_a_mode_recalls_all_but_half_is_not_precise():
+    one, other = normal(100), normal(100, seed=1, mean=50)
+    precision, recall, *_ = of(torch.cat([one, other]), normal(200, seed=2))
+    assert 0.4 < precision < 0.51
+    assert recall > 0.9
+
+
+@pytest.mark.parametrize("n_neighbors", [2, 5])
+def test_coverage_and_density_of_the_same_distribution_are_what_theory_says(n_neighbors):
+    features, reference = normal(1000, 8), normal(1000, 8, seed=1)
+    _, _, density, coverage = of(features, reference, n_neighbors=n_neighbors)
+    assert coverage == pytest.approx(1 - 2**-n_neighbors, abs=0.03)
+    assert density == pytest.approx(1, abs=0.05)
+
+
+def test_a_set_that_is_too_small_is_named_with_its_size():
+    with pytest.raises(ValueError, match=r"a set has 5 sounds; .* need more than n_neighbors=5"):
+        of(normal(5), normal(100))
+    with pytest.raises(ValueError, match="a set has 3 sounds"):
+        of(normal(100), normal(3))
+    assert all(math.isfinite(value) for value in of(normal(6), normal(6, seed=1)))
+
+
+# --- diversity, nearest
+
+
+def test_diversity_by_hand():
+    features = torch.tensor([[0.0, 0.0], [9.0, 9.0], [3.0, 4.0], [9.0, 8.0], [7.0, 7.0], [6.0, 8.0]])
+    # class 0: (0, 0), (3, 4), (6, 8) with distances 5, 5 and 10; class 1: two sounds, 1 apart; class 2: one sound
+    labels = torch.tensor([0, 1, 0, 1, 2, 0])
+    assert metrics.diversity(features, labels) == pytest.approx((20 / 3 + 1) / 2)
+    assert metrics.diversity(torch.ones(4, 2), torch.tensor([0, 0, 1, 1])) == 0
+
+
+def test_diversity_without_two_sounds_of_a_class_is_not_a_number():
+    assert math.isnan(metrics.diversity(normal(3), torch.tensor([0, 1, 2])))
+
+
+def test_nearest_names_the_nearest_of_many():
+    reference = normal(40)
+    chosen = torch.randint(40, (600,), generator=torch.Generator().manual_seed(2))  # several batches
+    distances, indices = metrics.nearest(reference[chosen] + torch.tensor([0.0, 0.003, 0.0, 0.004]), reference)
+    assert indices.equal(chosen)
+    torch.testing.assert_close(distances, torch.full((600,), 0.005), rtol=0, atol=2e-3)
+
+
+# --- intervals
+
+
+@pytest.mark.parametrize(
+    ("n_hits", "n", "low", "high"),
+    [
+        (8, 10, 0.4902, 0.9433),
+        (0, 10, 0.0, 0.2775),
+        (10, 10, 0.7225, 1.0),
+        (50, 100, 0.4038, 0.5962),
+        (0, 1, 0, 0.7935),
+    ],
+)
+def test_share_interval_is_wilsons(n_hits, n, low, high):
+    assert metrics.share_interval(n_hits, n) == (pytest.approx(low, abs=1e-4), pytest.approx(high, abs=1e-4))
+
+
+def test_a_share_interval_holds_the_share():
+    for n in (1, 2, 7, 8, 24, 50, 333):
+        for n_hits in range(n + 1):
+            low, high = metrics.share_interval(n_hits, n)
+            assert 0 <= low <= n_hits / n <= high <= 1, (n_hits, n)
+
+
+def test_a_share_interval_is_wider_the_surer_it_must_be():
+    low, high = metrics.share_interval(30, 100, confidence=0.99)
+    assert low < metrics.share_interval(30, 100)[0] < 0.3 < metrics.share_interval(30, 100)[1] < high
+
+
+def mean_interval(values: torch.Tensor, *, seed: int = 0, **settings) -> tuple[float, float]:
+    """The interval of the mean, which has a known error: its standard deviation over sqrt(n)."""
+
+    def figures(index: torch.Tensor) -> list[float]:
+        return [values[index].mean().item()]
+
+    return metrics.subset_interval(figures, figures(torch.arange(len(values))), len(values), seed=seed, **settings)[0]
+
+
+def test_subset_interval_holds_the_true_mean_as_often_as_it_says():
+    intervals = [mean_interval(normal(200, 1, seed=100 + i), seed=i) for i in range(200)]
+    share = sum(low <= 0 <= high for low, high in intervals) / 200
+    assert 0.85 <= share <= 0.995  # 0.95 was asked for; the spread of ten subsets is itself rough
+    widths = torch.tensor([high - low for low, high in intervals])
+    assert widths.mean().item() == pytest.approx(2 * 1.96 / math.sqrt(200), rel=0.15)
+
+
+def test_subset_interval_is_wider_for_fewer_sounds_and_for_more_confidence():
+    def width(n: int, **settings) -> float:
+        intervals = [mean_interval(normal(n, 1, seed=i), seed=i, **settings) for i in range(20)]
+        return sum(high - low for low, high in intervals) / 20
+
+    assert width(20) > 2 * width(200) > 4 * width(2000)
+    assert width(200, confidence=0.99) == pytest.approx(width(200) * 2.576 / 1.960, rel=1e-3)
+
+
+def test_subset_interval_lies_about_each_value_and_is_seeded():
+    values = normal(50, 1)
+
+    def figures(index: torch.Tensor) -> list[float]:
+        assert len(index) == len(set(index.tolist())) == 40  # without repetition: no sound twice
+        return [values[index].mean().item(), 7.0]
+
+    state = torch.get_rng_state()
+    first, constant = metrics.subset_interval(figures, [0.25, 7.0], 50, seed=1)
+    assert torch.get_rng_state().equal(state)
+    assert sum(first) / 2 == pytest.approx(0.25)
+    assert first[0] < first[1]
+    assert constant == (7.0, 7.0)
+    assert metrics.subset_interval(figures, [0.25, 7.0], 50, seed=1)[0] == first
+    assert metrics.subset_interval(figures, [0.25, 7.0], 50, seed=2)[0] != first

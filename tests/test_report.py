@@ -1,0 +1,320 @@
+"""specgan.report: one page that holds every figure and sound, and asks nothing of the net."""
+
+import base64
+import copy
+import io
+import re
+from html.parser import HTMLParser
+
+import cv2
+import numpy as np
+import pytest
+import soundfile
+import torch
+
+from specgan.report import METRICS, Example, write_report
+
+RATE = 8000
+CLASSES = ["kick", "snare", "hat"]
+EVIL = ["<script>alert(1)</script>", '"quo\'ted" & $x_1$', "caf\udce9 {0} {body}"]
+
+
+class Page(HTMLParser):
+    """Tags with their attributes, the whole text, and the text of each cell, heading, caption and note."""
+
+    def __init__(self, path) -> None:
+        super().__init__(convert_charrefs=True)
+        self.html = path.read_text(encoding="utf-8")
+        self.tags: list[tuple[str, dict]] = []
+        self.text = ""
+        self.texts: dict[str, list[str]] = {}
+        self.open: list[str] = []
+        self.feed(self.html)
+
+    def handle_starttag(self, tag, attributes):
+        self.tags.append((tag, dict(attributes)))
+        self.texts.setdefault(tag, []).append("")
+        self.open.append(tag)
+
+    def handle_endtag(self, tag):
+        while tag in self.open and self.open.pop() != tag:
+            pass
+
+    def handle_data(self, data):
+        if "style" in self.open:
+            return
+        self.text += data.replace("\xa0", " ")
+        for tag in set(self.open):
+            self.texts[tag][-1] += data.replace("\xa0", " ")
+
+    def sources(self, tag):
+        return [attributes["src"] for name, attributes in self.tags if name == tag]
+
+
+def of(value, low=None, high=None, n=700):
+    return {"value": value, "low": low, "high": high, "n": n}
+
+
+@pytest.fixture
+def report():
+    generated = {
+        "conditional_accuracy": of(0.9876, 0.971, 0.996, n=701),
+        "frechet_distance": of(6.3, 5.75, 7.25, n=702),
+        "muq_frechet_distance": of(21.2),
+        "kernel_distance": of(0.0123, 0.0111, 0.0134),
+        "inception_score": of(2.87),
+        "precision": of(0.515),
+        "recall": of(0.525),
+        "density": of(0.4321),
+        "coverage": of(0.535),
+        "diversity": of(0.876),
+        "classification_accuracy_score": of(0.545),
+        "near_copy_share": of(0.002),
+        "silent_share": of(0.055),
+        "clipped_share": of(0.33),
+    }
+    real = {name: of(figure["value"] / 2, n=351) for name, figure in generated.items()}
+    real |= {"conditional_accuracy": of(1.0, 0.99, 1.0, n=351), "frechet_distance": of(3.5, 3.1, 3.9, n=351)}
+    return {
+        "checkpoint": "runs/a/last.ckpt",
+        "dataset": "data/drums",
+        "seed": 42,
+        "n_steps": 12345,
+        "class_names": CLASSES,
+        "judge": {
+            "val_accuracy": of(0.961),
+            "test_accuracy": of(0.952),
+            "vocoded_test_accuracy": of(0.943),
+            "trusted": True,
+        },
+        "rows": {"real": real, "vocoded": copy.deepcopy(real), "generated": generated},
+        "per_class": {
+            "real": {"kick": of(0.111), "snare": of(0.122), "hat": of(0.133)},
+            "generated": {"kick": of(0.211), "snare": of(0.222), "hat": of(0.233, 0.2, 0.3, n=77)},
+        },
+        "confusion": {"real": [[91, 2, 0], [0, 92, 0], [0, 0, 93]], "generated": [[81, 7, 0], [6, 82, 12], [0, 0, 0]]},
+        "warnings": ["hats sound alike"],
+        "curve": [{"epoch": i, "time_s": 60.0 * i, "fad": 9.0 / i, "conditional_accuracy": 0.2 * i} for i in (1, 2, 3)],
+    }
+
+
+def example(caption="seed 7", *, peak=0.5, nearest=None, n_samples=1000):
+    waveform = peak * torch.sin(torch.arange(n_samples) ** 2 / 999)
+    waveform[-1] = -peak
+    return Example(caption, waveform, torch.linspace(-1, 1, 12).reshape(3, 4), nearest)
+
+
+def written(tmp_path, report, examples=None):
+    write_report(tmp_path / "report.html", report, examples=examples or {}, sample_rate=RATE)
+    return Page(tmp_path / "report.html")
+
+
+def table_rows(page, index):
+    """The rows of a table by their heading, each a list of cell texts with the small print split off by " | "."""
+    table = re.findall(r"<tbody.*?</tbody>", page.html, re.S)[index]
+    rows = re.findall(r"<tr><th>(.*?)</th>(.*?)</tr>", table, re.S)
+    plain = [[re.sub(r"(<[^>]*>)+", "|", part).replace("\xa0", " ") for part in row] for row in rows]
+    return {head.strip("|").split("|")[0]: [cell for cell in cells.split("|") if cell] for head, cells in plain}
+
+
+def test_the_headline_says_what_was_found(tmp_path, report):
+    assert written(tmp_path, report).texts["h1"] == [
+        "98.8 % of the generated sounds are heard as what was asked for (real clips: 100 %). "
+        "Their Fréchet distance is 1.8 times that of real test clips."
+    ]
+
+
+def test_the_headline_leaves_out_what_is_not_known(tmp_path, report):
+    report["rows"] = {"generated": {"conditional_accuracy": of(0.25), "frechet_distance": of(3.0)}}
+    page = written(tmp_path, report)
+    assert page.texts["h1"] == ["25 % of the generated sounds are heard as what was asked for."]
+    report["rows"] = {"generated": {"conditional_accuracy": of(float("nan"))}}
+    assert written(tmp_path, report).texts["h1"] == ["The generated sounds were not measured."]
+
+
+def test_every_figure_of_the_report_is_on_the_page(tmp_path, report):
+    page = written(tmp_path, report)
+    figures = table_rows(page, 0)
+    assert figures["Heard as asked for"] == [
+        *("98.8 %", "97.1 to 99.6 %", "n = 701", "-1.2 points", "good", "100 %", "99 to 100 %", "n = 351"),
+        *("100 %", "99 to 100 %", "n = 351"),
+    ]
+    assert figures["Fréchet distance"][:5] == ["6.3", "5.75 to 7.25", "n = 702", "1.8 times", "middling"]
+    assert list(figures) == [metric.label for metric in METRICS.values()]
+    first = ["98.8 %", "6.3", "21.2", "0.0123", "2.87", "51.5 %", "52.5 %", "0.432", "53.5 %", "0.876", "54.5 %"]
+    assert [cells[0] for cells in figures.values()] == [*first, "0.2 %", "5.5 %", "33 %"]
+    assert all(metric.about in page.text for metric in METRICS.values())
+
+    by_class = table_rows(page, 1)
+    assert by_class["kick"] == ["21.1 %", "n = 700", "11.1 %", "n = 700", "–"]
+    assert by_class["hat"] == ["23.3 %", "20 to 30 %", "n = 77", "13.3 %", "n = 700", "–"]
+    assert table_rows(page, 2) == {"kick": ["81", "7"], "snare": ["6", "82", "12"], "hat": []}
+    assert table_rows(page, 3) == {"kick": ["91", "2"], "snare": ["92"], "hat": ["93"]}
+    assert (
+        "Most often misheard: snare as hat (12 of 100), kick as snare (7 of 88), snare as kick (6 of 100)." in page.text
+    )
+
+    for text in ("96.1 %", "95.2 %", "94.3 %", "runs/a/last.ckpt", "data/drums", "42", "12345", "hats sound alike"):
+        assert text in page.text
+    assert page.texts["dd"][-3:] == ["351", "351", "702"]
+
+
+@pytest.mark.parametrize(
+    ("name", "generated", "real", "expected"),
+    [
+        ("recall", 0.95, 1.0, ["-5.0 points", "good"]),
+        ("recall", 0.9, 1.0, ["-10.0 points", "middling"]),
+        ("recall", 0.7, 1.0, ["-30.0 points", "poor"]),
+        ("silent_share", 0.3, 0.0, ["+30.0 points", "poor"]),
+        ("near_copy_share", 0.0, 0.3, ["-30.0 points", "good"]),
+        ("frechet_distance", 30.0, 2.0, ["15 times", "poor"]),
+        ("frechet_distance", 1.0, 2.0, ["0.5 times", "good"]),
+        ("density", 0.0, 1.0, ["0 times", "poor"]),
+        ("density", 2.5, 1.0, ["2.5 times", "good"]),
+        ("diversity", 2.5, 1.0, ["2.5 times", "poor"]),
+        ("diversity", 0.6, 1.0, ["0.6 times", "middling"]),
+        ("kernel_distance", 0.5, -0.25, ["+0.75"]),  # no multiple of what is not above 0
+    ],
+)
+def test_generated_is_compared_with_real(tmp_path, report, name, generated, real, expected):
+    report["rows"] = {"generated": {name: of(generated, n=5)}, "real": {name: of(real, n=6)}}
+    cells = table_rows(written(tmp_path, report), 0)[METRICS[name].label]
+    assert cells[cells.index("n = 5") + 1 : -3] == expected
+
+
+def test_a_real_interval_that_reaches_0_gives_no_multiple(tmp_path, report):
+    report["rows"] = {
+        "generated": {"kernel_distance": of(0.5)},
+        "real": {"kernel_distance": of(0.001, -0.01, 0.01)},
+    }
+    page = written(tmp_path, report)
+    assert table_rows(page, 0)["Kernel distance"][2] == "+0.499"
+    assert "times" not in table_rows(page, 0)["Kernel distance"]
+
+
+def test_missing_metrics_and_parts_leave_a_dash_or_nothing(tmp_path, report):
+    report["rows"] = {"generated": {"recall": of(0.5), "density": of(None)}, "real": {"precision": of(0.75)}}
+    for part in ("per_class", "confusion", "warnings", "curve"):
+        del report[part]
+    page = written(tmp_path, report)
+    assert table_rows(page, 0) == {
+        "Precision": ["–", "–", "75 %", "n = 700", "–"],
+        "Recall": ["50 %", "n = 700", "–", "–", "–"],
+        "Density": ["–", "–", "–", "–"],
+    }
+    assert page.texts["h2"] == ["Figures", "Settings"]
+
+
+def test_a_metric_that_the_page_does_not_know_is_shown_by_its_name(tmp_path, report):
+    report["rows"]["generated"]["new_<i>"] = of(17.5)
+    assert table_rows(written(tmp_path, report), 0)["new_&lt;i&gt;"] == ["17.5", "n = 700", "–", "–", "–"]
+
+
+def test_the_curve_is_drawn_from_two_points_on(tmp_path, report):
+    page = written(tmp_path, report)
+    drawings = re.findall(r"<svg.*?</svg>", page.html, re.S)
+    assert ["Fréchet distance" in svg for svg in drawings] == [True, False]
+    assert ["heard as asked for" in svg for svg in drawings] == [False, True]
+    assert all("minutes of training" in svg for svg in drawings)
+    report["curve"][1]["fad"], report["curve"][2]["fad"] = None, float("nan")
+    assert written(tmp_path, report).html.count("<svg") == 1
+    report["curve"] = report["curve"][:1]
+    assert "<svg" not in written(tmp_path, report).html
+
+
+def test_a_judge_that_is_not_trusted_is_said_before_any_table(tmp_path, report):
+    assert "not to be trusted" not in written(tmp_path, report).text
+    report["judge"] |= {"trusted": False, "test_accuracy": of(0.412)}
+    page = written(tmp_path, report)
+    assert "it hears 96.1 % of the validation clips, 41.2 % of the test clips, " in page.text
+    assert page.text.index("not to be trusted") < page.text.index("Metric")
+
+
+def test_clips_of_another_split_are_called_by_its_name(tmp_path, report):
+    report |= {"split": "val", "judge": {"val_accuracy": of(0.961), "trusted": True}}
+    page = written(tmp_path, report, {"kick": {"real": [example()]}})
+    assert page.texts["h1"][0].endswith("1.8 times that of real val clips.")
+    assert page.texts["h3"] == ["Real val clips"]
+    assert "hears 96.1 % of the validation clips right" in page.text
+    assert "test clips" not in page.text
+
+
+def test_an_interval_that_is_not_known_is_left_out(tmp_path, report):
+    report["rows"] = {"generated": {"recall": of(0.5, float("nan"), float("nan"))}}
+    assert table_rows(written(tmp_path, report), 0)["Recall"] == ["50 %", "n = 700", "–", "–", "–"]
+
+
+def test_names_stay_text(tmp_path, report):
+    report |= {"class_names": EVIL, "checkpoint": EVIL[0], "dataset": EVIL[1], "warnings": EVIL}
+    report["per_class"] = {"generated": {name: of(0.5) for name in EVIL}}
+    examples = {name: {"generated": [example(name, nearest=example(name))]} for name in EVIL}
+    page = written(tmp_path, report, examples)
+    shown = [name.replace("\udce9", "?") for name in EVIL]
+    assert page.texts["h2"][-4:] == [*shown, "Settings"]
+    assert page.texts["figcaption"][0::2] == shown
+    assert page.texts["title"] == [f"Evaluation of {EVIL[0]}"]
+    tags = {tag for tag, _ in page.tags}
+    assert not tags & {"script", "iframe", "link", "object", "embed", "base", "form"}
+    assert not any(name.startswith("on") for _, attributes in page.tags for name in attributes)
+
+
+def test_links_lead_to_the_sections_of_classes(tmp_path, report):
+    page = written(tmp_path, report, {"snare": {"real": [example()]}, "kick": {}})
+    targets = [attributes["href"] for tag, attributes in page.tags if tag == "a"]
+    assert targets == ["#class-1", "#class-0"]  # kick, snare
+    assert [attributes["id"] for tag, attributes in page.tags if tag == "section"] == ["class-0", "class-1"]
+
+
+def test_the_page_needs_nothing_from_elsewhere(tmp_path, report):
+    page = written(tmp_path, report, {"kick": {"real": [example()], "generated": [example(nearest=example())]}})
+    assert len(page.sources("audio")) == len(page.sources("img")) == 3
+    assert all(source.startswith("data:") for tag in ("audio", "img") for source in page.sources(tag))
+    addresses = [value for _, attributes in page.tags for name, value in attributes.items() if name.endswith("href")]
+    assert all(address.startswith("#") for address in addresses)
+    assert not re.search(r"https?://|url\((?!#)|@import", page.html)
+    assert sum(" src" in f" {name}" for _, attributes in page.tags for name in attributes) == 6
+
+
+def test_sounds_and_pictures_come_out_of_the_page_as_they_went_in(tmp_path, report):
+    sound = example()
+    page = written(tmp_path, report, {"kick": {"generated": [sound]}})
+    kind, _, content = page.sources("audio")[0].partition(";base64,")
+    heard, rate = soundfile.read(io.BytesIO(base64.b64decode(content)), dtype="float32")
+    assert (kind, rate) == ("data:audio/flac", RATE)
+    np.testing.assert_allclose(heard, sound.waveform.numpy(), rtol=0, atol=2**-16)
+    picture = base64.b64decode(page.sources("img")[0].removeprefix("data:image/png;base64,"))
+    assert cv2.imdecode(np.frombuffer(picture, np.uint8), cv2.IMREAD_COLOR).shape == (3, 4, 3)
+
+
+def test_a_sound_beyond_full_scale_is_turned_down_and_its_caption_says_so(tmp_path, report):
+    page = written(tmp_path, report, {"kick": {"generated": [example("loud", peak=2.5), example("soft", peak=1.0)]}})
+    assert page.texts["figcaption"] == ["loud (turned down to full scale, its peak was 2.5)", "soft"]
+    content = base64.b64decode(page.sources("audio")[0].partition(",")[2])
+    heard, _ = soundfile.read(io.BytesIO(content), dtype="float32")
+    np.testing.assert_allclose(heard, example(peak=1.0).waveform.numpy(), rtol=0, atol=2**-15)
+
+
+def test_rows_stand_in_order_and_the_nearest_clip_beside_its_sound(tmp_path, report):
+    rows = {
+        "generated": [example("seed 1", nearest=example("kick_3.wav")), example("seed 2")],
+        "vocoded": [example("v")],
+        "real": [example("r")],
+    }
+    page = written(tmp_path, report, {"kick": rows})
+    assert page.texts["h3"] == ["Real test clips", "The same through the vocoder", "Generated"]
+    assert page.texts["figcaption"] == ["r", "v", "seed 1", "nearest training clip: kick_3.wav", "seed 2"]
+
+
+def test_a_page_that_cannot_be_finished_leaves_what_was_there(tmp_path, report):
+    bad = example()
+    bad.waveform[3] = float("nan")
+    with pytest.raises(ValueError, match="1 of 1000 samples are NaN"):
+        written(tmp_path, report, {"kick": {"real": [bad]}})
+    assert list(tmp_path.iterdir()) == []
+    old = written(tmp_path, report).html
+    with pytest.raises(ValueError, match="shape"):
+        written(
+            tmp_path, report, {"kick": {"real": [example(n_samples=1), Example("", torch.zeros(0), bad.spectrogram)]}}
+        )
+    assert [path.name for path in tmp_path.iterdir()] == ["report.html"]
+    assert (tmp_path / "report.html").read_text(encoding="utf-8") == old
