@@ -447,8 +447,7 @@ class Evaluation:
             warnings.append("More than a tenth of the generated sounds exceed full scale; files are scaled down.")
         if generated.get("diversity", {"value": 1})["value"] < 0.5:
             warnings.append("Generated sounds of a class differ less than half as much as real ones: it collapses.")
-        copies = generated["near_copy_share"]
-        if copies["low"] > 2 * _COPY_QUANTILE:
+        if generated["near_copy_share"]["low"] > figures["real"]["near_copy_share"]["high"]:
             warnings.append("Many generated sounds are nearly copies of training clips; listen to the nearest ones.")
         return warnings
 
