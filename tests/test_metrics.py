@@ -232,7 +232,8 @@ def test_subset_interval_is_wider_for_fewer_sounds_and_for_more_confidence():
         return sum(high - low for low, high in intervals) / 20
 
     assert width(20) > 2 * width(200) > 4 * width(2000)
-    assert width(200, confidence=0.99) == pytest.approx(width(200) * 3.250 / 2.262, rel=1e-3)  # Student, 9 degrees of freedom
+    # Student, 9 degrees of freedom
+    assert width(200, confidence=0.99) == pytest.approx(width(200) * 3.250 / 2.262, rel=1e-3)
 
 
 def test_subset_interval_lies_about_each_value_and_is_seeded():
