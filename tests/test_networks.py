@@ -231,7 +231,7 @@ def test_the_label_changes_the_logit(discriminator, spectral_norm):
 
 
 def test_the_projection_is_the_features_product_with_the_classs_embedding():
-    network = ProjectionDiscriminator(n_classes=3, n_mels=16, n_frames=32, width=32)
+    network = ProjectionDiscriminator(n_classes=3, n_mels=16, n_frames=32, width=32, compare_in_class=False)
     spectrogram, labels = batch()
     with torch.no_grad():
         network.embedding.weight.zero_()
@@ -240,6 +240,32 @@ def test_the_projection_is_the_features_product_with_the_classs_embedding():
         network.embedding.weight[1] = network.logit.weight[0]  # doubles the product, leaves the bias
         doubled = network(spectrogram, torch.ones(4, dtype=torch.int64))
     torch.testing.assert_close(doubled, 2 * without - network.logit.bias)
+
+
+def test_the_discriminator_sees_how_much_the_sounds_of_a_class_differ():
+    network = ProjectionDiscriminator(n_classes=3, n_mels=16, n_frames=32, width=32)
+    (spectrogram, _), labels = batch(6), torch.tensor([0, 1, 0, 1, 0, 1])
+    seen = []
+    network.last.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0][:, -1]))
+    collapsed = spectrogram[:2].repeat(3, 1, 1, 1)  # one sound for each class
+    half = torch.cat([collapsed[:, :, :, :16], spectrogram[:, :, :, 16:]], dim=-1)
+    with torch.no_grad():
+        for some in (collapsed, half, spectrogram):
+            network(some, labels)
+        network(spectrogram, torch.tensor([0, 1, 2, 0, 1, 2]))
+    collapsed, half, varied, otherwise = seen
+    assert collapsed.shape == (6, 2, 4)
+    assert collapsed.max() < 1e-3 < half.min() < varied.min()
+    assert varied[0].unique().numel() == 1 and varied[0].equal(varied[2])  # one number for each class
+    assert not varied.equal(otherwise)
+
+
+def test_a_class_with_one_sound_in_the_batch_differs_by_nothing():
+    network = ProjectionDiscriminator(n_classes=4, n_mels=16, n_frames=32, width=32)
+    spectrogram = batch(4)[0].requires_grad_(True)
+    logits = network(spectrogram, torch.arange(4))
+    logits.sum().backward()
+    assert logits.isfinite().all() and spectrogram.grad.isfinite().all()
 
 
 # --- spectral norm

@@ -16,8 +16,11 @@ class ProjectionDiscriminator(nn.Module):
         width: channels of the smallest map; they halve with each doubling of its sides.
         norm: None or "batch".
         spectral_norm: divide each weight matrix by its largest singular value.
+        compare_in_class: show the last layer how much the spectrograms of a class differ within the batch, so that a
+            generator that makes one sound for a class is found out.
 
-    Source: Miyato, Koyama, "cGANs with projection discriminator", 2018.
+    Source: Miyato, Koyama, "cGANs with projection discriminator", 2018. The comparison: Karras et al., "Progressive
+    growing of GANs", 2018, here by class.
     """
 
     def __init__(
@@ -29,9 +32,13 @@ class ProjectionDiscriminator(nn.Module):
         width: int = 256,
         norm: str | None = None,
         spectral_norm: bool = False,
+        compare_in_class: bool = True,
     ) -> None:
         super().__init__()
-        self.layers = _downsampling(1, width, norm, spectral_norm)
+        layers = _downsampling(1, width, norm, spectral_norm, n_more=int(compare_in_class))
+        self.compare_in_class = compare_in_class
+        last = 2 if norm is None else 3
+        self.layers, self.last = layers[:-last], layers[-last:]
         n_features = width * -(-n_mels // 16) * -(-n_frames // 16)
         self.logit = _maybe_spectral(nn.Linear(n_features, 1), spectral_norm)
         embedding = nn.Embedding(n_classes, n_features)
@@ -41,7 +48,11 @@ class ProjectionDiscriminator(nn.Module):
 
     def forward(self, spectrogram: Tensor, labels: Tensor) -> Tensor:
         """Maps spectrograms (B, 1, n_mels, n_frames) and labels (B,) to logits (B,)."""
-        features = self.layers(_filled_up(spectrogram)).flatten(1)
+        maps = self.layers(_filled_up(spectrogram))
+        if self.compare_in_class:
+            difference = _difference_in_class(maps, labels).to(maps.dtype)
+            maps = torch.cat([maps, difference.view(-1, 1, 1, 1).expand(-1, 1, *maps.shape[2:])], dim=1)
+        features = self.last(maps).flatten(1)
         return self.logit(features).squeeze(1) + (features * self.embedding(labels)).sum(1)
 
 
@@ -84,13 +95,28 @@ def _filled_up(spectrogram: Tensor) -> Tensor:
     return F.pad(spectrogram, (0, -n_frames % 16, 0, -n_mels % 16), value=-1.0)
 
 
-def _downsampling(n_inputs: int, width: int, norm: str | None, spectral_norm: bool) -> nn.Sequential:
+def _difference_in_class(maps: Tensor, labels: Tensor) -> Tensor:
+    """Mean standard deviation (B,) of the maps (B, C, H, W) over the items of the batch that have an item's label."""
+    same = (labels.unsqueeze(0) == labels.unsqueeze(1)).float()
+    average = same / same.sum(dim=1, keepdim=True)
+    with torch.autocast(maps.device.type, enabled=False):  # small differences of large numbers
+        values = maps.float().flatten(1)
+        centred = values - average @ values
+        # not E[x^2] - E[x]^2: each item's own distance from its class's mean
+        return (average @ centred.square() + 1e-8).sqrt().mean(dim=1)
+
+
+def _downsampling(
+    n_inputs: int, width: int, norm: str | None, spectral_norm: bool, *, n_more: int = 0
+) -> nn.Sequential:
+    """Four convolutions that halve both sides; the last one takes `n_more` channels beside those of the third."""
     if norm not in (None, "batch"):
         raise ValueError(f"norm is {norm!r}; null or batch")
     sizes = [n_inputs, width // 8, width // 4, width // 2, width]
     layers: list[nn.Module] = []
     for index in range(4):
-        convolution = nn.Conv2d(sizes[index], sizes[index + 1], 4, stride=2, padding=1)
+        n_before = sizes[index] + (n_more if index == 3 else 0)
+        convolution = nn.Conv2d(n_before, sizes[index + 1], 4, stride=2, padding=1)
         layers.append(_maybe_spectral(convolution, spectral_norm))
         if norm == "batch" and index > 0:  # DCGAN: no norm on the layer that sees the data
             layers.append(nn.BatchNorm2d(sizes[index + 1]))
