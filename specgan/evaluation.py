@@ -176,9 +176,7 @@ class Evaluation:
     def _fit(self, classifier: Classifier, waveforms: Tensor, labels: Tensor, n_steps: int) -> None:
         with isolate_rng():
             torch.manual_seed(self.seed)
-            loader = DataLoader(
-                TensorDataset(waveforms, labels), min(64, len(labels)), shuffle=True, drop_last=True, num_workers=0
-            )
+            loader = DataLoader(TensorDataset(waveforms, labels), min(64, len(labels)), shuffle=True, drop_last=True)
             trainer = L.Trainer(
                 max_steps=n_steps,
                 accelerator="gpu" if self.device.type == "cuda" else "cpu",
@@ -297,7 +295,7 @@ class Evaluation:
             for name, distance in self._embedded(rows, train).items():
                 figures[name]["muq_frechet_distance"] = distance
 
-        trusted = self.accuracy.get(f"{self.split}", _share(torch.zeros(1)))["value"] >= POOR_ACCURACY
+        trusted = self.accuracy[self.split]["value"] >= POOR_ACCURACY
         report = {
             "dataset": str(self.data.dataset_dir),
             "seed": self.seed,
@@ -316,7 +314,7 @@ class Evaluation:
             "confusion": {name: _confusion(sounds, len(names)) for name, sounds in rows.items()},
             "warnings": self._warnings(figures),
         }
-        return report, self._examples(clips, rows, spectrograms, seeds, train, originals)
+        return report, self._examples(rows, spectrograms, seeds, train, originals)
 
     def _shares(self, sounds: Sounds) -> dict[str, dict[str, float]]:
         return {
@@ -453,7 +451,6 @@ class Evaluation:
 
     def _examples(
         self,
-        clips: Any,
         rows: Mapping[str, Sounds],
         spectrograms: Tensor,
         seeds: Sequence[int],

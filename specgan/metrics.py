@@ -10,7 +10,7 @@ from contextlib import contextmanager
 
 import torch
 from lightning.pytorch.utilities.seed import isolate_rng
-from scipy.stats import norm, t
+from scipy.special import ndtri, stdtrit
 from torch import Tensor, nn
 
 SILENT_PEAK = 1e-3  # -60 dB re full scale
@@ -136,7 +136,7 @@ def nearest(points: Tensor, reference: Tensor) -> tuple[Tensor, Tensor]:
 
 def share_interval(n_hits: int, n: int, *, confidence: float = 0.95) -> tuple[float, float]:
     """Wilson's interval of a share: `n_hits` of `n`."""
-    z, share = float(norm.ppf((1 + confidence) / 2)), n_hits / n
+    z, share = float(ndtri((1 + confidence) / 2)), n_hits / n
     centre, spread = n_hits + z**2 / 2, z * (n_hits * (n - n_hits) / n + z**2 / 4) ** 0.5
     return max(0.0, min(share, (centre - spread) / (n + z**2))), min(1.0, max(share, (centre + spread) / (n + z**2)))
 
@@ -164,5 +164,5 @@ def subset_interval(
     generator = torch.Generator().manual_seed(seed)
     subsets = [torch.randperm(n, generator=generator)[:kept].sort().values for _ in range(N_SUBSETS)]
     spread = torch.tensor([figures(subset) for subset in subsets], dtype=torch.float64).std(dim=0)
-    times = float(t.ppf((1 + confidence) / 2, N_SUBSETS - 1)) * (kept / max(1, n - kept)) ** 0.5
+    times = float(stdtrit(N_SUBSETS - 1, (1 + confidence) / 2)) * (kept / max(1, n - kept)) ** 0.5
     return [(centre - width, centre + width) for centre, width in zip(value, (times * spread).tolist(), strict=True)]
