@@ -5,13 +5,13 @@ import logging
 import math
 import re
 import stat
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from fractions import Fraction
 from itertools import chain
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import numpy as np
 import soundfile
@@ -34,8 +34,12 @@ WAV_SUBTYPES = ("PCM_16", "PCM_24", "FLOAT")
 BLOCK_FRAMES = 2**20  # 24 s at 44.1 kHz; nearly every clip is one block
 
 _ANTIPHASE_DB = -40.0  # a downmix this far below its channels has lost the sound
+_RATES = (100, 10_000_000)  # Hz: whales to radio; a header that claims another is damaged, and so would the sound be
+_MOST_VALUES = 2**23  # samples of all channels together that soundfile decodes at a time
 _UNKNOWN_LENGTH = 2**63 - 1  # libsndfile's frame count for a stream whose header leaves it open
 _MP3_SLACK = 2304  # frames: without a Xing header an MP3's length is an estimate, some MP3 frames off
+_MANY_CHANNELS = 8  # from so many on they are decoded interleaved: PyAV 18 does not see the end of a list of planes
+_NO_OTHER_FILES = {"protocol_whitelist": "none"}  # for FFmpeg: a playlist may name any file or address
 _CONTAINER_SLACK_S = 0.05  # seconds: containers round, and count the padding of a codec's first and last packet
 
 
@@ -128,8 +132,8 @@ def open_audio(
         the stream; it is closed with the block.
     Raises:
         FileNotFoundError: no such file.
-        AudioError: no audio stream, no samples, NaN or infinite samples, or bytes that neither decoder understands;
-            also while the blocks are read.
+        AudioError: no audio stream, no samples, NaN or infinite samples, a rate that no sound has, or bytes that
+            neither decoder understands; also while the blocks are read.
         ValueError: `sample_rate` or `block_frames` < 1, or an unknown `downmix`.
     """
     path = Path(path)
@@ -145,6 +149,8 @@ def open_audio(
         raise FileNotFoundError(f"{path}: no such file; check the path") from err
     if stat.S_ISDIR(status.st_mode):
         raise AudioError(f"{path}: is a folder, not an audio file; list the files in it with find_audio")
+    if not stat.S_ISREG(status.st_mode):
+        raise AudioError(f"{path}: is a device or a pipe; write the sound into a file")
     if status.st_size == 0:
         raise AudioError(f"{path}: has zero bytes; fetch or record it again")
 
@@ -257,7 +263,7 @@ def _mark_last(blocks: Iterable[np.ndarray]) -> Iterator[tuple[np.ndarray, bool]
     yield previous, True
 
 
-def _decode(path: Path, block_frames: int, *, warn: bool) -> Iterator[tuple[np.ndarray, int]]:
+def _decode(path: Path, block_frames: int, *, warn: bool) -> Generator[tuple[np.ndarray, int]]:
     """Blocks (channels, n) float32 and their rate in Hz, from the first decoder that understands the file."""
     n_done = 0
     with path.open("rb") as file:  # an open file, not its name, so that libsndfile goes by content alone
@@ -280,14 +286,27 @@ def _decode_soundfile(file: BinaryIO, path: Path, block_frames: int, warn: bool)
     with soundfile.SoundFile(file.fileno(), closefd=False) as sound:  # by number: no call to Python for each read
         if sound.frames == _UNKNOWN_LENGTH:
             raise soundfile.SoundFileRuntimeError("the header gives no length")  # PyAV reads such streams
-        n_frames = 0
-        while len(samples := sound.read(block_frames, dtype="float32", always_2d=True)):
+        _check_rate(path, sound.samplerate)
+        n_frames, most = 0, min(block_frames, _MOST_VALUES // sound.channels)  # memory is taken before it is filled
+        while len(samples := sound.read(most, dtype="float32", always_2d=True)):
             n_frames += len(samples)
             yield samples.T, sound.samplerate
         slack = _MP3_SLACK if sound.format == "MP3" else 0
         announced = max(sound.frames - slack, _announced_frames(sound))
         if warn and n_frames < announced and n_frames:
             _warn_cut_short(path, f"{n_frames} of about {max(sound.frames, announced)} frames")
+
+
+def _check_rate(path: Path, rate: int) -> None:
+    """Raises AudioError for a rate that no sound has, before resampling takes memory by it.
+
+    Other claims need no check: channels libsndfile and FFmpeg count themselves (up to 1024, 512), and memory grows with
+    the samples that are decoded, not with those that a header speaks of.
+    """
+    if not _RATES[0] <= rate <= _RATES[1]:
+        raise AudioError(
+            f"{path}: its header says {rate} Hz; {_RATES[0]} to {_RATES[1]} are read; write the file again"
+        )
 
 
 def _announced_frames(sound: soundfile.SoundFile) -> int:
@@ -307,18 +326,23 @@ def _decode_av(
     resampler, fault, cause = None, "", None
     held, n_held, n_frames = [], 0, 0  # the last two packets are held back: the end may have to be trimmed
     try:
-        with av.open(file, metadata_errors="ignore") as container:
+        with av.open(file, metadata_errors="ignore", container_options=_NO_OTHER_FILES) as container:
             stream = next(iter(container.streams.audio), None)
             if stream is None:
                 raise AudioError(f"{path}: has no audio stream; leave it out")
+            if stream.codec_context is None:
+                raise AudioError(f"{path}: FFmpeg does not know the format of its sound; convert it, or leave it out")
+            _check_rate(path, stream.codec_context.sample_rate or _RATES[0])  # 0 is not known yet
             announced_s = _announced_seconds(container, stream)
             is_indexed = stream.frames > 0  # asked here: a closed container's stream no longer knows
             for frame in container.decode(stream):
-                resampler = resampler or av.AudioResampler("fltp", frame.layout, frame.sample_rate)  # planar float
+                if resampler is None:
+                    kind = "fltp" if frame.layout.nb_channels < _MANY_CHANNELS else "flt"
+                    resampler = av.AudioResampler(kind, frame.layout, frame.sample_rate)
                 if (frame.layout.name, frame.sample_rate) != (resampler.layout.name, resampler.rate):
                     fault = "the channels or the sample rate change there"
                     break
-                held += [block.to_ndarray() for block in resampler.resample(frame)]
+                held += [_to_array(block) for block in resampler.resample(frame)]
                 n_held += frame.samples
                 if n_held >= block_frames and len(held) > 2:
                     samples, held, n_held = np.concatenate(held[:-2], axis=1), held[-2:], 0
@@ -327,7 +351,7 @@ def _decode_av(
     except av.FFmpegError as err:
         fault, cause = err.strerror, err
     if resampler is not None:
-        held += [block.to_ndarray() for block in resampler.resample(None)]
+        held += [_to_array(block) for block in resampler.resample(None)]
     if not held:
         raise AudioError(
             f"{path}: not readable as audio (soundfile: {soundfile_reason}; PyAV: {fault or 'no frame of sound'}); "
@@ -345,6 +369,12 @@ def _decode_av(
         samples = samples[:, : announced - n_frames]  # an indexed container (MP4) knows where the padding begins
     if samples.size:
         yield samples, rate
+
+
+def _to_array(frame) -> np.ndarray:
+    """A frame of PyAV, planar or interleaved, -> (channels, n)."""
+    samples = frame.to_ndarray()
+    return samples if frame.format.is_planar else samples.reshape(-1, frame.layout.nb_channels).T
 
 
 def _announced_seconds(container, stream) -> float:
@@ -472,7 +502,8 @@ def write_video(
     with open_audio(sound, mono=False) as stream:
         file_rate, n_channels = stream.sample_rate, stream.n_channels
     sample_rate = file_rate if file_rate in av.codec.Codec("aac", "w").audio_rates else _AAC_RATE
-    settings = {"sample_rate": sample_rate, "mono": n_channels > 2, "downmix": downmix, "block_frames": _VIDEO_BLOCK}
+    settings: dict[str, Any] = {"sample_rate": sample_rate, "mono": n_channels > 2, "downmix": downmix}
+    settings["block_frames"] = _VIDEO_BLOCK
     with (
         atomic_path(path) as temporary,
         open_audio(sound, **settings) as stream,

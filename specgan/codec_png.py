@@ -8,7 +8,7 @@ import json
 import struct
 import sys
 import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, fields
 from typing import BinaryIO
 
@@ -20,6 +20,11 @@ from specgan.codec import CodecError, CodecParams, count_slices
 CODEC_VERSION = 1
 
 _MOST_CHANNELS = 1024  # more than any file has: the text is not to be trusted
+_MOST_TEXT = 2**20  # bytes; ours has some hundred
+_MOST_PIXELS = 2**30  # as many as OpenCV reads; a picture of an hour at 44.1 kHz has 318 million
+_FEW_PIXELS = 2**24  # up to 128 MiB, which are taken without a question
+_MOST_INFLATED = 1032  # bytes that one compressed byte can stand for
+_CHANNELS = {0: 1, 2: 3, 3: 3, 4: 4, 6: 4}  # that OpenCV makes of each colour type
 _SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _KEYWORD = b"specgan-codec"
 _NOT_WHOLE = "not a whole PNG; fetch or make it again"
@@ -109,9 +114,11 @@ def from_png(png: bytes) -> tuple[np.ndarray, SliceInfo | None]:
     Returns:
         (height, width) or (height, width, channels) uint8 or uint16; red, green, blue, perhaps alpha.
     Raises:
-        CodecError: no PNG, a damaged one, a damaged text, or that of a newer version.
+        CodecError: no PNG, a damaged one, one that claims to be larger than its bytes can say, a damaged text, or that
+            of a newer version.
     """
     chunks = list(_chunks(io.BytesIO(png), read_all=True))  # OpenCV would fill what is missing with black
+    _check_claim(chunks)
     try:
         picture = cv2.imdecode(np.frombuffer(png, np.uint8), cv2.IMREAD_UNCHANGED)
     except cv2.error:  # a size that no picture has
@@ -134,6 +141,22 @@ def read_info(file: BinaryIO) -> SliceInfo | None:
     return _find_info(_chunks(file, read_all=False))
 
 
+def _check_claim(chunks: Sequence[tuple[bytes, bytes]]) -> None:
+    """Raises CodecError for a header that claims more than the file can hold: OpenCV takes memory by it, unseen."""
+    kind, header = chunks[0]
+    if kind != b"IHDR" or len(header) != 13:
+        raise CodecError(_NOT_WHOLE)
+    width, height, bit_depth, colour = struct.unpack(">IIBB", header[:10])
+    n_pixels = width * height
+    n_bytes = n_pixels * max(8, bit_depth) // 8 * _CHANNELS.get(colour, 1)
+    most = _MOST_INFLATED * sum(len(content) for kind, content in chunks if kind == b"IDAT")
+    claim = f"its header claims {width} x {height} pixels"
+    if n_pixels > _MOST_PIXELS:
+        raise CodecError(f"{claim}, more than the {_MOST_PIXELS} that are read; {_NOT_WHOLE}")
+    if n_pixels > _FEW_PIXELS and n_bytes > most:
+        raise CodecError(f"{claim}, {n_bytes} bytes, of which the file can hold {most} at most; {_NOT_WHOLE}")
+
+
 def _chunk(kind: bytes, content: bytes) -> bytes:
     return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
 
@@ -152,7 +175,7 @@ def _chunks(file: BinaryIO, *, read_all: bool) -> Iterator[tuple[bytes, bytes]]:
         if len(header) < 8:
             raise CodecError(_NOT_WHOLE)
         length, kind = struct.unpack(">I4s", header)
-        if read_all or kind == b"tEXt":
+        if read_all or (kind == b"tEXt" and length <= _MOST_TEXT):
             content = file.read(length)
             if file.read(4) != struct.pack(">I", zlib.crc32(content, zlib.crc32(kind))):
                 raise CodecError(_NOT_WHOLE)

@@ -1,17 +1,22 @@
-"""Files that appear whole or not at all, under names that every system takes."""
+"""Files that appear whole or not at all, under names that every system takes, and that run nothing when read."""
 
 import hashlib
 import os
+import pickle
 import secrets
 import unicodedata
 from collections import defaultdict
 from collections.abc import Container, Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from io import BytesIO
 from itertools import count
 from pathlib import Path
+from typing import Any
+from zipfile import ZipFile
 
 MOST_BYTES = 200  # of a name: file systems take 255, with suffixes
 
+_ZIP = b"PK\x03\x04"  # how a file of torch.save begins
 _HOST = secrets.token_hex(4)  # other machines may write into the same folder
 _count = count()
 
@@ -33,6 +38,42 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
     except BaseException:  # KeyboardInterrupt included: an interrupted run leaves nothing behind
         temporary.unlink(missing_ok=True)
         raise
+
+
+def load_tensors(path: str | Path, content: bytes | None = None) -> Any:
+    """Reads a file of torch.save: tensors, numbers, text, and lists and dictionaries of these; on the CPU.
+
+    Such a file can hold a program too, which anyone who reads it without care would run; here it is refused.
+
+    Args:
+        path: of the file.
+        content: its bytes, if they were read already (from an object storage); `path` is then for messages alone.
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: it holds anything else, is damaged, or was not written by torch.save.
+    """
+    import torch  # most that come here do without
+
+    if content is None and not Path(path).is_file():
+        raise FileNotFoundError(f"{path}: no such file; check the path")
+    fault = "is damaged"
+    with Path(path).open("rb") if content is None else BytesIO(content) as file:
+        try:
+            if file.read(len(_ZIP)) != _ZIP:
+                fault = "was not written by torch.save, or is damaged"
+            elif sum(part.file_size for part in ZipFile(file).infolist()) > file.seek(0, os.SEEK_END):
+                fault = "claims to hold more than its size"  # and would take memory by it
+            else:
+                file.seek(0)
+                return torch.load(file, map_location="cpu", weights_only=True)
+        except OSError:  # the disk's
+            raise
+        except pickle.UnpicklingError:
+            fault = "holds more than tensors, numbers and text: something that could run as a program"
+        except Exception:  # by which the readers say that bytes are not in their place
+            pass
+    # Out here, because PyTorch's own message would be shown too, which tells how to read such a file all the same.
+    raise ValueError(f"{path}: {fault}; it was not read. Make it again, or fetch it again from where you trust")
 
 
 def find_files(root: str | Path, suffixes: Container[str], *, recursive: bool = True) -> list[Path]:
@@ -79,10 +120,14 @@ def remove_files(paths: Iterable[str], folder: str | Path) -> None:
     for path in paths:
         by_parent[(root / path).parent].append(root / path)
     for parent, files in by_parent.items():
-        if not parent.is_relative_to(root) or os.path.realpath(parent) != str(parent):
+        try:
+            if not parent.is_relative_to(root) or os.path.realpath(parent) != str(parent):
+                continue
+        except ValueError:  # nothing is called that: a zero byte, or text that no file system holds
             continue
-        for file in [*files, *parent.glob(".partial-*")]:  # as atomic_path names them
-            if file.is_file() or file.is_symlink():
+        half_written = parent.glob(".partial-*") if os.path.isdir(parent) else ()  # as atomic_path names them
+        for file in [*files, *half_written]:
+            if os.path.isfile(file) or os.path.islink(file):  # os.path, because any text may stand in a list
                 file.unlink()
         while parent != root:
             try:
@@ -101,9 +146,9 @@ def safe_name(name: str) -> str:
     """
     safe = "".join("_" if char in '/\\:*?"<>|' or not char.isprintable() else char for char in name)
     safe = "_" + safe[1:] if safe.startswith((".", "-")) else safe or "_"
-    if len(safe.encode(errors="surrogateescape")) > MOST_BYTES:
-        digest = hashlib.sha256(name.encode(errors="surrogateescape")).hexdigest()[:8]
-        safe = safe.encode(errors="surrogateescape")[: MOST_BYTES - 9].decode(errors="ignore") + "-" + digest
+    if len(safe.encode()) > MOST_BYTES:
+        digest = hashlib.sha256(name.encode(errors="surrogatepass")).hexdigest()[:8]
+        safe = safe.encode()[: MOST_BYTES - 9].decode(errors="ignore") + "-" + digest
     return safe
 
 

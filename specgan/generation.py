@@ -1,7 +1,7 @@
 """Checkpoint -> new sounds in a folder."""
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
@@ -12,13 +12,18 @@ from rich.progress import track
 from torch import Tensor, nn
 
 from specgan.audio import save_wav
-from specgan.files import atomic_path, safe_name
+from specgan.files import atomic_path, load_tensors, safe_name, unique_names
 from specgan.gallery import Sound, write_gallery
 from specgan.models.generators import CHUNK_SIZE, sample
 from specgan.picture import to_png
 from specgan.spectrogram import LevelRange, SpectrogramParams
 
 log = logging.getLogger(__name__)
+
+PAGE_NAME = "index.html"
+
+_OURS = "specgan.models."  # modules whose networks a checkpoint may ask for
+_EMA = "ema."
 
 
 @dataclass(frozen=True)
@@ -32,32 +37,36 @@ class TrainedGenerator:
     n_steps: int
 
     @classmethod
-    def load(cls, ckpt_path: str | Path) -> "TrainedGenerator":
+    def load(cls, ckpt_path: str | Path, *, network: str | None = None) -> "TrainedGenerator":
         """Reads the averaged generator from a checkpoint of train.py.
 
+        A checkpoint may come from anywhere, and says itself which class makes its generator. Those of specgan.models
+        are made without a question, others only if the caller names them.
+
+        Args:
+            ckpt_path: the checkpoint.
+            network: dotted path of the generator's class where it is your own, "my_networks.MyGenerator".
         Raises:
             FileNotFoundError: no such file.
-            ValueError: not a checkpoint of a specgan generator.
+            ValueError: not a checkpoint of a specgan generator, or its class is another one.
         """
         path = Path(ckpt_path)
         if not path.is_file():
             raise FileNotFoundError(f"ckpt_path is {path}: no such file; train.py writes <run>/checkpoints/last.ckpt")
+        checkpoint = load_tensors(path)
         try:
-            checkpoint = torch.load(path, map_location="cpu", weights_only=True)
-            saved = checkpoint["specgan"]
-        except Exception as err:
-            raise ValueError(f"ckpt_path is {path}: not a checkpoint of specgan's train.py ({err})") from err
-        network = _make_network(**saved["generator"])
-        prefix = "ema."
-        weights = checkpoint["state_dict"].items()
-        network.load_state_dict({name.removeprefix(prefix): w for name, w in weights if name.startswith(prefix)})
-        return cls(
-            network=network.eval(),
-            params=SpectrogramParams(**saved["params"]),
-            level_range=LevelRange(**saved["level_range"]),
-            class_names=saved["class_names"],
-            n_steps=saved["n_steps"],
-        )
+            saved, weights = checkpoint["specgan"], checkpoint["state_dict"]
+            weights = {name.removeprefix(_EMA): w for name, w in weights.items() if name.startswith(_EMA)}
+            return cls(
+                network=_make_network(saved["generator"], weights, named=network),
+                params=SpectrogramParams(**saved["params"]),
+                level_range=LevelRange(**saved["level_range"]),
+                class_names=_checked_names(saved["class_names"]),
+                n_steps=int(saved["n_steps"]),
+            )
+        except Exception as err:  # anything may stand in it
+            reason = f"it has no {err}" if isinstance(err, KeyError) else str(err)[:300]
+            raise ValueError(f"ckpt_path is {path}: not a checkpoint of specgan's train.py ({reason})") from err
 
     def sample(self, labels: Sequence[str], seeds: Sequence[int]) -> Tensor:
         """Draws spectrograms (B, 1, n_mels, n_frames) in [-1, 1]; each depends on its label and seed alone."""
@@ -68,13 +77,33 @@ class TrainedGenerator:
         return sample(self.network, labels, seeds)
 
 
-def _make_network(_target_: str, **settings: Any) -> nn.Module:
-    module, _, name = _target_.rpartition(".")
+def _make_network(saved: Mapping[str, Any], weights: Mapping[str, Tensor], *, named: str | None) -> nn.Module:
+    settings = dict(saved)
+    target = settings.pop("_target_")
+    module, _, name = target.rpartition(".")
+    # Importing a module runs it, so this comes first.
+    if not target.startswith(_OURS) and target != named:
+        raise ValueError(
+            f"its generator is a {target!r}, which is none of specgan's networks; if that is a class of your own, name "
+            f"it: network={target}"
+        )
     network = getattr(import_module(module), name, None)
-    # A checkpoint comes from anywhere: it may name a network to make, not a function to call.
     if not (isinstance(network, type) and issubclass(network, nn.Module)):
-        raise ValueError(f"the checkpoint names {_target_!r} as its generator, which is no network")
-    return network(**settings)
+        raise ValueError(f"its generator is a {target!r}, which is no network")
+    if target.startswith(_OURS):
+        with torch.device("meta"):  # takes no memory, whatever size the settings claim
+            sizes = {key: weight.shape for key, weight in network(**settings).state_dict().items()}
+        if sizes != {key: weight.shape for key, weight in weights.items()}:
+            raise ValueError("its weights are not those of its generator")
+    made = network(**settings)
+    made.load_state_dict(weights)
+    return made.eval()
+
+
+def _checked_names(names: Any) -> list[str]:
+    if not isinstance(names, list) or not names or not all(isinstance(name, str) for name in names):
+        raise ValueError(f"class_names is {names!r}; a list of names")
+    return names
 
 
 def generate(
@@ -85,6 +114,7 @@ def generate(
     seed: int,
     output: str | Path,
     vocoder: Callable[..., nn.Module],
+    network: str | None = None,
 ) -> Path:
     """Writes `<output>/<class>/<class>_<seed>.wav` and .png for each sound, and `<output>/index.html`.
 
@@ -98,6 +128,7 @@ def generate(
         seed: of the first sound of each class.
         output: folder.
         vocoder: called with the checkpoint's params and level_range, makes what turns spectrograms into sound.
+        network: class of the generator where it is your own, see `TrainedGenerator.load`.
     Returns:
         The path of index.html.
     Raises:
@@ -107,10 +138,11 @@ def generate(
         raise ValueError(f"n_samples is {n_samples}; at least 1")
     if seed < 0:
         raise ValueError(f"seed is {seed}; at least 0")
-    trained = TrainedGenerator.load(ckpt_path)
+    trained = TrainedGenerator.load(ckpt_path, network=network)
     labels = _chosen(label, trained.class_names)
     to_sound = vocoder(trained.params, trained.level_range)
     output = Path(output)
+    folders = _folders(trained.class_names)
 
     jobs = [(name, seed + i) for name in labels for i in range(n_samples)]
     sections: dict[str, list[Sound]] = {name: [] for name in labels}
@@ -119,17 +151,25 @@ def generate(
         spectrograms = trained.sample([name for name, _ in chunk], [s for _, s in chunk])
         # One sound at a time, because the FFT and filter products also round by batch size.
         for (name, sound_seed), spectrogram in zip(chunk, spectrograms, strict=True):
-            stem = f"{safe_name(name)}/{safe_name(name)}_{sound_seed}"
+            stem = f"{folders[name]}/{folders[name]}_{sound_seed}"
             waveform = to_sound(spectrogram.unsqueeze(0), seeds=[sound_seed])[0]
             save_wav(output / f"{stem}.wav", waveform, trained.params.sample_rate)
             with atomic_path(output / f"{stem}.png") as temporary:
                 temporary.write_bytes(to_png(spectrogram[0]))
             sections[name].append(Sound(f"seed {sound_seed}", f"{stem}.png", f"{stem}.wav"))
 
-    index = output / "index.html"
+    index = output / PAGE_NAME
     write_gallery(index, title="New sounds", note=f"Drawn from {ckpt_path}.", sections=sections)
     log.info("%d sounds of %d classes; open %s", len(jobs), len(labels), index)
     return index
+
+
+def _folders(class_names: Sequence[str]) -> dict[str, str]:
+    """A name that a folder can have for each class; two classes never share one."""
+    wanted = {Path(str(index)): safe_name(name) for index, name in enumerate(class_names)}
+    wanted |= {place: f"_{name}" for place, name in wanted.items() if name.casefold() == PAGE_NAME}
+    names = unique_names(wanted, Path())
+    return {name: names[Path(str(index))] for index, name in enumerate(class_names)}
 
 
 def _chosen(label: str | int | Sequence[str | int], class_names: Sequence[str]) -> list[str]:

@@ -34,7 +34,8 @@ def test_what_lies_outside_the_folder_stays(tmp_path):
     (folder / "linked").symlink_to(elsewhere, target_is_directory=True)
     (folder / "a" / "link.pt").symlink_to(elsewhere / "1.pt")
     paths = ["../elsewhere/1.pt", str(elsewhere / "1.pt"), "linked/1.pt", "a/../../elsewhere/1.pt"]
-    remove_files([*paths, "a/link.pt", "a/2.pt", "a"], folder)
+    no_paths = ["", ".", "..", "x\0.pt", "x\0/y.pt", "\ud800/x.pt", "a" * 5000 + "/x.pt"]
+    remove_files([*paths, *no_paths, "a/link.pt", "a/2.pt", "a"], folder)
     assert (elsewhere / "1.pt").exists()
     assert sorted(os.listdir(folder / "a")) == ["3.pt"]  # a link goes, what it leads to does not
 

@@ -68,7 +68,7 @@ def test_units_that_killed_runs_had_begun_are_known_until_they_are_done(tmp_path
     journal = Journal(tmp_path)
     assert journal.begun == {"kick/a", "kick/b", "kick/c"}
     journal.begin([])
-    journal.add("kick/b", {})
+    journal.add("kick/b", {"outputs": []})
     assert Journal(tmp_path).begun == {"kick/a", "kick/c"}
 
 

@@ -2,7 +2,7 @@
 
 import json
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from concurrent.futures import Executor
 from contextlib import AbstractContextManager, closing, nullcontext
 from dataclasses import asdict, dataclass, replace
@@ -155,7 +155,8 @@ def _look(song: Song, *, slicing: Slicing, tempo: tuple[float, float] | None) ->
 
 
 def _slices(song: Song, entry: Mapping[str, Any]) -> Iterator[_Slice]:
-    info = SliceInfo(**{**entry["info"], "params": CodecParams(size=entry["info"]["params"])})
+    # song.key, because a journal that others wrote may name places outside the folder
+    info = SliceInfo(**{**entry["info"], "song": song.key, "params": CodecParams(size=entry["info"]["params"])})
     for number in range(info.n_slices):
         yield _Slice(song, replace(info, number=number), entry["bpm"])
 
@@ -167,7 +168,7 @@ class _Reader:
         self.slicing = slicing
         self.song: Song | None = None
         self.next = 0
-        self.segments: Iterator[Tensor] = iter(())
+        self.segments: Generator[Tensor] | None = None
 
     def read(self, wanted: _Slice) -> Tensor:
         """Returns the slice's own samples, (n_samples,)."""

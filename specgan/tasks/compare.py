@@ -89,7 +89,7 @@ def compare_pictures(
     """
     # The workers may run elsewhere.
     input, reconstructed, output = (Path(os.path.abspath(path)) for path in (input, reconstructed, output))
-    settings = {"phase_encoding": phase_encoding, "range_db": range_db}
+    settings: dict[str, Any] = {"phase_encoding": phase_encoding, "range_db": range_db}
     check_on_error(on_error)
     CodecParams(**settings)  # refuses impossible ones
     _check_places(input, reconstructed, output)

@@ -30,6 +30,11 @@ log = logging.getLogger(__name__)
 JOURNAL_NAME = ".decode.jsonl"
 PHASES = ("picture", "griffin_lim")
 
+_MOST_SAMPLES = 2**28  # of all channels, 1.7 hours at 44.1 kHz: for so many there is memory
+_MOST_SLICES = 2**16  # which are looked at one by one
+_MOST_SILENCE = 100  # times what its pictures stand for, a song beyond that may have
+_GRIFFIN_LIM_FACTOR = 16  # memory of a sample in a search for phases, as a multiple of that without
+
 
 @dataclass(frozen=True)
 class _Picture:
@@ -177,7 +182,7 @@ def _songs(pictures: Sequence[_Picture], root: Path) -> list[_Pictures]:
         first = slices[0]
         name = first.info.song if first.info else first.source.relative_to(root).with_suffix("").as_posix()
         songs[first.source] = slices
-        wanted[first.source] = "/".join(safe_name(part) for part in PurePosixPath(name).parts)
+        wanted[first.source] = "/".join(safe_name(part) for part in PurePosixPath(name).parts) or "_"
     return [_Pictures(key, songs[path]) for path, key in unique_names(wanted, root).items()]
 
 
@@ -237,8 +242,9 @@ def _decode_song(song: _Pictures, *, settings: _Settings, output: Path) -> dict[
             failures.append(failure_of(picture, err, settings.on_error))
             continue
         remarks.update(dict.fromkeys(said))
-        with stage("decode"):  # a text may speak of more samples than there is memory for
+        with stage("decode"):
             if info.channel not in channels:
+                _check_length(song, info, settings)
                 whole = Song if settings.phase == "picture" else partial(_Phaseless, n_iter=settings.n_iter)
                 channels[info.channel] = whole(info.n_kept, info.params)
             channels[info.channel].add(info.number, spectrum)
@@ -248,7 +254,7 @@ def _decode_song(song: _Pictures, *, settings: _Settings, output: Path) -> dict[
         return {"made_from": state, "outputs": [], "failures": failures}
 
     with stage("decode"):
-        silence = torch.zeros(info.n_kept)
+        silence = torch.zeros(1).expand(info.n_kept)
         waveform = torch.stack(
             [channels[n].waveform() if n in channels else silence for n in range(info.n_channels)]
         ).div_(info.gain)
@@ -257,6 +263,18 @@ def _decode_song(song: _Pictures, *, settings: _Settings, output: Path) -> dict[
     with stage("write"):
         save_wav(output / f"{song.key}.wav", waveform, info.sample_rate, subtype=settings.subtype)
     return {"made_from": state, "outputs": [f"{song.key}.wav"], "failures": failures}
+
+
+def _check_length(song: _Pictures, info: SliceInfo, settings: _Settings) -> None:
+    """Raises CodecError for a text that speaks of more samples than there is memory for, or pictures to fill them."""
+    claimed, held = info.n_samples * info.n_channels, len(song.pictures) * info.params.slice_samples
+    needed = claimed * (_GRIFFIN_LIM_FACTOR if settings.phase == "griffin_lim" else 1)
+    most_slices = max(_MOST_SLICES, _MOST_SILENCE * len(song.pictures))
+    if needed > max(_MOST_SAMPLES, _MOST_SILENCE * held) or info.n_slices > most_slices:
+        raise CodecError(
+            f"{song.source}: its text speaks of {claimed} samples, and its song's {len(song.pictures)} pictures hold "
+            f"{held} at most; put the missing ones beside, or decode it alone: input=<picture>.png output=<slice>.wav"
+        )
 
 
 def _load(picture: _Picture, settings: _Settings) -> tuple[SliceInfo, Tensor, list[str]]:

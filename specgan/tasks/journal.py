@@ -5,8 +5,9 @@ import re
 from collections import defaultdict
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
+from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 from specgan.files import atomic_path, remove_files
 from specgan.tasks.runner import FAILURES_NAME, Failure, check_on_error, write_failures
@@ -39,33 +40,40 @@ class Journal:
         self.endings = None if endings is None else re.compile(endings)
         self.folder, self.path = folder, folder / name
         self.settings = json.loads(json.dumps(settings or {}))  # as they will be read again: tuples are lists
-        self.file = None
+        self.file: TextIO | None = None
         self.entries: dict[str, dict[str, Any]] = {}
         self.begun: set[str] = set()  # and neither done nor given up, when the run ended
         self.is_outdated = False  # made with other settings
-        lines = self.path.read_text().splitlines() if self.path.exists() else []
-        for line in lines:
-            try:
-                content = json.loads(line)
-            except json.JSONDecodeError:
-                continue
-            if "settings" in content:
-                self.is_outdated = content["settings"] != self.settings
-            elif "begun" in content:
-                self.begun |= set(content["begun"])
-            else:
-                self.entries[content.pop("key")] = content
+        if self.path.exists():
+            with self.path.open(errors="replace") as lines:  # one at a time: of a million clips they are long
+                for line in lines:
+                    self._read(line)
         self.begun -= set(self.entries)
+
+    def _read(self, line: str) -> None:
+        try:
+            content = json.loads(line)
+        except (ValueError, RecursionError):
+            return
+        match content:  # anything else was damaged, or written by somebody else
+            case {"settings": settings}:
+                self.is_outdated = settings != self.settings
+            case {"begun": [*keys]} if all(isinstance(key, str) for key in keys):
+                self.begun.update(keys)
+            case {"key": str(key), "outputs": [*paths]} if all(isinstance(path, str) for path in paths):
+                del content["key"]
+                self.entries[key] = content
 
     def start(self, sources: Mapping[str, Sequence[Path]], *, final: Path | None = None) -> list[str]:
         """Clears away what is stale, notes that work begins, and gives the keys of the units that are to be made.
 
         Args:
             sources: the files that each unit is made from, by key. An entry needs `made_from`, see the function of that
-                name, and `outputs`, paths in the folder.
+                name, and `outputs`, paths in the folder; a path that is of several units stays while one of them does.
             final: a file that says that the folder is complete: it goes before anything else does.
         """
-        stale = [key for key, files in sources.items() if self.is_outdated or not self._is_fresh(key, files)]
+        is_there = cache(lambda path: (self.folder / path).exists())  # of many units one output may be the same
+        stale = [key for key, files in sources.items() if self.is_outdated or not self._is_fresh(key, files, is_there)]
         if not stale and set(sources) == set(self.entries) and not self.begun:
             return []
         if final is not None:
@@ -105,7 +113,7 @@ class Journal:
             for key in sorted(self.entries):
                 file.write(json.dumps({"key": key, **self.entries[key]}) + "\n")
 
-    def _is_fresh(self, key: str, sources: Sequence[Path]) -> bool:
+    def _is_fresh(self, key: str, sources: Sequence[Path], is_there: Callable[[str], bool]) -> bool:
         """Whether the unit's outputs are there, and were made from its sources as they are now."""
         entry = self.entries.get(key)
         try:
@@ -113,7 +121,7 @@ class Journal:
                 return False
         except OSError:
             return False
-        return all((self.folder / path).exists() for path in entry["outputs"])
+        return all(is_there(path) for path in entry["outputs"])
 
     def _outputs(self, keys: Iterable[str]) -> Iterator[str]:
         """The files that were made of units, also of those at which a killed run was at work."""
