@@ -3,8 +3,9 @@
 import csv
 import hashlib
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
+from typing import BinaryIO
 
 import pandas as pd
 
@@ -14,35 +15,77 @@ from specgan.files import atomic_path
 pd.set_option("mode.string_storage", "python")
 
 MANIFEST_NAME = "manifest.csv"
-COLUMNS = ("path", "label", "split", "recording", "start_s", "duration_s", "n_frames", "source")
+COLUMNS = ("path", "label", "split", "recording", "start_s", "duration_s", "n_frames", "first_frame", "source")
 REQUIRED_COLUMNS = ("path", "label", "split", "recording", "source")  # the others are of clips cut from sounds
 SPLITS = ("train", "val", "test")
 
+_CHUNK_ROWS = 2**16  # that are read at a time
 _ENCODING_ERRORS = "surrogateescape"  # a file name need not be UTF-8 (old archives); Python holds such bytes so
 
 
-def read_manifest(folder: str | Path) -> pd.DataFrame:
-    """Reads `<folder>/manifest.csv`: one row a clip, columns REQUIRED_COLUMNS and perhaps others.
+def is_url(folder: str | Path) -> bool:
+    """Whether a folder is a URL for fsspec (s3://bucket/specs, memory://specs), not a path on this machine."""
+    return "://" in str(folder)
 
-    `path` is relative to the folder; it may lead out of it (`../specs/kick/1.pt`).
 
+def read_file(folder: str | Path, path: str) -> bytes:
+    """Reads a file of a dataset folder, which may be a URL.
+
+    Raises:
+        FileNotFoundError: it is not there.
+    """
+    with _open_file(folder, path) as file:
+        return file.read()
+
+
+def _open_file(folder: str | Path, path: str) -> BinaryIO:
+    if not is_url(folder):
+        return Path(folder, path).open("rb")
+    import fsspec
+
+    return fsspec.open(f"{str(folder).rstrip('/')}/{path}", "rb").open()
+
+
+def read_manifest(
+    folder: str | Path, *, split: str | None = None, columns: Collection[str] | None = None
+) -> pd.DataFrame:
+    """Reads `<folder>/manifest.csv`: one row a clip, columns REQUIRED_COLUMNS and perhaps others of COLUMNS.
+
+    `path` is relative to the folder; it may lead out of it (`../specs/kick/1.pt`). Clips whose rows have a
+    `first_frame` stand in a shard, many in one file.
+
+    Args:
+        folder: a dataset folder, or the URL of one.
+        split: only the rows of this one; None: all.
+        columns: only these, where the table has them, and split; None: all. There is less to read then, and to hold.
     Raises:
         FileNotFoundError: the folder holds no manifest: it is no dataset, or it was not finished.
         ValueError: one of REQUIRED_COLUMNS is missing.
     """
-    path = Path(folder) / MANIFEST_NAME
-    if not path.is_file():
+    path = f"{str(folder).rstrip('/')}/{MANIFEST_NAME}"
+    wanted = None if columns is None else {*columns, "split"}
+    # Labels are words, also when they look like numbers ("007") or like a missing value ("nan").
+    text = dict.fromkeys(REQUIRED_COLUMNS, str)
+    how = {"dtype": text, "keep_default_na": False, "encoding_errors": _ENCODING_ERRORS}
+    try:
+        file = _open_file(folder, MANIFEST_NAME)
+    except (FileNotFoundError, IsADirectoryError) as err:
         raise FileNotFoundError(
             f"{path}: no such file, so {folder} is no finished dataset folder; "
             "make it with: python preprocess.py task=spectrograms input=<audio> output=" + str(folder)
-        )
-    # Labels are words, also when they look like numbers ("007") or like a missing value ("nan").
-    text = dict.fromkeys(REQUIRED_COLUMNS, str)
-    table = pd.read_csv(path, dtype=text, keep_default_na=False, encoding_errors=_ENCODING_ERRORS)
-    missing = [column for column in REQUIRED_COLUMNS if column not in table.columns]
+        ) from err
+    usecols = None if wanted is None else lambda name: name in wanted
+    with file, pd.read_csv(file, chunksize=_CHUNK_ROWS, usecols=usecols, **how) as parts:
+        # part by part: of a large table only what is asked for is held
+        table = pd.concat([_rows_of(part, split) for part in parts], ignore_index=True)
+    missing = [name for name in REQUIRED_COLUMNS if (wanted is None or name in wanted) and name not in table.columns]
     if missing:
         raise ValueError(f"{path}: the columns {missing} are missing; make the dataset again")
     return table
+
+
+def _rows_of(table: pd.DataFrame, split: str | None) -> pd.DataFrame:
+    return table if split is None or "split" not in table else table[table["split"] == split]
 
 
 def write_manifest(table: pd.DataFrame, folder: str | Path) -> None:
@@ -118,7 +161,7 @@ def assign_splits(
         by_label.setdefault(label, []).append(recording)
     _require_enough(by_label, n_splits)
 
-    split_of = {}
+    split_of: dict[str, str] = {}
     for members in by_label.values():
         members.sort(key=lambda name: hashlib.sha256(f"{seed}\0{name}".encode(errors=_ENCODING_ERRORS)).digest())
         counts = _counts(len(members), percentages)

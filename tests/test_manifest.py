@@ -58,6 +58,7 @@ def table_of(labels: list[str], **columns) -> pd.DataFrame:
             "start_s": 0.25 * i,
             "duration_s": 1.024,
             "n_frames": 64 + i,
+            "first_frame": 0,
             "source": f"{i}.wav",
         }
         for i, label in enumerate(labels)

@@ -20,6 +20,7 @@ import specgan
 from specgan.audio import load_audio, open_audio, save_wav
 from specgan.data.dataset import SpectrogramDataset
 from specgan.manifest import read_manifest
+from specgan.shards import open_shard
 from specgan.spectrogram import Spectrogram, SpectrogramParams
 from specgan.tasks import clips, runner
 from specgan.tasks.runner import UnitError
@@ -665,19 +666,19 @@ BROKEN = ("kick_3", "kick_150", "snare_7")
 linux = pytest.mark.skipif(sys.platform != "linux", reason="looks for the processes of a run in /proc")
 
 
-def command(audio: Path, output: Path) -> list[str]:
+def command(audio: Path, output: Path, *more: str) -> list[str]:
     """`preprocess.py` on two processes, with the settings WORK."""
     settings = [f"spectrogram.{name}={'null' if value is None else value}" for name, value in asdict(WORK).items()]
-    arguments = [f"input={audio}", f"output={output}", "task.splits=[80,10,10]", "task.format=both", *settings]
+    arguments = [f"input={audio}", f"output={output}", "task.splits=[80,10,10]", "task.format=both", *settings, *more]
     return [sys.executable, str(ROOT / "preprocess.py"), "executor=processes", "executor.n_workers=2", *arguments]
 
 
-def kill_in_the_middle(audio: Path, output: Path, *, n_made: int) -> int:
-    """Starts a run, kills it with -9 when there are so many tensors, and gives its process group."""
+def kill_in_the_middle(audio: Path, output: Path, *more: str, n_made: int, files: str = "*/*.pt") -> int:
+    """Starts a run, kills it with -9 when there are so many files, and gives its process group."""
     with subprocess.Popen(
-        command(audio, output), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
+        command(audio, output, *more), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
     ) as run:
-        while len(list(output.glob("*/*.pt"))) < n_made:
+        while len(list(output.glob(files))) < n_made:
             assert run.poll() is None, "it came to its end before it was killed"
             time.sleep(0.001)
         run.kill()
@@ -755,6 +756,29 @@ def test_other_settings_after_a_killed_run_leave_nothing_of_the_old(many, killed
         make(many, folder, **settings)
     assert everything(specs) == everything(tmp_path / "fresh")
     assert {path.name for path in specs.iterdir()} == {path.name for path in (tmp_path / "fresh").iterdir()}
+
+
+@linux
+def test_a_killed_run_into_shards_leaves_whole_ones_and_is_completed(many, tmp_path):
+    specs, settings = tmp_path / "specs", ("task.format=shards", "task.shard_size=30")
+    group = kill_in_the_middle(many, specs, *settings, n_made=3, files="shards/[0-9a-f]*.safetensors")
+    wait_until(lambda: not processes_of_group(group))
+    whole = [path for path in specs.glob("shards/*") if not path.name.startswith(".")]
+    assert 3 <= len(whole) < 10
+    for path in whole:
+        assert len(open_shard(path))
+    noted = sum(b'"key"' in line for line in (specs / ".journal.jsonl").read_bytes().splitlines())
+    done = subprocess.run(command(many, specs, *settings), capture_output=True, text=True)
+    assert done.returncode == 1, done.stderr
+    assert f"{N_CLIPS - 3 - noted} made, {noted} already there, 3 failed" in " ".join(done.stderr.split())
+    table = read_manifest(specs)
+    assert {str(path.relative_to(specs)) for path in specs.glob("shards/*")} == set(table["path"])
+    assert sorted(Path(source).stem for source in table["source"]) == sorted(
+        path.stem for path in many.rglob("*.wav") if path.stem not in BROKEN
+    )
+    for row in table.iloc[::29].itertuples():
+        level = open_shard(specs / row.path)[row.first_frame :][: row.n_frames].T
+        torch.testing.assert_close(level, expected_level(Path(row.source), WORK), rtol=0, atol=0)
 
 
 # More names

@@ -1,8 +1,12 @@
 """A dataset folder as a torch Dataset."""
 
+import re
 from collections.abc import Sequence
+from functools import cached_property
 from pathlib import Path
 
+import numpy as np
+import pandas as pd
 import torch
 import torch.nn.functional as F
 import yaml
@@ -10,26 +14,35 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from specgan.audio import load_audio, scale_to_peak
-from specgan.manifest import read_manifest
+from specgan.files import load_tensors
+from specgan.manifest import is_url, read_file, read_manifest
+from specgan.shards import Shards
 from specgan.spectrogram import LevelRange, SpectrogramParams, normalise
+
+_COLUMNS = ("path", "label", "start_s", "n_frames", "first_frame", "source")
 
 
 class SpectrogramDataset(Dataset):
-    """The clips of one split, all of one length, held in memory.
+    """The clips of one split, all of one length: held in memory, or read from shards while they are asked for.
 
     Args:
-        folder: a dataset folder that task=spectrograms made.
+        folder: a dataset folder that task=spectrograms made, or the URL of one for fsspec (s3://bucket/specs).
         split: "train", "val" or "test".
         params: of the spectrograms; `n_frames` is the length of an example. Shorter clips are followed by silence, of
             longer ones a piece is cut.
+        n_open: shards that stay open, and the clips of which `order` mixes, at least 1.
     Raises:
         FileNotFoundError: no finished dataset folder.
         ValueError: the folder was made with other spectrogram settings, or for other ends (pictures alone, several
-            channels, pooled), or `n_frames` is None.
+            channels, pooled); or `n_frames` is None; or its manifest is at odds with its files.
+    Attributes:
+        labels: (N,) int64, indices of `class_names`.
+        n_frames_of: (N,) int64, the whole length of each clip.
+        starts_s: (N,) where in its recording each clip starts; NaN: the manifest does not say.
     """
 
-    def __init__(self, folder: str | Path, split: str, params: SpectrogramParams) -> None:
-        self.folder, self.params = Path(folder), params
+    def __init__(self, folder: str | Path, split: str, params: SpectrogramParams, *, n_open: int = 8) -> None:
+        self.folder, self.params = folder if is_url(folder) else Path(folder), params
         info = read_info(folder)
         require_same_params(params, info, folder)
         _require_trainable(info, params, folder)
@@ -37,18 +50,66 @@ class SpectrogramDataset(Dataset):
             raise ValueError("n_frames is None: examples need one length; choose a spectrogram preset that has one")
         self.class_names: list[str] = info["class_names"]
         self.level_range = LevelRange(**info["level_range"])
-        table = read_manifest(folder)
-        table = table[table["split"] == split]
-        index = {name: i for i, name in enumerate(self.class_names)}
         self.peak: float | None = info["peak"]
-        self.sources = table["source"].tolist()
+        table = read_manifest(folder, split=split, columns=_COLUMNS)
+        paths = None
+        if "first_frame" in table and len(table):  # one shard behind the other, as they are best read
+            numbers, paths = pd.factorize(table["path"].to_numpy(object), sort=True)
+            table = table.assign(shard=numbers).sort_values(["shard", "first_frame"], ignore_index=True)
+        labels = pd.Index(self.class_names, dtype=object).get_indexer(table["label"].to_numpy(object))
+        if (labels < 0).any():
+            raise ValueError(f"{folder}: its manifest has labels that params.yaml does not know; make it again")
+        self.labels = torch.from_numpy(labels.astype(np.int64))
+        # One text: a list of a million is for those who want to hear the recordings.
+        self._sources = "\0".join(table["source"]).encode(errors="surrogateescape")
         whole = info["spectrogram"].get("n_frames") is None
-        self.starts_s = table["start_s"].tolist() if "start_s" in table else [0.0 if whole else None] * len(table)
-        self.labels = [index[label] for label in table["label"]]
-        self.levels = [torch.load(self.folder / path, weights_only=True) for path in table["path"]]
+        self.starts_s: np.ndarray = np.full(len(table), 0.0 if whole else np.nan)
+        if "start_s" in table:
+            self.starts_s = table["start_s"].to_numpy(float)
+        # Clip i is `n_frames_of[i]` frames from `_first[i]` on, of `_frames`, or of shard number `_shard_of[i]`.
+        self._frames = torch.empty(0, params.n_bins)
+        self._shards: Shards | None = None
+        if paths is None:
+            self._read_files(table)
+        else:
+            self._open_shards(table, paths, n_open)
+
+    def _open_shards(self, table: pd.DataFrame, paths: Sequence[str], n_open: int) -> None:
+        for column in ("first_frame", "n_frames"):
+            if column not in table or table[column].dtype.kind != "i" or (table[column] < 0).any():
+                raise ValueError(f"{self.folder}: {column} of its manifest is not a count of frames; copy it again")
+        self._first, self.n_frames_of = (torch.tensor(table[name].to_numpy()) for name in ("first_frame", "n_frames"))
+        self._shard_of = torch.tensor(table["shard"].to_numpy())
+        ends = torch.zeros(len(paths), dtype=torch.int64)
+        ends.scatter_reduce_(0, self._shard_of, self._first + self.n_frames_of, "amax")
+        places = [_place(self.folder, path, is_shard=True) for path in paths]
+        self._shards = Shards(places, n_frames=ends.tolist(), n_bins=self.params.n_bins, n_open=n_open)
+
+    def _read_files(self, table: pd.DataFrame) -> None:
+        """Fills `_frames` file by file: nothing is held twice."""
+        block = np.empty((int(table["n_frames"].sum()) if "n_frames" in table else 0, self.params.n_bins), np.float32)
+        ends = [0]
+        for path in table["path"]:
+            place = _place(self.folder, path)
+            level = load_tensors(place, read_file(self.folder, path) if is_url(self.folder) else None)
+            shape = tuple(level.shape) if isinstance(level, Tensor) else None
+            if shape is None or len(shape) != 2 or shape[0] != self.params.n_bins:
+                raise ValueError(
+                    f"{place}: a tensor of shape {shape}, and params.yaml tells of {self.params.n_bins} bins; remove "
+                    "it and run the preprocess.py command that made it"
+                )
+            end = ends[-1] + shape[1]
+            if end > len(block):  # the manifest did not say; nothing else refers to the block, so it may move
+                block.resize((end + end // 8, block.shape[1]), refcheck=False)
+            block[ends[-1] : end] = level.numpy().T
+            ends.append(end)
+        block.resize((ends[-1], block.shape[1]), refcheck=False)
+        self._frames = torch.from_numpy(block)
+        ends = torch.tensor(ends)
+        self._first, self.n_frames_of = ends[:-1], ends.diff()
 
     def __len__(self) -> int:
-        return len(self.levels)
+        return len(self.labels)
 
     def __getitem__(self, item: int | tuple[int, float]) -> tuple[Tensor, int]:
         """Returns a spectrogram (1, n_mels, n_frames) in [-1, 1] and its label.
@@ -56,15 +117,65 @@ class SpectrogramDataset(Dataset):
         Args:
             item: the index; or the index and where to cut a longer clip, from 0 (its start) to 1 (its end).
         """
-        index, position = item if isinstance(item, tuple) else (item, 0.0)
-        level, n_frames = self.levels[index], self.params.n_frames
-        surplus = level.shape[1] - n_frames
-        if surplus > 0:
-            start = round(position * surplus)
-            level = level[:, start : start + n_frames]
-        elif surplus < 0:
-            level = F.pad(level, (0, -surplus), value=self.params.silence)
-        return normalise(level, self.params, self.level_range).unsqueeze(0), self.labels[index]
+        spectrograms, labels = self.__getitems__([item])
+        return spectrograms[0], int(labels[0])
+
+    def __getitems__(self, items: Sequence[int | tuple[int, float]]) -> tuple[Tensor, Tensor]:
+        """Returns a batch: spectrograms (B, 1, n_mels, n_frames) in [-1, 1] and labels (B,), each as [] gives it.
+
+        A DataLoader calls this by itself; with `collate_fn=as_batched` it hands on what comes.
+        """
+        indices, positions = zip(*(item if isinstance(item, tuple) else (item, 0.0) for item in items), strict=True)
+        index, position = torch.tensor(indices), torch.tensor(positions, dtype=torch.float64)
+        lengths, n_frames = self.n_frames_of[index], self.params.n_frames
+        first = self._first[index] + ((lengths - n_frames).clamp_min(0) * position).round().long()
+        levels = self._cut(index, first, lengths.clamp_max(n_frames))
+        # (B, n_frames, n_mels) -> (B, n_mels, n_frames)
+        spectrograms = normalise(levels, self.params, self.level_range).mT.contiguous()
+        return spectrograms.unsqueeze(1), self.labels[index]
+
+    def _cut(self, index: Tensor, first: Tensor, lengths: Tensor) -> Tensor:
+        """Levels (B, n_frames, n_mels): of each clip `lengths` frames from `first`, and then silence."""
+        if self._shards is None:
+            return self._cut_from(self._frames, first, lengths)
+        shard_of = self._shard_of[index]
+        levels = torch.empty(len(index), self.params.n_frames, self.params.n_bins)
+        for shard in self._shards.open_first(shard_of.unique().tolist()):
+            of_it = (shard_of == shard).nonzero()[:, 0]
+            levels[of_it] = self._cut_from(self._shards[shard], first[of_it], lengths[of_it])
+        return levels
+
+    def _cut_from(self, frames: Tensor, first: Tensor, lengths: Tensor) -> Tensor:
+        place = torch.arange(self.params.n_frames)
+        is_behind = place >= lengths.unsqueeze(1)
+        rows = (first.unsqueeze(1) + place).masked_fill_(is_behind, 0)
+        levels = frames.index_select(0, rows.flatten()).view(*rows.shape, -1)
+        return levels.masked_fill_(is_behind.unsqueeze(-1), self.params.silence) if is_behind.any() else levels
+
+    def order(self, generator: torch.Generator) -> Tensor:
+        """Returns all indices (N,) int64, shuffled.
+
+        Of data in shards, whole shards are shuffled, and then the clips of each `n_open` that follow one another: so
+        each is read once, and clips that stand far apart on the disk meet in a batch all the same.
+        """
+        if self._shards is None:
+            return torch.randperm(len(self), generator=generator)
+        clips_of = torch.arange(len(self)).split(torch.bincount(self._shard_of).tolist())
+        parts = []
+        for numbers in torch.randperm(len(self._shards), generator=generator).split(self._shards.n_open):
+            together = torch.cat([clips_of[number] for number in numbers])
+            parts.append(together[torch.randperm(len(together), generator=generator)])
+        return torch.cat(parts)
+
+    def level(self, index: int) -> Tensor:
+        """Returns the level (n_mels, n_frames) of clip `index` at its whole length, before it is normalised."""
+        frames = self._frames if self._shards is None else self._shards[int(self._shard_of[index])]
+        return frames[self._first[index] :][: self.n_frames_of[index]].mT
+
+    @cached_property
+    def sources(self) -> list[str]:
+        """The recording that each clip is from."""
+        return self._sources.decode(errors="surrogateescape").split("\0") if len(self) else []
 
     def waveform(self, index: int) -> Tensor:
         """Loads the recorded sound (1, n_frames * hop_length) that example `index`, cut at its start, shows.
@@ -85,27 +196,48 @@ class SpectrogramDataset(Dataset):
         for index, position in places:
             if index != loaded:  # neighbouring places are often of one clip
                 recording, loaded = self._recording(index), index
-            surplus = max(0, self.levels[index].shape[1] - self.params.n_frames)
+            surplus = max(0, int(self.n_frames_of[index]) - self.params.n_frames)
             start = round(position * surplus) * self.params.hop_length
             piece = recording[start : start + n_samples]
             cut.append(F.pad(piece, (0, n_samples - len(piece))))
         return torch.stack(cut)
 
     def _recording(self, index: int) -> Tensor:
-        if self.starts_s[index] is None:
+        start_s = self.starts_s[index]
+        if np.isnan(start_s):
             raise FileNotFoundError(f"{self.folder}: its manifest has no start_s, which tells where the slices were")
         waveform, _ = load_audio(self.sources[index], sample_rate=self.params.sample_rate)
         if self.peak is not None:
             waveform = scale_to_peak(waveform, self.peak)
-        return waveform[0, round(self.starts_s[index] * self.params.sample_rate) :]
+        return waveform[0, round(start_s * self.params.sample_rate) :]
+
+
+def as_batched(batch: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
+    """The `collate_fn` for a DataLoader over a SpectrogramDataset, whose batches come ready."""
+    return batch
+
+
+def _place(folder: str | Path, path: str, *, is_shard: bool = False) -> str:
+    """Where a file of a dataset folder is.
+
+    Raises:
+        ValueError: the manifest of a folder from elsewhere leads out of it. A list of tensors on this machine may:
+            task=splits makes such, with task.mode=manifest.
+    """
+    parts = re.split(r"[/\\]", path)
+    if (is_shard or is_url(folder)) and (":" in path or not parts[0] or ".." in parts):
+        raise ValueError(f"{folder}: its manifest has the path {path!r}, which leads out of it; do not trust this data")
+    return f"{str(folder).rstrip('/')}/{path}" if is_url(folder) else str(Path(folder, path))
 
 
 def read_info(folder: str | Path) -> dict:
     """Reads `<folder>/params.yaml`: spectrogram, peak, level_range, class_names."""
-    path = Path(folder) / "params.yaml"
-    if not path.is_file():
-        raise FileNotFoundError(f"{path}: no such file, so {folder} is no dataset folder; make one with preprocess.py")
-    info = yaml.safe_load(path.read_text())
+    path = f"{str(folder).rstrip('/')}/params.yaml"
+    try:
+        info = yaml.safe_load(read_file(folder, "params.yaml"))
+    except (FileNotFoundError, IsADirectoryError) as err:
+        message = f"{path}: no such file, so {folder} is no dataset folder; make one with preprocess.py"
+        raise FileNotFoundError(message) from err
     if "level_range" not in info:
         raise ValueError(f"{path}: the folder was not finished; run the same preprocess.py command again")
     return info
@@ -130,7 +262,7 @@ def _require_trainable(info: dict, params: SpectrogramParams, folder: str | Path
             f"{folder}: its recordings are cut into slices of n_frames {n_frames}, asked for is {params.n_frames}; "
             "make it with spectrogram.n_frames=null, which keeps them whole"
         )
-    fit = {"format": ("pt", "both"), "mono": (True,), "time_pool": (1,), "freq_pool": (1,)}
+    fit = {"format": ("pt", "both", "shards"), "mono": (True,), "time_pool": (1,), "freq_pool": (1,)}
     for name, values in fit.items():
         value = info.get(name, values[0])
         if value not in values:

@@ -2,7 +2,7 @@
 
 import io
 import math
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Executor
 from contextlib import AbstractContextManager, closing
 from dataclasses import asdict, dataclass
@@ -17,11 +17,12 @@ from torch import Tensor
 
 from specgan.audio import DOWNMIXES, open_audio, scale_to_peak
 from specgan.files import atomic_path
+from specgan.shards import SHARD_BYTES, write_shard
 from specgan.spectrogram import LevelRange, Spectrogram, SpectrogramParams, normalise
 from specgan.tasks.journal import made_from
 from specgan.tasks.runner import Failure, UnitError, failure_of, run_units, stage
 
-FORMATS = ("pt", "png", "both")
+FORMATS = ("pt", "png", "both", "shards")
 POOL_MODES = ("avg", "max")
 _GROUP_SAMPLES = 2**22  # of the waveforms that go through the stages together: 16 MiB, and a few times as much beside
 _PART_BYTES = 2**25 + 1  # of a spectrogram: smaller ones are joined and encoded without a thought for memory
@@ -41,7 +42,7 @@ class Recipe:
         time_pool: frames that become one, at least 1; the last one may stand for fewer.
         freq_pool: bins that become one, at least 1.
         pool_mode: "avg" or "max" of their **power**, before the level mapping: the mean of decibels would lose tones.
-        format: "pt", "png" or "both".
+        format: "pt", "png" or "both", a file for each spectrogram; or "shards", a large file for thousands.
         grayscale: pictures have one grey channel instead of colours.
         cmap: of the pictures, any matplotlib colormap. Its first colour is silence (`params.floor_db`), its last a
             full-scale sine; with level "log1p" the lowest and highest value of the picture.
@@ -71,6 +72,8 @@ class Recipe:
         for name, known in (("downmix", DOWNMIXES), ("pool_mode", POOL_MODES), ("format", FORMATS)):
             if getattr(self, name) not in known:
                 raise ValueError(f"{name} is {getattr(self, name)!r}; one of {', '.join(known)}")
+        if self.format == "shards" and not self.mono:
+            raise ValueError("format is 'shards', which hold one channel, and mono is False; mono true, or format pt")
         for name, most in (("time_pool", self.params.n_frames), ("freq_pool", self.params.n_bins)):
             value = getattr(self, name)
             if not isinstance(value, int) or value < 1 or (most is not None and value > most):
@@ -133,14 +136,34 @@ def make_clips(clips: Sequence[Clip], *, recipe: Recipe, output: Path) -> list[A
         `rows`, what the manifest says of each spectrogram. Or its UnitError, if it cannot be read, transformed or
         written; none of its files is left then.
     """
-    entries, jobs, n_samples = [], [], 0
-    for job in load_clips(clips, recipe=recipe):
-        jobs.append(job)
-        n_samples += job.waveform.size if isinstance(job, _Job) and job.waveform is not None else 0
-        if n_samples >= _GROUP_SAMPLES:
-            entries += _finish(jobs, recipe=recipe, output=output)
-            jobs, n_samples = [], 0
-    return entries + _finish(jobs, recipe=recipe, output=output)
+    groups = _groups(load_clips(clips, recipe=recipe))
+    return [entry for jobs in groups for entry in _finish(jobs, recipe=recipe, output=output)]
+
+
+def make_shards(clips: Sequence[Clip], *, recipe: Recipe, output: Path) -> list[Any]:
+    """Makes the spectrograms of some recordings into one shard, or several when they are many: work for `run_units`.
+
+    Returns: as `make_clips`; the only output of a clip is its shard, and `rows` have `first_frame`, the place in it.
+    """
+    shard, entries = _Shard(recipe, output), []
+    for jobs in _groups(load_clips(clips, recipe=recipe)):
+        shard.add(jobs)
+        if shard.is_full:
+            entries += shard.write()
+    return entries + shard.write()
+
+
+def _groups(jobs: Iterable[Any]) -> Iterator[list[Any]]:
+    """As many jobs at a time as go through the stages together."""
+    group, n_samples = [], 0
+    for job in jobs:
+        group.append(job)
+        is_long = isinstance(job, _Job) and job.waveform is None
+        n_samples += job.waveform.size if isinstance(job, _Job) and not is_long else 0
+        if n_samples >= _GROUP_SAMPLES or is_long:
+            yield group
+            group, n_samples = [], 0
+    yield group
 
 
 def make_clips_on_device(
@@ -153,8 +176,13 @@ def make_clips_on_device(
     on_error: str,
     description: str,
     n_skipped: int = 0,
-) -> Iterator[tuple[Clip, Any]]:
-    """As `run_units` with `make_clips`, but the workers only decode; batches of what they send are transformed here."""
+    shard_size: int | None = None,
+) -> Generator[tuple[Clip, Any]]:
+    """As `run_units` with `make_clips`, but the workers only decode; batches of what they send are transformed here.
+
+    Args:
+        shard_size: clips in a shard, with format "shards": then as with `make_shards`.
+    """
     loaded = run_units(
         clips,
         partial(load_clips, recipe=recipe),
@@ -164,9 +192,21 @@ def make_clips_on_device(
         n_skipped=n_skipped,
     )
 
-    def finish(jobs: Sequence[_Job]) -> Iterator[tuple[Clip, Any]]:
-        for job, entry in zip(jobs, _finish(jobs, recipe=recipe, output=output, device=device), strict=True):
-            yield job.clip, failure_of(job.clip, entry, on_error) if isinstance(entry, UnitError) else entry
+    shard = _Shard(recipe, output, device=device)
+    waiting: list[Clip] = []
+
+    def finish(jobs: Sequence[_Job], *, is_last: bool = False) -> Iterator[tuple[Clip, Any]]:
+        waiting.extend(job.clip for job in jobs)
+        if recipe.format == "shards":
+            shard.add(jobs)
+            if not (is_last or shard.is_full or len(waiting) >= shard_size):
+                return
+            entries = shard.write()
+        else:
+            entries = _finish(jobs, recipe=recipe, output=output, device=device)
+        for clip, entry in zip(waiting, entries, strict=True):
+            yield clip, failure_of(clip, entry, on_error) if isinstance(entry, UnitError) else entry
+        waiting.clear()
 
     jobs: list[_Job] = []
     n_rows = longest = 0
@@ -181,7 +221,7 @@ def make_clips_on_device(
             if n_rows * longest >= _BATCH_SAMPLES or job.waveform is None:
                 yield from finish(jobs)
                 jobs, n_rows, longest = [], 0, 0
-    yield from finish(jobs)
+    yield from finish(jobs, is_last=True)
 
 
 def check_device(device: str) -> None:
@@ -211,8 +251,7 @@ class _Encoded:
     """One spectrogram as it will be written."""
 
     contents: dict[str, bytes | memoryview | Tensor]  # by path; the tensor's first
-    n_frames: int
-    peak_level: float
+    row: dict[str, Any]  # see `_row`
 
 
 def _each(function: Callable[[Any], Any], values: Iterable[Any]) -> list[Any]:
@@ -247,32 +286,82 @@ def _load(clip: Clip, *, recipe: Recipe) -> _Job:
 def _finish(jobs: Sequence[Any], *, recipe: Recipe, output: Path, device: str = "cpu") -> list[Any]:
     """Takes jobs (or UnitErrors) through the stages after reading."""
 
-    def transform(job: _Job) -> _Job:
-        with stage("transform"):
-            if job.power is None:
-                job.power = _transform(recipe.params, "cpu").power(torch.from_numpy(job.waveform))
-            job.levels = list(_levels([job.power], recipe))
-        return job
-
     def encode(job: _Job) -> _Job:
         job.encoded = [_encode(level, job.clip, number, recipe) for number, level in enumerate(job.levels)]
         return job
 
     def write(job: _Job) -> dict[str, Any]:
+        if job.waveform is None:
+            return make_clip(job.clip, recipe=recipe, output=output, device=device, warn=not job.is_warned)
         return {**job.status, **_write(job.encoded, [job.waveform.shape[1]], recipe, output)}
 
-    long = {id(job) for job in jobs if isinstance(job, _Job) and job.waveform is None}
-    short = [job for job in jobs if id(job) not in long]
+    return _each(write, _each(encode, _transformed(jobs, recipe, device)))
+
+
+def _transformed(jobs: Sequence[Any], recipe: Recipe, device: str) -> list[Any]:
+    """Gives jobs their levels, but for those that are too long to be kept."""
+
+    def transform(job: _Job) -> _Job:
+        if job.waveform is not None:
+            with stage("transform"):
+                if job.power is None:
+                    job.power = _transform(recipe.params, "cpu").power(torch.from_numpy(job.waveform))
+                job.levels = list(_levels([job.power], recipe))
+        return job
+
     if device != "cpu":
-        _transform_batch([job for job in short if isinstance(job, _Job)], recipe.params, device)
-    for step in (transform, encode, write):
-        short = _each(step, short)
-    entries = iter(short)
+        short = [job for job in jobs if isinstance(job, _Job) and job.waveform is not None]
+        _transform_batch(short, recipe.params, device)
+    return _each(transform, jobs)
 
-    def make(job: _Job) -> dict[str, Any]:
-        return make_clip(job.clip, recipe=recipe, output=output, device=device, warn=not job.is_warned)
 
-    return [_each(make, [job])[0] if id(job) in long else next(entries) for job in jobs]
+class _Shard:
+    """Spectrograms that wait until they are enough for a shard."""
+
+    def __init__(self, recipe: Recipe, output: Path, *, device: str = "cpu") -> None:
+        self.recipe, self.output, self.device = recipe, output, device
+        self.waiting: list[tuple[dict[str, Any], list[Tensor], int] | UnitError] = []
+        self.n_bytes = 0
+
+    @property
+    def is_full(self) -> bool:
+        return self.n_bytes >= SHARD_BYTES
+
+    @torch.inference_mode()
+    def add(self, jobs: Sequence[Any]) -> None:
+        """Transforms jobs; UnitErrors keep their places among them."""
+        for taken in _each(self._take, _transformed(jobs, self.recipe, self.device)):
+            self.waiting.append(taken)
+            self.n_bytes += 0 if isinstance(taken, UnitError) else sum(level.nbytes for level in taken[1])
+
+    def _take(self, job: _Job) -> tuple[dict[str, Any], list[Tensor], int]:
+        """Keeps of a job its status, its levels (n_bins, n_frames), and how many samples they stand for."""
+        if job.waveform is not None:
+            return job.status, [level[0].cpu() for level in job.levels], job.waveform.shape[1]
+        lengths: list[int] = []
+        blocks = _levels_in_blocks(job.clip, self.recipe, lengths, device=self.device, warn=not job.is_warned)
+        with closing(blocks) as levels:
+            return job.status, [level[0].cpu() for level in levels], sum(lengths)
+
+    def write(self) -> list[Any]:
+        """Writes what waits, and gives for each job its entry for the journal, or its UnitError."""
+        waiting, self.waiting, self.n_bytes = self.waiting, [], 0
+        spectrograms = [level for taken in waiting if not isinstance(taken, UnitError) for level in taken[1]]
+        if not spectrograms:
+            return waiting
+        try:
+            with stage("write"):
+                path, places = write_shard(spectrograms, self.output)
+        except UnitError as err:
+            return [taken if isinstance(taken, UnitError) else err for taken in waiting]
+        place = iter(places)
+
+        def entry(taken: tuple[dict[str, Any], list[Tensor], int]) -> dict[str, Any]:
+            status, levels, n_samples = taken
+            rows = [{"path": path, "first_frame": next(place), **_row(level, i)} for i, level in enumerate(levels)]
+            return {**status, "outputs": [path], "rows": _timed(rows, n_samples, self.recipe.params)}
+
+        return _each(entry, waiting)
 
 
 def _transform_batch(jobs: Sequence[_Job], params: SpectrogramParams, device: str) -> None:
@@ -301,6 +390,14 @@ def make_clip(clip: Clip, *, recipe: Recipe, output: Path, device: str = "cpu", 
     """
     status = _status(clip)
     lengths: list[int] = []
+    blocks = _levels_in_blocks(clip, recipe, lengths, device=device, warn=warn)
+    with torch.inference_mode(), closing(blocks) as levels:
+        encoded = (_encode(level, clip, number, recipe) for number, level in enumerate(levels))
+        return {**status, **_write(encoded, lengths, recipe, output)}
+
+
+def _levels_in_blocks(clip: Clip, recipe: Recipe, lengths: list[int], *, device: str, warn: bool) -> Generator[Tensor]:
+    """As `_levels`, of a recording that is read in blocks; their lengths in samples go to `lengths`."""
     gain = 1.0
     if recipe.peak is not None:  # a pass of its own, because a long recording is not kept
         loudest = max(float(block.abs().max()) for block in _read(clip, recipe, warn=False))
@@ -311,9 +408,8 @@ def make_clip(clip: Clip, *, recipe: Recipe, output: Path, device: str = "cpu", 
             lengths.append(block.shape[-1])
             yield (block * gain).to(device)
 
-    with torch.inference_mode(), closing(_transform(recipe.params, device).power_blocks(blocks())) as power:
-        encoded = (_encode(level, clip, number, recipe) for number, level in enumerate(_levels(power, recipe)))
-        return {**status, **_write(encoded, lengths, recipe, output)}
+    with closing(_transform(recipe.params, device).power_blocks(blocks())) as power:
+        yield from _levels(power, recipe)
 
 
 def _status(clip: Clip) -> dict[str, Any]:
@@ -404,11 +500,11 @@ def _encode(level: Tensor, clip: Clip, number: int, recipe: Recipe) -> _Encoded:
             from specgan.picture import to_png
 
             scale = LevelRange(recipe.params.silence, 0.0 if recipe.params.level == "db" else 1.0)
-            look = {"cmap": recipe.cmap, "grayscale": recipe.grayscale, "scale": recipe.image_scale}
+            look: dict[str, Any] = {"cmap": recipe.cmap, "grayscale": recipe.grayscale, "scale": recipe.image_scale}
             for channel, spectrogram in enumerate(normalise(level, recipe.params, scale)):
                 suffix = "" if recipe.mono else f"_ch{channel}"
                 contents[f"{stem}{suffix}.png"] = to_png(spectrogram, **look)
-        return _Encoded(contents, level.shape[-1], float(level.max()))
+        return _Encoded(contents, _row(level, number))
 
 
 def _saved(tensor: Tensor) -> memoryview:
@@ -419,9 +515,9 @@ def _saved(tensor: Tensor) -> memoryview:
 
 def _write(encoded: Iterable[_Encoded], lengths: Sequence[int], recipe: Recipe, output: Path) -> dict[str, Any]:
     """Writes the spectrograms of one recording, whose samples `lengths` counts when all have come."""
-    p, outputs, rows = recipe.params, [], []
+    outputs, rows = [], []
     try:
-        for number, spectrogram in enumerate(encoded):
+        for spectrogram in encoded:
             with stage("write"):
                 for path, content in spectrogram.contents.items():
                     with atomic_path(output / path) as temporary:
@@ -432,18 +528,26 @@ def _write(encoded: Iterable[_Encoded], lengths: Sequence[int], recipe: Recipe, 
                             temporary.write_bytes(content)
                     outputs.append(path)
             paths = list(spectrogram.contents)
-            for path in paths[:1] if recipe.makes_tensors else paths:
-                # peak_level: for the statistics; not a column of the manifest
-                row = {"n_frames": spectrogram.n_frames, "peak_level": spectrogram.peak_level}
-                rows.append({"path": path, "start_s": number, **row})
+            rows += [{"path": path, **spectrogram.row} for path in (paths[:1] if recipe.makes_tensors else paths)]
     except BaseException:
         for path in outputs:
             (output / path).unlink(missing_ok=True)
         raise
 
-    duration_s = sum(lengths) / p.sample_rate
-    slice_s = duration_s if p.n_frames is None else p.n_samples / p.sample_rate
+    return {"outputs": outputs, "rows": _timed(rows, sum(lengths), recipe.params)}
+
+
+def _row(level: Tensor, number: int) -> dict[str, Any]:
+    """What the manifest says of a recording's `number`th spectrogram."""
+    # peak_level: for the statistics; not a column of the manifest
+    return {"start_s": number, "n_frames": level.shape[-1], "peak_level": float(level.max())}
+
+
+def _timed(rows: list[dict[str, Any]], n_samples: int, params: SpectrogramParams) -> list[dict[str, Any]]:
+    """Turns the numbers of slices, which stand for `start_s`, into times of a recording of `n_samples`."""
+    duration_s = n_samples / params.sample_rate
+    slice_s = duration_s if params.n_frames is None else params.n_samples / params.sample_rate
     for row in rows:
         start_s = row["start_s"] * slice_s
         row.update(start_s=round(start_s, 6), duration_s=round(min(slice_s, duration_s - start_s), 6))
-    return {"outputs": outputs, "rows": rows}
+    return rows

@@ -1,9 +1,11 @@
 """Task: a folder of audio -> a dataset folder of spectrograms that train.py opens."""
 
 import logging
+import math
 import os
-from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import random
+from collections import Counter, defaultdict
+from collections.abc import Callable, Generator, Mapping, Sequence
 from concurrent.futures import Executor
 from contextlib import AbstractContextManager
 from dataclasses import asdict
@@ -17,9 +19,10 @@ import yaml
 import specgan
 from specgan.audio import find_audio
 from specgan.files import atomic_path, remove_files, safe_name, unique_names
-from specgan.manifest import MANIFEST_NAME, assign_splits, label_of, read_manifest, write_manifest
+from specgan.manifest import MANIFEST_NAME, SPLITS, assign_splits, label_of, read_manifest, write_manifest
+from specgan.shards import SHARD_BYTES, SHARDS_NAME, open_shard, remove_shards, write_shard
 from specgan.spectrogram import LevelRange, SpectrogramParams
-from specgan.tasks.clips import Clip, Recipe, check_device, make_clips, make_clips_on_device
+from specgan.tasks.clips import Clip, Recipe, check_device, make_clips, make_clips_on_device, make_shards
 from specgan.tasks.executors import serial
 from specgan.tasks.journal import Journal, run_missing
 from specgan.tasks.runner import FAILURES_NAME, Report, check_on_error, run_units
@@ -27,7 +30,10 @@ from specgan.tasks.runner import FAILURES_NAME, Report, check_on_error, run_unit
 log = logging.getLogger(__name__)
 
 PARAMS_NAME = "params.yaml"
-_RESERVED = {MANIFEST_NAME, PARAMS_NAME, FAILURES_NAME}  # names in a dataset folder that no label's folder may have
+_RESERVED = {MANIFEST_NAME, PARAMS_NAME, FAILURES_NAME, SHARDS_NAME}  # in a dataset folder; no label's folder
+_LEAST_CLIPS = 64  # that a worker takes at a time for a shard, if they are short
+_MOST_SMALL = 8  # shards, before they are joined
+_MOST_BYTES = 2**28  # of sound files that it takes: long recordings keep it busy too
 
 
 def make_spectrograms(
@@ -43,6 +49,7 @@ def make_spectrograms(
     min_recordings: int = 1,
     splits: Sequence[float] = (100, 0, 0),
     seed: int = 0,
+    shard_size: int = 4096,
     executor: Callable[[], AbstractContextManager[Executor]] = serial,
     device: str = "cpu",
     on_error: str = "skip",
@@ -65,7 +72,9 @@ def make_spectrograms(
         merge: new label for old label.
         min_recordings: labels with fewer recordings are left out, which is logged.
         splits: percentages of train, val, test.
-        seed: of the splits.
+        seed: of the splits, and of which clips share a shard.
+        shard_size: recordings in a shard at most, with format "shards"; fewer where that keeps all workers busy, or
+            where their frames fill 64 MiB.
         executor: opens the workers, see tasks.executors.
         device: "cpu": the workers do it all, each alone. Any other torch device, "cuda" for one: the workers decode,
             and this process transforms what they send in batches on that device; the numbers agree within 1e-4.
@@ -76,30 +85,35 @@ def make_spectrograms(
     """
     # Absolute, because the workers may run elsewhere. abspath: a link counts where it is, not where it leads.
     input, output = Path(os.path.abspath(input)), Path(os.path.abspath(output))
-    recipe = Recipe(params=params, **recipe)
+    made_of = Recipe(params=params, **recipe)
     check_on_error(on_error)
     check_device(device)
+    if not isinstance(shard_size, int) or shard_size < 1:
+        raise ValueError(f"shard_size is {shard_size!r}; an integer of at least 1")
     clips = _plan(
         input, recursive=recursive, label_from=label_from, separator=separator, classes=classes, merge=merge or {}
     )
     clips = _drop_small(clips, min_recordings)
     # Refuse impossible splits before the work, not after it.
-    assign_splits([c.recording for c in clips], [c.label for c in clips], percentages=splits, seed=seed)
+    split_of = assign_splits([c.recording for c in clips], [c.label for c in clips], percentages=splits, seed=seed)
 
     # input: files of another folder may have the names and dates of this one's.
-    settings = {**recipe.settings(), "input": str(input.resolve())}
+    settings = {**made_of.settings(), "input": str(input.resolve())}
     journal = Journal(output, settings, endings=r"(_\d{4,})?(_ch\d+)?\.(pt|png)")
     if not journal.path.exists() and (output / MANIFEST_NAME).exists():  # a copy without hidden files, of any settings
-        remove_files(read_manifest(output)["path"], output)
+        remove_files(read_manifest(output)["path"].unique(), output)
     if journal.is_outdated or not (output / PARAMS_NAME).exists():
         _write_yaml(output / PARAMS_NAME, settings)  # without statistics: the folder is unfinished
-    if device == "cpu":
-        run = partial(run_units, work=partial(make_clips, recipe=recipe, output=output))
+    run: Callable[..., Generator[tuple[Any, Any]]]
+    if device != "cpu":
+        run = partial(make_clips_on_device, recipe=made_of, output=output, device=device, shard_size=shard_size)
+    elif made_of.format == "shards":
+        run = partial(_run_in_shards, recipe=made_of, output=output, shard_size=shard_size)
     else:
-        run = partial(make_clips_on_device, recipe=recipe, output=output, device=device)
+        run = partial(run_units, work=partial(make_clips, recipe=made_of, output=output))
     made, failures, n_skipped = run_missing(
         journal,
-        clips,
+        _shuffled(clips, split_of, seed) if made_of.format == "shards" else clips,
         run,
         final=output / MANIFEST_NAME,
         executor=executor,
@@ -107,10 +121,12 @@ def make_spectrograms(
         description="spectrograms",
     )
 
-    real_folder = cache(os.path.realpath)
     there = [clip for clip in clips if clip.recording in journal.entries]
-    table = pd.DataFrame([row for clip in there for row in _rows(clip, journal, real_folder)])
+    if made_of.format == "shards":
+        _join_small_shards(_shuffled(clips, split_of, seed), journal, shard_size)
+    table = _table(there, journal)
     table["split"] = assign_splits(table["recording"], table["label"], percentages=splits, seed=seed)
+    remove_shards(output, keep=table["path"].unique())
     _finish(output, table, settings, params)
     counts = ", ".join(f"{label} {count}" for label, count in sorted(Counter(table["label"]).items()))
     return Report(
@@ -172,12 +188,73 @@ def _drop_small(clips: list[Clip], min_recordings: int) -> list[Clip]:
     return [clip for clip in clips if counts[clip.label] >= min_recordings]
 
 
-def _rows(clip: Clip, journal: Journal, real_folder: Callable[[str], str]) -> Iterator[dict]:
-    folder, name = os.path.split(clip.source)
-    # Only links are followed one by one: the way to the folder is the same for all in it.
-    source = os.path.realpath(clip.source) if os.path.islink(clip.source) else os.path.join(real_folder(folder), name)
-    for row in journal.entries[clip.recording]["rows"]:
-        yield {"label": clip.label, "recording": clip.recording, "source": source, **row}
+def _shuffled(clips: Sequence[Clip], split_of: Sequence[str], seed: int) -> list[Clip]:
+    """The order in which clips go into shards: training mixes few shards at a time, so each has all labels.
+
+    Each split has shards of its own, as long as the splits stay as they are.
+    """
+    together = list(zip(split_of, clips, strict=True))
+    random.Random(seed).shuffle(together)
+    return [clip for _, clip in sorted(together, key=lambda pair: SPLITS.index(pair[0]))]
+
+
+def _run_in_shards(
+    clips: Sequence[Clip], *, recipe: Recipe, output: Path, shard_size: int, **settings: Any
+) -> Generator[tuple[Clip, Any]]:
+    """`run_units` that gives a worker a shard's clips at a time."""
+    some = [os.path.getsize(clip.source) for clip in clips[:256] if clip.source.exists()]
+    most = min(shard_size, max(1, _MOST_BYTES * len(some) // max(1, sum(some))))
+    chunk = min(most, max(_LEAST_CLIPS, math.ceil(len(clips) / (4 * os.cpu_count()))))
+    yield from run_units(clips, partial(make_shards, recipe=recipe, output=output), chunk=chunk, **settings)
+
+
+def _join_small_shards(clips: Sequence[Clip], journal: Journal, shard_size: int) -> None:
+    """Joins shards that are small because they were made by many workers, for a few new clips, or after a crash."""
+    rows_of: dict[str, list[dict]] = defaultdict(list)  # by shard
+    for clip in clips:
+        for row in journal.entries.get(clip.recording, {}).get("rows", ()):
+            rows_of[row["path"]].append(row)
+    small = {}
+    for path, rows in rows_of.items():
+        frames = open_shard(journal.folder / path)
+        used = sum(row["n_frames"] for row in rows) * frames[:1].nbytes
+        if used < SHARD_BYTES / 4 and len(rows) < shard_size / 4:
+            small[path] = used
+    if len(small) <= _MOST_SMALL:
+        return
+
+    moved: dict[str, str] = {}
+    together: list[str] = []
+    for path in small:
+        together.append(path)
+        n_rows, n_bytes = sum(len(rows_of[p]) for p in together), sum(small[p] for p in together)
+        if n_bytes >= SHARD_BYTES or n_rows >= shard_size or path == next(reversed(small)):
+            rows = [row for p in together for row in rows_of[p]]
+            opened = {p: open_shard(journal.folder / p) for p in together}
+            levels = [opened[row["path"]][row["first_frame"] :][: row["n_frames"]].mT for row in rows]
+            joined, places = write_shard(levels, journal.folder)
+            for row, place in zip(rows, places, strict=True):
+                row.update(path=joined, first_frame=place)
+            moved |= dict.fromkeys(together, joined)
+            together = []
+    for entry in journal.entries.values():
+        entry["outputs"] = [moved.get(path, path) for path in entry["outputs"]]
+    journal.write()  # and after that the old ones can go
+
+
+def _table(clips: Sequence[Clip], journal: Journal) -> pd.DataFrame:
+    """The manifest as it stands in the journal, without splits."""
+    real_folder = cache(os.path.realpath)
+    columns: dict[str, list] = defaultdict(list)
+    for clip in clips:
+        folder, name = os.path.split(clip.source)
+        # Only links are followed one by one: the way to the folder is the same for all in it.
+        is_link = os.path.islink(clip.source)
+        source = os.path.realpath(clip.source) if is_link else os.path.join(real_folder(folder), name)
+        for row in journal.entries[clip.recording]["rows"]:
+            for name, value in {"label": clip.label, "recording": clip.recording, "source": source, **row}.items():
+                columns[name].append(value)
+    return pd.DataFrame(columns)
 
 
 def _finish(output: Path, table: pd.DataFrame, settings: dict, params: SpectrogramParams) -> None:

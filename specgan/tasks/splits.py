@@ -15,7 +15,7 @@ from rich.console import Console
 from rich.progress import track
 
 import specgan
-from specgan.files import atomic_path, remove_files, safe_name, unique_names
+from specgan.files import atomic_path, load_tensors, remove_files, safe_name, unique_names
 from specgan.manifest import (
     MANIFEST_NAME,
     REQUIRED_COLUMNS,
@@ -199,6 +199,11 @@ def _listed(root: Path) -> dict[str, tuple[str, str]] | None:
         if (root / MANIFEST_NAME).exists():
             log.warning("%s is not specgan's, so it says nothing about recordings", root / MANIFEST_NAME)
         return None
+    if "first_frame" in table:
+        raise ValueError(
+            f"{root}: its spectrograms are in shards, many in a file; run task=spectrograms again with other "
+            "task.splits, which makes none of them again"
+        )
     return {str(PurePosixPath(row.path).with_suffix("")): (row.recording, row.source) for row in table.itertuples()}
 
 
@@ -234,7 +239,10 @@ def _require_one_file_system(files: Sequence[Path], output: Path) -> None:
 def _dataset_info(folder: Path) -> dict | None:
     """What params.yaml says of a dataset folder; None: the folder is none."""
     path = folder / PARAMS_NAME
-    info = yaml.safe_load(path.read_text()) if path.is_file() else None
+    try:
+        info = yaml.safe_load(path.read_text()) if path.is_file() else None
+    except (yaml.YAMLError, UnicodeDecodeError) as err:
+        raise ValueError(f"{path}: no YAML ({str(err)[:200]}); make the dataset again, or move the file away") from err
     if not isinstance(info, dict) or "spectrogram" not in info:
         return None
     if "level_range" not in info or not (folder / MANIFEST_NAME).exists():
@@ -244,9 +252,7 @@ def _dataset_info(folder: Path) -> dict | None:
 
 def _clear(output: Path, made: Sequence[str]) -> None:
     """Removes what earlier runs made, and notes what this one will make, so that the next can clear up behind it."""
-    earlier = set()
-    if (output / UNFINISHED_NAME).exists():
-        earlier.update(json.loads((output / UNFINISHED_NAME).read_text()))
+    earlier = _unfinished(output / UNFINISHED_NAME)
     if os.path.lexists(output / MANIFEST_NAME):
         table = _own_manifest(output)
         if table is None or tuple(table.columns) != REQUIRED_COLUMNS:
@@ -269,14 +275,23 @@ def _clear(output: Path, made: Sequence[str]) -> None:
     remove_files(earlier.union(made), output)
 
 
+def _unfinished(path: Path) -> set[str]:
+    """What a run that was killed noted; nothing if there was none."""
+    try:
+        noted = json.loads(path.read_text()) if path.exists() else []
+    except ValueError:
+        noted = None
+    if not isinstance(noted, list) or not all(isinstance(name, str) for name in noted):
+        raise ValueError(f"{path}: damaged; look into {path.parent}, remove what a split left there, and this file")
+    return set(noted)
+
+
 def _place(file: Path, target: Path, mode: str, *, measure: bool) -> float | None:
     """Puts a file, or a link to it, in its place; returns its highest level if it shall be measured."""
     peak = None
     with stage("read"):
         if measure:
-            import torch  # not for folders of sounds or pictures
-
-            peak = float(torch.load(file, weights_only=True).max())
+            peak = float(load_tensors(file).max())
         else:
             file.open("rb").close()  # a link can be made to what cannot be read
     if mode == "manifest":
