@@ -16,6 +16,7 @@ from torch import Tensor, nn
 SILENT_PEAK = 1e-3  # -60 dB re full scale
 N_SUBSETS = 10  # from which an interval is estimated
 _KEPT = 0.8  # share of the sounds in each
+_ALONE = {"sync_on_compute": False}  # of several processes one measures, and would wait for the others for ever
 
 
 def silent(waveforms: Tensor) -> Tensor:
@@ -56,7 +57,7 @@ def frechet_distance(features: Tensor, reference: Tensor) -> float:
     """
     from torchmetrics.image.fid import FrechetInceptionDistance
 
-    metric = FrechetInceptionDistance(feature=_Given(features.shape[1])).set_dtype(torch.float64)
+    metric = FrechetInceptionDistance(feature=_Given(features.shape[1]), **_ALONE).set_dtype(torch.float64)
     metric.update(reference, real=True)
     metric.update(features, real=False)
     return max(0.0, float(metric.compute()))
@@ -71,7 +72,7 @@ def kernel_distance(features: Tensor, reference: Tensor, *, seed: int) -> float:
 
     size = min(100, len(features), len(reference))
     with _torchmetrics(seed):
-        metric = KernelInceptionDistance(feature=_Given(features.shape[1]), subsets=50, subset_size=size)
+        metric = KernelInceptionDistance(feature=_Given(features.shape[1]), **_ALONE, subsets=50, subset_size=size)
         metric.update(reference, real=True)
         metric.update(features, real=False)
         return float(metric.compute()[0])
@@ -85,7 +86,7 @@ def inception_score(logits: Tensor) -> float:
     from torchmetrics.image.inception import InceptionScore
 
     with _torchmetrics():
-        metric = InceptionScore(feature=_Given(logits.shape[1]), splits=1)
+        metric = InceptionScore(feature=_Given(logits.shape[1]), **_ALONE, splits=1)
         metric.update(logits)
         return float(metric.compute()[0])
 
@@ -113,7 +114,8 @@ def precision_recall_density_coverage(
     recall = (across < radius).any(dim=1)
     density = inside.sum(dim=0) / n_neighbors
     coverage = across.amin(dim=1) < reference_radius
-    return tuple(float(values.float().mean()) for values in (precision, recall, density, coverage))
+    shares = [float(values.float().mean()) for values in (precision, recall, density, coverage)]
+    return shares[0], shares[1], shares[2], shares[3]
 
 
 def _radii(points: Tensor, n_neighbors: int) -> Tensor:

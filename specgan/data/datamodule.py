@@ -9,12 +9,16 @@ from typing import Any
 
 import lightning as L
 import torch
+from torch import Tensor
 from torch.utils.data import DataLoader, Sampler
 
-from specgan.data.dataset import SpectrogramDataset
+from specgan.data.dataset import SpectrogramDataset, as_batched
+from specgan.manifest import is_url
 from specgan.spectrogram import SpectrogramParams
 
 log = logging.getLogger(__name__)
+
+_SEED_STEP = 1_000_003  # between the seeds of two runs, so that their epochs do not share any
 
 
 class SpectrogramDataModule(L.LightningDataModule):
@@ -23,18 +27,20 @@ class SpectrogramDataModule(L.LightningDataModule):
     Args:
         params: of the spectrograms.
         audio_dir: folder of labelled sounds; None: `dataset_dir` is there already.
-        dataset_dir: where the spectrograms are; None: a folder of `datasets_dir` whose name stands for the settings,
-            so that runs with other settings do not overwrite each other's data.
+        dataset_dir: where the spectrograms are, a folder or a URL for fsspec (s3://bucket/specs); None: a folder of
+            `datasets_dir` whose name stands for the settings, so that runs with other settings do not overwrite each
+            other's data.
         datasets_dir: parent of such folders.
         make_audio: called with `audio_dir` before anything else: makes built-in sounds.
         make_dataset: called with input, output, params, seed (of the splits) and `dataset_settings`: makes what is
             missing or stale in `dataset_dir`.
-        batch_size: examples in a batch.
-        epoch_size: examples in an epoch; None: each training clip once, but at least 16 batches: smaller folders are
-            gone through several times, so that an epoch is worth its overhead.
+        batch_size: examples in a batch of each process.
+        epoch_size: examples in an epoch, of all processes together; None: each training clip once, but at least 16
+            batches: smaller folders are gone through several times, so that an epoch is worth its overhead.
         crop: of clips longer than an example: "random" takes another piece each time, "start" their beginning (for
             hits whose attack matters).
         num_workers: processes that fetch batches; 0: this one, as the data are in memory.
+        pin_memory: copy batches to memory that a GPU reads while it computes.
         seed: of order and crops.
         split_seed: of the splits. Not `seed`: runs with other seeds share data and splits, so that they compare.
         **dataset_settings: handed to `make_dataset`: label_from, splits, peak, ...
@@ -53,6 +59,7 @@ class SpectrogramDataModule(L.LightningDataModule):
         epoch_size: int | None = None,
         crop: str = "random",
         num_workers: int = 0,
+        pin_memory: bool = False,
         seed: int = 0,
         split_seed: int = 0,
         **dataset_settings: Any,
@@ -75,14 +82,21 @@ class SpectrogramDataModule(L.LightningDataModule):
         self.epoch_size = epoch_size
         self.crop = crop
         self.num_workers = num_workers
-        self.generator = torch.Generator().manual_seed(seed)
-        self.dataset_dir = Path(dataset_dir) if dataset_dir else Path(datasets_dir) / self._dataset_name()
+        self.pin_memory = pin_memory
+        self.seed = seed
+        self.loader: TrainLoader | None = None
+        self.loader_state: dict[str, int] | None = None  # of the checkpoint that the training goes on from
+        self.dataset_dir: str | Path = Path(dataset_dir or self._default_dir(datasets_dir))
+        self.local_dir = self.dataset_dir  # for what others keep beside the data
+        if dataset_dir is not None and is_url(dataset_dir):
+            self.dataset_dir = dataset_dir
+            self.local_dir = Path(datasets_dir) / f"remote-{hashlib.sha256(dataset_dir.encode()).hexdigest()[:8]}"
         self.train: SpectrogramDataset | None = None
 
-    def _dataset_name(self) -> str:
+    def _default_dir(self, datasets_dir: str) -> Path:
         audio_dir = Path(self.audio_dir).resolve()
         settings = repr((audio_dir, self.params, sorted(self.dataset_settings.items())))
-        return f"{audio_dir.name}-{hashlib.sha256(settings.encode()).hexdigest()[:8]}"
+        return Path(datasets_dir) / f"{audio_dir.name}-{hashlib.sha256(settings.encode()).hexdigest()[:8]}"
 
     def prepare_data(self) -> None:
         if self.make_audio is not None:
@@ -116,38 +130,107 @@ class SpectrogramDataModule(L.LightningDataModule):
         """The level statistics of the training split. Known after `setup`."""
         return self.train.level_range
 
-    def train_dataloader(self) -> DataLoader:
-        epoch_size = self.epoch_size or max(len(self.train), 16 * self.batch_size)
-        sampler = _CropSampler(len(self.train), epoch_size, self.crop, self.generator)
-        # drop_last: batch norm and pairing want whole batches. The epoch size is a batch at least.
-        return DataLoader(
-            self.train,
-            self.batch_size,
-            sampler=sampler,
-            num_workers=self.num_workers,
-            drop_last=epoch_size >= self.batch_size,
+    def train_dataloader(self) -> "TrainLoader":
+        """A loader of one epoch after another; another call goes on where the one before was."""
+        n_processes, rank = (self.trainer.world_size, self.trainer.global_rank) if self.trainer else (1, 0)
+        epoch_size = self.epoch_size or max(len(self.train), 16 * self.batch_size * n_processes)
+        plan = BatchPlan(
+            self.train.order,
+            batch_size=self.batch_size,
+            epoch_size=epoch_size,
+            crop=self.crop,
+            seed=self.seed,
+            n_processes=n_processes,
+            rank=rank,
         )
+        before = self.loader.state_dict() if self.loader is not None else self.loader_state
+        self.loader = TrainLoader(
+            self.train,
+            batch_sampler=plan,
+            collate_fn=as_batched,
+            num_workers=self.num_workers,
+            pin_memory=self.pin_memory,
+            persistent_workers=self.num_workers > 0,
+            generator=torch.Generator().manual_seed(self.seed),  # else each epoch draws from that of everybody
+        )
+        if before is not None:
+            self.loader.load_state_dict(before)
+        return self.loader
 
+    # Lightning keeps the state of a loader by itself, but gives it back only in mid-epoch.
     def state_dict(self) -> dict[str, Any]:
-        return {"generator": self.generator.get_state()}
+        return {"loader": self.loader.state_dict()}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        self.generator.set_state(state_dict["generator"])
+        self.loader_state = state_dict["loader"]
 
 
-class _CropSampler(Sampler[tuple[int, float]]):
-    """Shuffled indices, each with the place of its crop, so that both come from one generator in one process."""
+class BatchPlan(Sampler[list[tuple[int, float]]]):
+    """Which examples stand in which batch, and where each is cut: decided by the seed and the epoch alone.
 
-    def __init__(self, n_clips: int, epoch_size: int, crop: str, generator: torch.Generator) -> None:
-        self.n_clips, self.epoch_size, self.crop, self.generator = n_clips, epoch_size, crop, generator
+    Each process takes its own part of batches that all agree on, so that several train as one would.
+
+    Args:
+        order: called with a torch.Generator, gives all indices of the examples, shuffled.
+        batch_size: examples in a batch of one process.
+        epoch_size: examples in an epoch; what is left over after whole batches is left out, but one batch is made.
+        crop: "random" or "start".
+        seed: another gives other batches.
+        n_processes: that train together.
+        rank: of this process among them.
+    """
+
+    def __init__(
+        self,
+        order: Callable[[torch.Generator], Tensor],
+        *,
+        batch_size: int,
+        epoch_size: int,
+        crop: str,
+        seed: int,
+        n_processes: int = 1,
+        rank: int = 0,
+    ) -> None:
+        self.order, self.crop, self.seed = order, crop, seed
+        self.batch_size, self.n_processes, self.rank = batch_size, n_processes, rank
+        self.n_batches = max(1, epoch_size // (batch_size * n_processes))
+        self.epoch, self.n_given = 0, 0  # batches of the epoch that the training has had
 
     def __len__(self) -> int:
-        return self.epoch_size
+        return self.n_batches
 
-    def __iter__(self) -> Iterator[tuple[int, float]]:
-        n_rounds = -(-self.epoch_size // self.n_clips)
-        order = torch.cat([torch.randperm(self.n_clips, generator=self.generator) for _ in range(n_rounds)])
-        places = torch.rand(self.epoch_size, generator=self.generator)
+    def __iter__(self) -> Iterator[list[tuple[int, float]]]:
+        if self.n_given >= self.n_batches:  # the epoch before went to its end
+            self.epoch, self.n_given = self.epoch + 1, 0
+        generator = torch.Generator().manual_seed(_SEED_STEP * self.seed + self.epoch)
+        size = self.batch_size * self.n_processes
+        order = self.order(generator)
+        while len(order) < self.n_batches * size:
+            order = torch.cat([order, self.order(generator)])
+        places = torch.rand(self.n_batches * size, generator=generator)
         if self.crop == "start":
             places.zero_()
-        yield from zip(order[: self.epoch_size].tolist(), places.tolist(), strict=True)
+        for index in range(self.n_given, self.n_batches):
+            start = index * size + self.rank * self.batch_size
+            part = slice(start, start + self.batch_size)
+            yield list(zip(order[part].tolist(), places[part].tolist(), strict=True))
+
+
+class TrainLoader(DataLoader):
+    """A DataLoader over a `BatchPlan` that can go on in the middle of an epoch.
+
+    Batches that workers have fetched ahead do not count: the training has
+    not had them.
+    """
+
+    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
+        for batch in super().__iter__():
+            self.batch_sampler.n_given += 1
+            yield batch
+
+    def state_dict(self) -> dict[str, int]:
+        return {name: getattr(self.batch_sampler, name) for name in ("seed", "epoch", "n_given")}
+
+    def load_state_dict(self, state_dict: dict[str, int]) -> None:
+        for name, value in state_dict.items():
+            setattr(self.batch_sampler, name, value)

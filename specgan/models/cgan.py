@@ -1,6 +1,7 @@
 """The class-conditional GAN as a LightningModule."""
 
 import copy
+import logging
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from typing import Any
@@ -15,6 +16,8 @@ from specgan.models.generators import sample
 from specgan.models.losses import AdversarialLoss, gradient_penalty
 from specgan.spectrogram import LevelRange, SpectrogramParams
 
+log = logging.getLogger(__name__)
+
 CHECKPOINT_KEY = "specgan"
 
 
@@ -23,6 +26,9 @@ class CGAN(L.LightningModule):
 
     The networks are injected as factories: their sizes (n_classes, n_mels, n_frames) come from the data set, so they
     are made in `build`, which Lightning reaches through `configure_model`.
+
+    Several processes (Lightning's ddp, with find_unused_parameters, because each player's step leaves out the other)
+    train as one would with the batches of all of them: each draws its own part of one noise.
 
     Args:
         generator: called with n_classes, n_mels, n_frames, latent_dim.
@@ -36,6 +42,9 @@ class CGAN(L.LightningModule):
         decay_from: share of the training (the trainer's max_epochs or max_time, whichever ends first) after which the
             learning rates fall, evenly, to 0 at its end; 1: they stay.
         channels_last: memory layout of the convolutions; the result is the same but for rounding.
+        compile: let torch.compile make faster networks of these, which takes a minute at the start. Where it fails,
+            the reason is logged and training goes on without. Steps with a gradient penalty are never compiled:
+            PyTorch cannot differentiate compiled networks twice.
         seed: of the training noise.
     """
 
@@ -51,6 +60,7 @@ class CGAN(L.LightningModule):
         ema_decay: float = 0.999,
         decay_from: float = 1.0,
         channels_last: bool = True,
+        compile: bool = False,
         seed: int = 0,
     ) -> None:
         super().__init__()
@@ -68,6 +78,11 @@ class CGAN(L.LightningModule):
         self.ema_decay = ema_decay
         self.decay_from = decay_from
         self.channels_last = channels_last
+        self.compiles = compile
+        self.fast: dict[
+            str, Callable[..., Tensor]
+        ] = {}  # the compiled networks; a dict, so that they are no submodules
+        self.rate_scale = 1.0  # of the learning rates; a rollback lowers it
         self.noise = torch.Generator().manual_seed(seed)
         self.generator: nn.Module | None = None
         self.n_steps = 0  # batches seen; Lightning's global_step counts the steps of both players
@@ -88,47 +103,80 @@ class CGAN(L.LightningModule):
         self.discriminator = discriminator.to(memory_format=layout)
         self.ema = copy.deepcopy(self.generator).requires_grad_(False)
 
+    def on_fit_start(self) -> None:
+        if self.compiles and not self.fast:
+            self.fast = self._compile()
+
+    def _compile(self) -> dict[str, Callable[..., Tensor]]:
+        """Compiles both networks and tries them, as far as they can be tried without a change of the weights."""
+        fast = {"generator": torch.compile(self.generator), "discriminator": torch.compile(self.discriminator)}
+        n_examples = self.trainer.datamodule.batch_size
+        labels = torch.zeros(n_examples, dtype=torch.int64, device=self.device)
+        try:
+            with self.trainer.precision_plugin.forward_context():
+                fake = fast["generator"](torch.zeros(n_examples, self.latent_dim, device=self.device), labels)
+                loss = fast["discriminator"](_single(fake), labels).sum()
+                torch.autograd.grad(loss, [*self.generator.parameters()], allow_unused=True)
+        except Exception as err:  # of a compiler, of a graphics driver, of PyTorch: there is no narrower one
+            reason = (str(err).strip() or type(err).__name__).splitlines()[0]
+            log.warning("torch.compile failed, so training goes on without (model.compile=false): %s", reason)
+            return {}
+        return fast
+
     def configure_optimizers(self) -> list[Optimizer]:
         return [
             self.make_optimizer_g(self.generator.parameters()),
             self.make_optimizer_d(self.discriminator.parameters()),
         ]
 
-    def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
+    def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> dict[str, Tensor]:
+        """One step of each player; returns its scalars, detached."""
         real, labels = batch
         optimizer_g, optimizer_d = self.optimizers()
-        self._decay_rates(batch_idx)
+        self._set_rates(batch_idx)
         # One generated batch for both players, and the discriminator's word on the real one is not asked for twice.
-        fake = self.generator(self._draw_noise(real), labels)
+        fake = self.fast.get("generator", self.generator)(self._draw_noise(real, self.trainer), labels)
         scalars, real_logits = self._discriminator_step(real, fake.detach(), labels, optimizer_d)
         scalars |= self._generator_step(real_logits, fake, labels, optimizer_g)
         self._update_ema()
         self.n_steps += 1
         for name, value in scalars.items():
-            self.log(f"train/{name}", value, on_step=False, on_epoch=True, prog_bar=name.startswith("loss"))
+            is_loss = name.startswith("loss")
+            self.log(f"train/{name}", value, on_step=False, on_epoch=True, prog_bar=is_loss, sync_dist=True)
+        return scalars
 
-    def _decay_rates(self, batch_idx: int) -> None:
+    def _set_rates(self, batch_idx: int) -> None:
+        scale = self.rate_scale
+        if self.decay_from < 1:
+            over = self._share_over(batch_idx)
+            scale *= min(1.0, (1 - over) / (1 - self.decay_from))
+        for optimizer in self.optimizers():
+            for group in optimizer.param_groups:
+                group["lr"] = optimizer.defaults["lr"] * scale
+
+    def _share_over(self, batch_idx: int) -> float:
+        """The share of the training that is over, 0..1, the same in all processes."""
         trainer = self.trainer
-        over = 0.0  # share of the training
+        over = 0.0
         if trainer.max_epochs and trainer.max_epochs > 0:
             over = (trainer.current_epoch + batch_idx / trainer.num_training_batches) / trainer.max_epochs
         for timer in trainer.callbacks:
             if isinstance(timer, Timer) and timer.time_remaining() is not None:
                 elapsed_s = timer.time_elapsed()
                 over = max(over, elapsed_s / (elapsed_s + max(0.0, timer.time_remaining())))
-        if over > self.decay_from:
-            for optimizer in self.optimizers():
-                for group in optimizer.param_groups:
-                    group["lr"] = optimizer.defaults["lr"] * (1 - over) / (1 - self.decay_from)
+                if trainer.world_size > 1:  # each has a clock of its own
+                    over = float(trainer.strategy.reduce(torch.tensor(over, device=self.device), reduce_op="mean"))
+        return min(over, 1.0)
 
     def _discriminator_step(
         self, real: Tensor, fake: Tensor, labels: Tensor, optimizer: Optimizer
     ) -> tuple[dict[str, Tensor], Tensor]:
         penalised = self.loss.gamma > 0 and self.n_steps % self.loss.penalty_every == 0
-        real, fake = (x.detach().float().requires_grad_(penalised) for x in (real, fake))
+        real, fake = (_single(x.detach()).requires_grad_(penalised) for x in (real, fake))
 
-        real_logits = self.discriminator(real, labels).float()
-        fake_logits = self.discriminator(fake, labels).float()
+        discriminator = self.discriminator if penalised else self.fast.get("discriminator", self.discriminator)
+        real_logits = _single(discriminator(real, labels))
+        fake_logits = _single(discriminator(fake, labels))
         loss = self.loss.discriminator_loss(real_logits, fake_logits)
         scalars = {
             "loss_d": loss.detach(),
@@ -149,7 +197,7 @@ class CGAN(L.LightningModule):
         self, real_logits: Tensor, fake: Tensor, labels: Tensor, optimizer: Optimizer
     ) -> dict[str, Tensor]:
         self.toggle_optimizer(optimizer)  # no gradients for the discriminator's weights, which nobody would use
-        fake_logits = self.discriminator(fake, labels).float()
+        fake_logits = _single(self.fast.get("discriminator", self.discriminator)(fake, labels))
         loss = self.loss.generator_loss(real_logits, fake_logits)
 
         optimizer.zero_grad()
@@ -158,8 +206,10 @@ class CGAN(L.LightningModule):
         self.untoggle_optimizer(optimizer)
         return {"loss_g": loss.detach()}
 
-    def _draw_noise(self, real: Tensor) -> Tensor:
-        return torch.randn(len(real), self.latent_dim, generator=self.noise).to(real)
+    def _draw_noise(self, real: Tensor, trainer: L.Trainer) -> Tensor:
+        n_processes, rank = trainer.world_size, trainer.global_rank
+        z = torch.randn(n_processes * len(real), self.latent_dim, generator=self.noise)
+        return z[rank * len(real) : (rank + 1) * len(real)].to(real)
 
     @torch.no_grad()
     def _update_ema(self) -> None:
@@ -182,6 +232,10 @@ class CGAN(L.LightningModule):
             "generator": {"_target_": f"{network.__module__}.{network.__qualname__}", **self.ema.settings},
             "n_steps": self.n_steps,
             "noise_state": self.noise.get_state(),
+            "rate_scale": self.rate_scale,
+            # of PyTorch's own generators: a network may have dropout
+            "random_state": torch.get_rng_state(),
+            "cuda_random_states": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
         }
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
@@ -207,4 +261,13 @@ class CGAN(L.LightningModule):
                 f"ckpt_path. They differ in {'; '.join(differing)}"
             )
         self.n_steps = saved["n_steps"]
+        self.rate_scale = saved["rate_scale"]
         self.noise.set_state(saved["noise_state"])
+        torch.set_rng_state(saved["random_state"])
+        for device, state in zip(range(torch.cuda.device_count()), saved["cuda_random_states"], strict=False):
+            torch.cuda.set_rng_state(state, device)
+
+
+def _single(x: Tensor) -> Tensor:
+    """In single precision at least: losses and penalties are too fine for half."""
+    return x.to(torch.promote_types(x.dtype, torch.float32))

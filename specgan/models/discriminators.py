@@ -1,6 +1,7 @@
 """Networks that tell real spectrograms from generated ones, given the label."""
 
 import torch
+import torch.distributed as dist
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils.parametrizations import spectral_norm as add_spectral_norm
@@ -50,7 +51,10 @@ class ProjectionDiscriminator(nn.Module):
         """Maps spectrograms (B, 1, n_mels, n_frames) and labels (B,) to logits (B,)."""
         maps = self.layers(_filled_up(spectrogram))
         if self.compare_in_class:
-            difference = _difference_in_class(maps, labels).to(maps.dtype)
+            difference = _difference_in_class(*_of_all_processes(maps, labels))
+            if len(difference) > len(maps):
+                difference = difference.chunk(dist.get_world_size())[dist.get_rank()]
+            difference = difference.to(maps.dtype)
             maps = torch.cat([maps, difference.view(-1, 1, 1, 1).expand(-1, 1, *maps.shape[2:])], dim=1)
         features = self.last(maps).flatten(1)
         return self.logit(features).squeeze(1) + (features * self.embedding(labels)).sum(1)
@@ -95,12 +99,21 @@ def _filled_up(spectrogram: Tensor) -> Tensor:
     return F.pad(spectrogram, (0, -n_frames % 16, 0, -n_mels % 16), value=-1.0)
 
 
+def _of_all_processes(maps: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+    """Joins what the processes of a distributed training have, in the order of their ranks; gradients go back."""
+    if not maps.requires_grad or not dist.is_initialized() or dist.get_world_size() == 1:
+        return maps, labels
+    from torch.distributed.nn.functional import all_gather
+
+    return torch.cat(all_gather(maps)), torch.cat(all_gather(labels))
+
+
 def _difference_in_class(maps: Tensor, labels: Tensor) -> Tensor:
     """Mean standard deviation (B,) of the maps (B, C, H, W) over the items of the batch that have an item's label."""
-    same = (labels.unsqueeze(0) == labels.unsqueeze(1)).float()
+    same = (labels.unsqueeze(0) == labels.unsqueeze(1)).to(torch.promote_types(maps.dtype, torch.float32))
     average = same / same.sum(dim=1, keepdim=True)
     with torch.autocast(maps.device.type, enabled=False):  # small differences of large numbers
-        values = maps.float().flatten(1)
+        values = maps.to(same.dtype).flatten(1)
         centred = values - average @ values
         # not E[x^2] - E[x]^2: each item's own distance from its class's mean
         return (average @ centred.square() + 1e-8).sqrt().mean(dim=1)

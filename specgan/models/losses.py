@@ -26,6 +26,14 @@ class AdversarialLoss:
         if self.penalty_every < 1:
             raise ValueError(f"penalty_every is {self.penalty_every}; at least 1 (and gamma 0 for no penalty)")
 
+    def discriminator_loss(self, real_logits: Tensor, fake_logits: Tensor) -> Tensor:
+        """Maps logits (B,) of real and generated spectrograms to what the discriminator minimises, a scalar."""
+        raise NotImplementedError
+
+    def generator_loss(self, real_logits: Tensor, fake_logits: Tensor) -> Tensor:
+        """Maps logits (B,) of real and generated spectrograms to what the generator minimises, a scalar."""
+        raise NotImplementedError
+
 
 @dataclass(frozen=True)
 class BCELoss(AdversarialLoss):
