@@ -19,8 +19,8 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from specgan import metrics
 from specgan.audio import resample
-from specgan.files import atomic_path
-from specgan.manifest import MANIFEST_NAME
+from specgan.files import atomic_path, load_tensors
+from specgan.manifest import MANIFEST_NAME, read_file
 from specgan.models.classifier import Classifier
 from specgan.report import Example
 from specgan.spectrogram import LevelRange, Spectrogram, SpectrogramParams, normalise
@@ -114,8 +114,8 @@ class Evaluation:
         """Loads the judge of a data set, or trains it where there is none (or `again`).
 
         Args:
-            datamodule: set up; with train, val, test (SpectrogramDataset), params, level_range, class_names, crop and
-                dataset_dir.
+            datamodule: set up; with train, val, test (SpectrogramDataset), params, level_range, class_names, crop,
+                dataset_dir and local_dir.
         Raises:
             FileNotFoundError, AudioError: recordings that the data set was made from are gone or broken.
             ValueError: what is kept as the judge is no judge.
@@ -124,11 +124,11 @@ class Evaluation:
         self.params: SpectrogramParams = data.params
         self.vocoder = self.make_vocoder(data.params, data.level_range).to(self.device)
         self.judge = self._new_judge()
-        path = Path(data.dataset_dir) / f"judge-{self._fingerprint()}.pt"
+        path = Path(data.local_dir) / f"judge-{self._fingerprint()}.pt"
         if again or not path.is_file():
             self._train_judge(path)
         try:
-            kept = torch.load(path, map_location="cpu", weights_only=True)
+            kept = load_tensors(path)
             self.judge.load_state_dict(kept["state_dict"])
             self.reference, self.reference_labels = kept["reference"], kept["reference_labels"]
             self.accuracy: dict[str, dict[str, float]] = kept["accuracy"]
@@ -137,7 +137,7 @@ class Evaluation:
         self.judge.to(self.device).eval()
 
     def _fingerprint(self) -> str:
-        files = [(Path(self.data.dataset_dir) / name).read_bytes() for name in (MANIFEST_NAME, "params.yaml")]
+        files = [read_file(self.data.dataset_dir, name) for name in (MANIFEST_NAME, "params.yaml")]
         settings = (self.make_judge, self.make_vocoder, self.params, self.data.crop, self.most_clips, self.seed)
         return hashlib.sha256(b"".join(files) + repr(settings).encode()).hexdigest()[:8]
 
@@ -195,8 +195,8 @@ class Evaluation:
         """Clips and where they are cut, as training cuts them: longer clips several times."""
         generator = torch.Generator().manual_seed(self.seed)
         places = []
-        for index, level in enumerate(clips.levels):
-            n_pieces = 1 if self.data.crop == "start" else max(1, math.ceil(level.shape[1] / self.params.n_frames))
+        for index, n_frames in enumerate(clips.n_frames_of.tolist()):
+            n_pieces = 1 if self.data.crop == "start" else max(1, math.ceil(n_frames / self.params.n_frames))
             positions = torch.rand(n_pieces, generator=generator)
             places += [(index, position) for position in positions.tolist()]
         if len(places) > self.most_clips:
@@ -207,7 +207,7 @@ class Evaluation:
     def _recorded(self, clips: Any) -> tuple[Tensor, Tensor]:
         places = self._places(clips)
         waveforms = clips.waveforms(places)
-        return waveforms, torch.tensor([clips.labels[index] for index, _ in places])
+        return waveforms, clips.labels[[index for index, _ in places]]
 
     def _spectrograms(self, clips: Any) -> Tensor:
         return torch.stack([clips[place][0] for place in self._places(clips)])
@@ -238,24 +238,60 @@ class Evaluation:
     # --- figures
 
     @torch.no_grad()
-    def quick(self, sample: Sampler, *, n_samples: int) -> dict[str, float]:
+    def quick(self, sample: Sampler, *, n_samples: int) -> dict[str, Any]:
         """Measures a generator while it trains.
 
         Args:
             sample: maps class indices and seeds to spectrograms (B, 1, n_mels, n_frames).
             n_samples: sounds of a class on average; each class has its share of the training clips.
         Returns:
-            fad (Fréchet distance to the training clips on the judge's features) and conditional_accuracy.
+            fad (Fréchet distance to the training clips on the judge's features), conditional_accuracy, and confusion
+            (how many sounds of each class were heard as which, a list of rows).
         """
-        counts = torch.bincount(self.reference_labels, minlength=len(self.data.class_names)).double()
-        counts = (counts / counts.sum() * n_samples * len(counts)).round().long().clamp_min(1)
+        counts = self._quick_counts(n_samples)
         labels = torch.arange(len(counts)).repeat_interleave(counts)
         seeds = torch.cat([torch.arange(count) for count in counts.tolist()]) + self.seed
         _, sounds = self._generated(sample, labels, seeds.tolist())
         return {
             "fad": metrics.frechet_distance(sounds.features, self.reference),
             "conditional_accuracy": float((sounds.heard_as == labels).float().mean()),
+            "confusion": _confusion(sounds, len(counts)),
         }
+
+    def quick_real(self, *, n_samples: int) -> tuple[float, int] | None:
+        """Measures real clips as `quick` does generated ones: from the validation split, and then from the test split.
+
+        Args:
+            n_samples: as of `quick`.
+        Returns:
+            fad, and of how many clips: as many as `quick` draws, or all there are. None: fewer than 2.
+        Raises:
+            FileNotFoundError, AudioError: their recordings are gone or broken.
+        """
+        missing, waveforms = self._quick_counts(n_samples), []
+        for clips in (self.data.val, self.data.test):
+            places = self._places(clips)
+            labels = clips.labels[[index for index, _ in places]]
+            chosen = self._balanced(labels, missing)
+            if len(chosen):
+                waveforms.append(clips.waveforms([places[i] for i in chosen.tolist()]))
+                missing = missing - torch.bincount(labels[chosen], minlength=len(missing))
+        n = sum(len(some) for some in waveforms)
+        if n < 2:
+            return None
+        features, _ = self.judge.judge(torch.cat(waveforms))
+        return metrics.frechet_distance(features, self.reference), n
+
+    def _quick_counts(self, n_samples: int) -> Tensor:
+        """How many sounds of each class: `n_samples` on average, at least one, each its share of the training clips."""
+        counts = torch.bincount(self.reference_labels, minlength=len(self.data.class_names)).double()
+        return (counts / counts.sum() * n_samples * len(counts)).round().long().clamp_min(1)
+
+    def hears(self, waveforms: Tensor) -> list[tuple[str, float]]:
+        """What the judge hears in waveforms (N, T): the name of a class, and its probability."""
+        probability, heard_as = self.judge.judge(waveforms)[1].softmax(dim=1).max(dim=1)
+        names = [self.data.class_names[index] for index in heard_as.tolist()]
+        return list(zip(names, probability.tolist(), strict=True))
 
     def report(self, sample: Sampler) -> tuple[dict[str, Any], dict[str, dict[str, list[Example]]]]:
         """Measures a generator in full.
@@ -336,7 +372,7 @@ class Evaluation:
         real = rows["real"][self._balanced(rows["real"].labels, counts)]
         real_diversity = metrics.diversity(real.features, real.labels)
 
-        figures = {}
+        figures: dict[str, dict[str, Any]] = {}
         for name, sounds in rows.items():
             sounds = sounds[self._balanced(sounds.labels, counts)]
 
@@ -419,8 +455,12 @@ class Evaluation:
         for name, sounds in rows.items():
             features = embed(sounds.waveforms[self._balanced(sounds.labels, counts)])
             value = metrics.frechet_distance(features, reference)
+
+            def of(index: Tensor, features: Tensor = features) -> list[float]:
+                return [metrics.frechet_distance(features[index], reference)]
+
             (interval,) = metrics.subset_interval(
-                lambda index, features=features: [metrics.frechet_distance(features[index], reference)],
+                of,
                 [value],
                 len(features),
                 seed=self.seed,

@@ -11,10 +11,12 @@ import torch
 from lightning.pytorch.callbacks import ModelCheckpoint
 
 from specgan.audio import AudioError
-from specgan.callbacks import Measure, Preview, mean_distance
+from specgan.callbacks import Measure, Pace, Preview, mean_distance
+from specgan.dashboards import Dashboard
 from specgan.data.datamodule import SpectrogramDataModule
 from specgan.data.dataset import SpectrogramDataset
 from specgan.evaluation import Evaluation
+from specgan.metrics import frechet_distance
 from specgan.models.cgan import CGAN
 from specgan.models.classifier import Classifier
 from specgan.models.discriminators import ProjectionDiscriminator
@@ -32,6 +34,34 @@ def test_mean_distance_of_known_pairs():
     assert mean_distance(spectrograms) == pytest.approx((1 + 3 + 2) / 3)
 
 
+class Strategy:
+    """Of one process, or of one of several: what the first broadcasts, the others get."""
+
+    def __init__(self, sent=None):
+        self.sent = sent
+
+    def broadcast(self, message):
+        if self.sent is None:
+            return message
+        if message is None or message is False:  # of a process that did not do the work
+            return self.sent.pop(0)
+        self.sent.append(message)
+        return message
+
+
+class Recorder(Dashboard):
+    """A third kind of dashboard, that keeps what it is told."""
+
+    def __init__(self):
+        self.exhibits, self.confusions = [], []
+
+    def log_exhibits(self, exhibits, *, epoch):
+        self.exhibits += [(epoch, exhibit) for exhibit in exhibits]
+
+    def log_confusion(self, confusion, class_names, *, epoch):
+        self.confusions.append((epoch, confusion, class_names))
+
+
 @pytest.fixture
 def stage(tiny_drums, tmp_path):
     """A Preview and what Lightning would hand it; `draw` decides what the model generates."""
@@ -39,8 +69,9 @@ def stage(tiny_drums, tmp_path):
     train, val = (SpectrogramDataset(tmp_path / "specs", split, PARAMS) for split in ("train", "val"))
     data = SimpleNamespace(train=train, val=val, params=PARAMS, level_range=train.level_range)
     trainer = SimpleNamespace(
-        datamodule=data, loggers=[], is_global_zero=True, current_epoch=0, max_epochs=10, should_stop=False
+        datamodule=data, loggers=[Recorder()], callbacks=[], is_global_zero=True, strategy=Strategy()
     )
+    trainer.current_epoch, trainer.max_epochs, trainer.should_stop = 0, 10, False
     module = SimpleNamespace(params=PARAMS, level_range=train.level_range, class_names=train.class_names, logged={})
     module.log_dict = lambda metrics, **_: module.logged.update(metrics)
     vocoder = partial(GriffinLim, n_iter=2, n_inversion_iter=5)
@@ -129,6 +160,70 @@ def test_a_recording_that_is_gone_costs_a_warning_only(stage, caplog):
     assert not (stage.folder / "kick" / "real.wav").exists()
 
 
+def test_dashboards_get_every_sound_with_its_files(stage):
+    stage.preview.n_shown = 2
+    stage.preview.on_fit_start(stage.trainer, stage.module)
+    run_epoch(stage, 2, real_clips(stage))
+    run_epoch(stage, 4, real_clips(stage))
+    shown = stage.trainer.loggers[0].exhibits
+    assert len(shown) == 3 * (2 + 2 + 2)
+    places = [(epoch, some.kind, some.seed, some.place) for epoch, some in shown if some.class_name == "kick"]
+    assert places == [
+        (0, "real", None, "kick/real"),
+        (0, "real, vocoded", None, "kick/real_vocoded"),
+        *((epoch, "generated", seed, f"kick/seed_{seed}") for epoch in (2, 4) for seed in (0, 1)),
+    ]
+    for _, some in shown:
+        recorded, rate = soundfile.read(some.sound, dtype="float32")
+        torch.testing.assert_close(torch.from_numpy(recorded), some.waveform, rtol=0, atol=1e-3)
+        assert rate == some.sample_rate
+        assert some.picture.read_bytes().startswith(b"\x89PNG")
+        assert (some.heard_as, some.probability) == ("", None)  # nobody judges here
+    assert "heard as" not in (stage.folder / "index.html").read_text()
+
+
+def test_one_sound_of_a_class_has_one_place_over_all_epochs(stage):
+    stage.preview.on_fit_start(stage.trainer, stage.module)
+    run_epoch(stage, 2, real_clips(stage))
+    run_epoch(stage, 4, real_clips(stage))
+    shown = stage.trainer.loggers[0].exhibits
+    assert [(epoch, some.seed) for epoch, some in shown if some.place == "kick"] == [(2, 0), (4, 0)]
+
+
+@pytest.mark.parametrize("is_ready", [True, False])
+def test_what_the_judge_hears_stands_beside_each_sound(stage, tmp_path, is_ready):
+    measure = Measure(Scripted([]), tmp_path / "curve.json")
+    measure.is_ready = is_ready
+    stage.trainer.callbacks = [stage.preview, measure]
+    stage.preview.on_fit_start(stage.trainer, stage.module)
+    run_epoch(stage, 2, constant(-1.0))
+    page = (stage.folder / "index.html").read_text()
+    for epoch, some in stage.trainer.loggers[0].exhibits:
+        heard_as = "silence" if epoch == 2 else "noise"  # as Scripted hears
+        assert (some.heard_as, some.probability) == ((heard_as, 0.75) if is_ready else ("", None))
+        assert (f"heard as {heard_as} (75 %)" in some.caption) == is_ready
+        assert some.caption in page
+
+
+def test_the_first_process_alone_draws_and_all_know_the_metrics(stage):
+    sent = []
+    stage.trainer.strategy = Strategy(sent)
+    stage.preview.on_fit_start(stage.trainer, stage.module)
+    run_epoch(stage, 2, real_clips(stage))
+    found = dict(stage.module.logged)
+    before = {path: path.stat().st_mtime_ns for path in stage.folder.rglob("*")}
+
+    stage.module.logged.clear()
+    stage.trainer.is_global_zero = False
+    other = Preview(stage.folder, None, every_n_epochs=2)
+    other.on_fit_start(stage.trainer, stage.module)
+    stage.module.sample = None
+    other.on_train_epoch_end(stage.trainer, stage.module)
+    assert stage.module.logged == found and "val/diversity" in found
+    assert {path: path.stat().st_mtime_ns for path in stage.folder.rglob("*")} == before
+    assert sent == []
+
+
 @pytest.mark.parametrize("settings", [{"every_n_epochs": 0}, {"n_shown": 5}, {"n_samples": 1}])
 def test_impossible_settings(tmp_path, settings):
     with pytest.raises(ValueError, match=next(iter(settings))):
@@ -141,9 +236,11 @@ def test_impossible_settings(tmp_path, settings):
 class Scripted:
     """An evaluation that finds one scripted distance after the other."""
 
-    def __init__(self, fads, error=None):
-        self.fads, self.error = iter(fads), error
-        self.prepared, self.asked = [], []
+    CONFUSION = ([3, 1], [0, 4])
+
+    def __init__(self, fads, error=None, real=(0.25, 14)):
+        self.fads, self.error, self.real = iter(fads), error, real
+        self.prepared, self.asked, self.asked_real = [], [], []
 
     def prepare(self, datamodule):
         if self.error is not None:
@@ -152,13 +249,23 @@ class Scripted:
 
     def quick(self, sample, *, n_samples):
         self.asked.append((sample, n_samples))
-        return {"fad": next(self.fads), "conditional_accuracy": 0.5}
+        return {"fad": next(self.fads), "conditional_accuracy": 0.5, "confusion": self.CONFUSION}
+
+    def quick_real(self, *, n_samples):
+        self.asked_real.append(n_samples)
+        if isinstance(self.real, Exception):
+            raise self.real
+        return self.real
+
+    def hears(self, waveforms):
+        return [("noise" if waveform.abs().max() > 1e-3 else "silence", 0.75) for waveform in waveforms]
 
 
-def measured_run(measure, *, epochs, max_epochs, stops_at=None):
+def measured_run(measure, *, epochs, max_epochs, stops_at=None, loggers=(), strategy=None, is_global_zero=True):
     """What Measure logs when it goes through the epochs: {epoch: metrics}."""
-    trainer = SimpleNamespace(datamodule="the data", is_global_zero=True, max_epochs=max_epochs, should_stop=False)
-    module = SimpleNamespace(sample="the sampler", n_steps=0)
+    trainer = SimpleNamespace(datamodule="the data", loggers=loggers, strategy=strategy or Strategy())
+    trainer.max_epochs, trainer.should_stop, trainer.is_global_zero = max_epochs, False, is_global_zero
+    module = SimpleNamespace(sample="the sampler", n_steps=0, class_names=["kick", "snare"])
     logged = {}
     module.log_dict = lambda metrics, **_: logged.__setitem__(trainer.current_epoch + 1, metrics)
     measure.setup(trainer, module, "fit")
@@ -175,7 +282,8 @@ def test_every_second_epoch_and_the_last_one_are_measured(tmp_path):
     measure = Measure(evaluation, tmp_path / "curve.json", every_n_epochs=2, n_samples=7)
     logged = measured_run(measure, epochs=range(1, 6), max_epochs=5)
     assert {epoch: metrics["val/fad"] for epoch, metrics in logged.items()} == {2: 9.0, 4: 4.0, 5: 5.0}
-    assert all(set(metrics) == {"val/fad", "val/conditional_accuracy"} for metrics in logged.values())
+    names = {"val/fad", "val/conditional_accuracy", "val/fad_real"}
+    assert all(set(metrics) == names for metrics in logged.values())
     assert evaluation.prepared == ["the data"]
     assert evaluation.asked == [("the sampler", 7)] * 3
     curve = json.loads((tmp_path / "curve.json").read_text())
@@ -184,9 +292,55 @@ def test_every_second_epoch_and_the_last_one_are_measured(tmp_path):
         (4, 40, 4.0),
         (5, 50, 5.0),
     ]
+    assert all(set(point) == {"epoch", "time_s", "n_steps", "fad", "conditional_accuracy"} for point in curve)
     assert all(point["conditional_accuracy"] == 0.5 for point in curve)
     times = [point["time_s"] for point in curve]
     assert times == sorted(times) and times[0] >= 0
+
+
+def test_what_real_clips_reach_stands_beside_each_measurement(tmp_path, caplog):
+    evaluation = Scripted([9.0, 4.0])
+    measure = Measure(evaluation, tmp_path / "curve.json", every_n_epochs=1, n_samples=7)
+    with caplog.at_level(logging.INFO, logger="specgan.callbacks"):
+        logged = measured_run(measure, epochs=[1, 2], max_epochs=2)
+    assert [metrics["val/fad_real"] for metrics in logged.values()] == [0.25, 0.25]
+    assert evaluation.asked_real == [7]  # once, for as many sounds
+    assert "real clips: fad 0.250 (14 " in caplog.text
+    assert "epoch 1: fad 9.000 (real clips 0.250), conditional_accuracy 0.500" in caplog.text
+
+
+@pytest.mark.parametrize("real", [None, FileNotFoundError("kick_3.wav is gone")])
+def test_without_real_clips_generated_ones_are_measured_all_the_same(tmp_path, caplog, real):
+    measure = Measure(Scripted([9.0], real=real), tmp_path / "curve.json", every_n_epochs=1)
+    with caplog.at_level(logging.INFO, logger="specgan.callbacks"):
+        logged = measured_run(measure, epochs=[1], max_epochs=1)
+    assert set(logged[1]) == {"val/fad", "val/conditional_accuracy"}
+    assert "val/fad stands alone" in caplog.text
+    assert "epoch 1: fad 9.000, conditional_accuracy" in caplog.text
+
+
+def test_dashboards_get_the_confusion_of_each_measurement(tmp_path):
+    recorder = Recorder()
+    measure = Measure(Scripted([9.0, 4.0]), tmp_path / "curve.json", every_n_epochs=2)
+    measured_run(measure, epochs=range(1, 5), max_epochs=4, loggers=[object(), recorder])
+    assert recorder.confusions == [(epoch, Scripted.CONFUSION, ["kick", "snare"]) for epoch in (2, 4)]
+
+
+@pytest.mark.parametrize("error", [None, FileNotFoundError("kick_3.wav is gone")])
+def test_the_first_process_alone_measures_and_all_know_the_metrics(tmp_path, error):
+    """Else one process would keep a checkpoint and wait for the others."""
+    sent, seen = [], []
+    strategy = Strategy(sent)
+    first = Measure(Scripted([9.0, 4.0], error), tmp_path / "curve.json", every_n_epochs=1)
+    if error is not None:
+        strategy.broadcast = lambda is_ready: seen.append(is_ready) or is_ready
+    found = measured_run(first, epochs=[1, 2], max_epochs=2, strategy=strategy)
+    assert len(found) == (2 if error is None else 0)
+    other = Measure(None, tmp_path / "other.json", every_n_epochs=1)  # touching its evaluation would raise
+    assert measured_run(other, epochs=[1, 2], max_epochs=2, strategy=strategy, is_global_zero=False) == found
+    assert other.is_ready == first.is_ready == (error is None)
+    assert not (tmp_path / "other.json").exists()
+    assert sent == [] and seen == ([] if error is None else [False, False])
 
 
 def test_the_epoch_at_which_a_run_is_stopped_is_measured(tmp_path):
@@ -253,6 +407,7 @@ def make_run(tiny_drums, folder, evaluation, *, max_epochs):
         accelerator="cpu",
         logger=False,
         callbacks=[
+            Pace(),
             Measure(evaluation, folder / "curve.json", every_n_epochs=2, n_samples=2),
             ModelCheckpoint(checkpoints, "best", monitor="val/fad", enable_version_counter=False),
             ModelCheckpoint(checkpoints, "last", every_n_epochs=1, enable_version_counter=False),
@@ -274,6 +429,8 @@ def test_the_best_checkpoint_is_that_of_the_smallest_distance(tiny_drums, tmp_pa
     assert epoch_of(tmp_path / "checkpoints" / "best.ckpt") == 4
     assert epoch_of(tmp_path / "checkpoints" / "last.ckpt") == 7
     assert trainer.callback_metrics["val/fad"] == 1.5
+    assert trainer.callback_metrics["val/fad_real"] == 0.25
+    assert (trainer.callback_metrics["epoch"], trainer.callback_metrics["n_steps"]) == (7, 14)
     curve = json.loads((tmp_path / "curve.json").read_text())
     assert [point["epoch"] for point in curve] == [2, 4, 6, 7]
     assert [point["n_steps"] for point in curve] == [4, 8, 12, 14]
@@ -301,6 +458,39 @@ def make_evaluation(**settings):
         device="cpu",
         **settings,
     )
+
+
+def test_real_clips_are_measured_on_what_was_not_trained_on(tiny_drums, tmp_path):
+    """By hand: all clips of validation and test, against the training clips."""
+    make_spectrograms(tiny_drums, tmp_path / "specs", params=PARAMS, splits=[50, 17, 33])  # 3, 1 and 2 of each class
+    data = SpectrogramDataModule(params=PARAMS, dataset_dir=str(tmp_path / "specs"), crop="start")
+    data.setup("fit")
+    evaluation = make_evaluation()
+    evaluation.prepare(data)
+    held_out = torch.stack([clips.waveform(i)[0] for clips in (data.val, data.test) for i in range(len(clips))])
+    reference = evaluation.judge.judge(torch.stack([data.train.waveform(i)[0] for i in range(len(data.train))]))[0]
+    fad, n_clips = evaluation.quick_real(n_samples=20)
+    assert n_clips == len(held_out) == 9
+    expected = frechet_distance(evaluation.judge.judge(held_out)[0], reference)
+    assert fad == pytest.approx(expected, rel=1e-3, abs=1e-5)
+    assert evaluation.quick_real(n_samples=2)[1] == 6  # as many as `quick` draws
+    assert evaluation.quick_real(n_samples=1)[1] == 3  # which the validation split alone has
+    data.val = data.test = SpectrogramDataset(tmp_path / "specs", "no such split", PARAMS)
+    assert evaluation.quick_real(n_samples=20) is None
+
+
+def test_the_judge_names_what_it_hears(tiny_drums, tmp_path):
+    _, _, data = make_run(tiny_drums, tmp_path, Scripted([]), max_epochs=1)
+    data.prepare_data()
+    data.setup("fit")
+    evaluation = make_evaluation()
+    evaluation.prepare(data)
+    waveforms = torch.stack([data.train.waveform(i)[0] for i in range(len(data.train))])
+    shares = evaluation.judge.judge(waveforms)[1].exp()
+    shares /= shares.sum(dim=1, keepdim=True)
+    for (name, probability), share in zip(evaluation.hears(waveforms), shares, strict=True):
+        assert name == ["clap", "kick", "open_hat"][int(share.argmax())]
+        assert probability == pytest.approx(float(share.max()), abs=1e-5)
 
 
 def test_measuring_does_not_change_the_training(tiny_drums, tmp_path):
@@ -336,3 +526,24 @@ def test_training_goes_on_without_recordings(tiny_drums, tmp_path, caplog):
     assert "val/fad" not in trainer.callback_metrics
     assert (tmp_path / "checkpoints" / "last.ckpt").exists()
     assert not (tmp_path / "checkpoints" / "best.ckpt").exists()
+
+
+# --- Pace
+
+
+def test_speed_counts_the_examples_of_all_processes_but_not_what_callbacks_do(monkeypatch):
+    now = [100.0]
+    monkeypatch.setattr("specgan.callbacks.time.monotonic", lambda: now[0])
+    trainer = SimpleNamespace(world_size=2, num_training_batches=3, current_epoch=4)
+    module = SimpleNamespace(device=torch.device("cpu"), n_steps=15, logged={})
+    module.log_dict = lambda metrics, **_: module.logged.update(metrics)
+    pace = Pace()
+    pace.on_train_start(trainer, module)
+    now[0] += 50  # a preview between two epochs
+    pace.on_train_epoch_start(trainer, module)
+    for batch_idx in range(3):
+        now[0] += 2.0
+        pace.on_train_batch_end(trainer, module, None, (torch.zeros(8, 1, 4, 4), torch.zeros(8)), batch_idx)
+    now[0] += 50  # a measurement at the end of the epoch
+    pace.on_train_epoch_end(trainer, module)
+    assert module.logged == {"epoch": 5, "n_steps": 15, "train/examples_per_s": 2 * 24 / 6}

@@ -1,0 +1,195 @@
+"""Lightning's loggers as dashboards, where a training is also heard and seen."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import numpy as np
+import torch
+from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.loggers import TensorBoardLogger, WandbLogger
+from lightning.pytorch.loggers.logger import rank_zero_experiment
+from torch import Tensor
+
+from specgan.picture import drawable
+
+
+@dataclass(frozen=True)
+class Exhibit:
+    """One sound, its files, and what the judge hears."""
+
+    class_name: str
+    kind: str  # "generated", "real" or "real, vocoded"
+    seed: int | None  # None: a real one
+    place: str  # on the dashboard, under audio/ and spectrogram/: the same over epochs
+    caption: str
+    sound: Path
+    picture: Path
+    waveform: Tensor  # (T,)
+    sample_rate: int
+    heard_as: str = ""  # "": there is no judge
+    probability: float | None = None  # that the judge gives to `heard_as`
+
+
+class Dashboard(ABC):
+    """What a logger shows besides numbers. Another kind is another class here, and nothing elsewhere."""
+
+    @abstractmethod
+    def log_exhibits(self, exhibits: Sequence[Exhibit], *, epoch: int) -> None:
+        """Shows sounds and pictures under `audio/<place>` and `spectrogram/<place>`."""
+
+    @abstractmethod
+    def log_confusion(self, confusion: Sequence[Sequence[int]], class_names: Sequence[str], *, epoch: int) -> None:
+        """Shows how many sounds of each class (row) were heard as which (column), under `confusion`."""
+
+
+def dashboards(trainer: L.Trainer) -> list[Dashboard]:
+    """The loggers of a trainer that show more than numbers."""
+    return [logger for logger in trainer.loggers if isinstance(logger, Dashboard)]
+
+
+class WandbDashboard(WandbLogger, Dashboard):
+    """W&B: charts over epochs, sounds, pictures, a table of all sounds, confusion matrices, the best checkpoint.
+
+    Args:
+        log_best: log the best checkpoint as an artifact `model-<run id>` with the alias "best" when the run ends, also
+            offline. (Lightning's `log_model` refuses offline, and gives that alias to every checkpoint it logs.)
+        **settings: of Lightning's WandbLogger, and of wandb.init.
+    """
+
+    def __init__(self, *, log_best: bool = False, **settings: Any) -> None:
+        super().__init__(**settings)
+        self.log_best = log_best
+        self.best: tuple[str, dict[str, float]] | None = None
+        self.table: Any = None
+        self.has_axis = False
+
+    @property
+    @rank_zero_experiment
+    def experiment(self) -> Any:
+        run = super().experiment
+        if not self.has_axis:
+            self.has_axis = True
+            # After Lightning's own, which this overrides: its axis is trainer/global_step.
+            run.define_metric("epoch")
+            run.define_metric("*", step_metric="epoch", step_sync=True)
+        return run
+
+    def log_exhibits(self, exhibits: Sequence[Exhibit], *, epoch: int) -> None:
+        import wandb
+
+        if self.table is None:
+            columns = ["class", "kind", "seed", "epoch", "sound", "picture", "heard as", "probability"]
+            self.table = wandb.Table(columns=columns, log_mode="INCREMENTAL")
+        row: dict[str, Any] = {"epoch": epoch}
+        for exhibit in exhibits:
+            sound = wandb.Audio(str(exhibit.sound), caption=exhibit.caption)
+            picture = wandb.Image(str(exhibit.picture), caption=exhibit.caption)
+            row |= {f"audio/{exhibit.place}": sound, f"spectrogram/{exhibit.place}": picture}
+            verdict = (exhibit.heard_as, exhibit.probability)
+            self.table.add_data(exhibit.class_name, exhibit.kind, exhibit.seed, epoch, sound, picture, *verdict)
+        self.experiment.log({**row, "sounds": self.table})
+
+    def log_confusion(self, confusion: Sequence[Sequence[int]], class_names: Sequence[str], *, epoch: int) -> None:
+        import wandb
+
+        fields = ["Actual", "Predicted", "nPredictions"]  # as W&B's chart calls them
+        cells = [
+            [asked_for, heard_as, n]
+            for asked_for, counts in zip(class_names, confusion, strict=True)
+            for heard_as, n in zip(class_names, counts, strict=True)
+        ]
+        chart = wandb.plot_table(
+            "wandb/confusion_matrix/v1",
+            wandb.Table(columns=fields, data=cells),
+            fields={field: field for field in fields},
+            string_fields={"title": "Asked for, and heard as"},
+        )
+        picture = wandb.Image(confusion_picture(confusion, class_names), caption=f"epoch {epoch}")
+        self.experiment.log({"confusion": picture, "confusion_chart": chart, "epoch": epoch})
+
+    def after_save_checkpoint(self, checkpoint_callback: ModelCheckpoint) -> None:
+        super().after_save_checkpoint(checkpoint_callback)
+        if self.log_best and checkpoint_callback.monitor and checkpoint_callback.best_model_path:
+            score = {checkpoint_callback.monitor: float(checkpoint_callback.best_model_score)}
+            self.best = checkpoint_callback.best_model_path, score
+
+    def finalize(self, status: str) -> None:
+        super().finalize(status)
+        if self.best is not None:
+            (path, score), self.best = self.best, None
+            self._log_best(path, score)
+
+    def _log_best(self, path: str, score: dict[str, float]) -> None:
+        import wandb
+
+        epoch = torch.load(path, map_location="cpu", weights_only=True, mmap=True)["epoch"] + 1
+        metadata = {**score, "epoch": epoch}
+        artifact = wandb.Artifact(f"model-{self.experiment.id}", type="model", metadata=metadata)
+        artifact.add_file(path, name="best.ckpt")
+        self.experiment.log_artifact(artifact, aliases=["best"])
+
+
+class TensorBoardDashboard(TensorBoardLogger, Dashboard):
+    """TensorBoard: scalars, sounds and pictures over epochs.
+
+    Args:
+        **settings: of Lightning's TensorBoardLogger.
+    """
+
+    def __init__(self, **settings: Any) -> None:
+        super().__init__(**settings)
+
+    def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
+        # Lightning's step counts batches, but sounds belong to epochs, and there is one axis.
+        super().log_metrics(metrics, int(metrics["epoch"]) if "epoch" in metrics else step)
+
+    def log_exhibits(self, exhibits: Sequence[Exhibit], *, epoch: int) -> None:
+        from PIL import Image
+
+        for exhibit in exhibits:
+            self.experiment.add_audio(
+                f"audio/{exhibit.place}", exhibit.waveform, epoch, sample_rate=exhibit.sample_rate
+            )
+            with Image.open(exhibit.picture) as picture:
+                pixels = np.asarray(picture.convert("RGB"))
+            self.experiment.add_image(f"spectrogram/{exhibit.place}", pixels, epoch, dataformats="HWC")
+
+    def log_confusion(self, confusion: Sequence[Sequence[int]], class_names: Sequence[str], *, epoch: int) -> None:
+        pixels = confusion_picture(confusion, class_names)
+        self.experiment.add_image("confusion", pixels, epoch, dataformats="HWC")
+
+
+def confusion_picture(confusion: Sequence[Sequence[int]], class_names: Sequence[str]) -> np.ndarray:
+    """Draws a confusion matrix: rows are the classes asked for, columns those heard, each row as shares of itself.
+
+    Args:
+        confusion: how many sounds of each class were heard as which.
+        class_names: of rows and columns.
+    Returns:
+        (height, width, 3) uint8.
+    """
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    counts = np.asarray(confusion)
+    size = min(20.0, 3.0 + 0.3 * len(counts))
+    figure = Figure(figsize=(size, size), dpi=100, layout="constrained")  # not pyplot, which would keep it for ever
+    axes = figure.add_subplot()
+    shares = counts / counts.sum(axis=1, keepdims=True).clip(min=1)
+    axes.imshow(shares, vmin=0, vmax=1, cmap="magma")
+    places = range(len(counts))
+    names = [drawable(name) for name in class_names]
+    axes.set_xticks(places, names, rotation=90, parse_math=False)  # a name may hold dollar signs
+    axes.set_yticks(places, names, parse_math=False)
+    axes.set(xlabel="heard as", ylabel="asked for")
+    if len(counts) <= 30:  # else there is no room
+        for row, column in np.argwhere(counts):
+            color = "black" if shares[row, column] > 0.5 else "white"
+            axes.text(column, row, str(counts[row, column]), ha="center", va="center", color=color, fontsize=8)
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()
+    return np.asarray(canvas.buffer_rgba())[..., :3].copy()
