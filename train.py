@@ -2,6 +2,7 @@
 
 import os
 import sys
+import warnings
 
 import hydra
 from omegaconf import DictConfig
@@ -16,6 +17,8 @@ def main(cfg: DictConfig) -> float | None:
 
 
 if __name__ == "__main__":
+    # Said of our launchers, which have the names of the plugins' own; what misspelt settings need is meant.
+    warnings.filterwarnings("ignore", message=r"\s*'hydra/launcher/\w+' is validated against ConfigStore schema")
     if "HYDRA_FULL_ERROR" not in os.environ:
         sys.tracebacklimit = 0  # the message alone; Hydra says how to see the rest
     main()
