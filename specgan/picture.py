@@ -1,6 +1,7 @@
 """Spectrogram -> picture: exact-size colormapped PNG, and labelled figures for people."""
 
 import io
+from collections.abc import Sequence
 from functools import cache
 
 import cv2
@@ -103,9 +104,38 @@ def to_figure(
         cmap=cmap,
         ax=axes,
     )
-    axes.set_title(title, parse_math=False)  # a name may hold dollar signs
+    axes.set_title(drawable(title), parse_math=False)  # a name may hold dollar signs
     axes.set(xlabel="s", ylabel="Hz")
     figure.colorbar(image, ax=axes, label="dB re full scale" if params.level == "db" else "log(1 + power)")
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png")
     return buffer.getvalue()
+
+
+def to_overview(rows: Sequence[tuple[str, Sequence[Tensor | None]]], columns: Sequence[str]) -> bytes:
+    """Draws many spectrograms side by side, as a PNG.
+
+    Args:
+        rows: of each its name and a spectrogram (n_bins, n_frames) in [-1, 1] for each column; None leaves it empty.
+        columns: their names.
+    """
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(1.1 * len(columns) + 0.8, 1.1 * len(rows) + 0.3), dpi=100, layout="constrained")
+    grid = figure.subplots(len(rows), len(columns), squeeze=False)
+    for (name, spectrograms), row in zip(rows, grid, strict=True):
+        for spectrogram, axes in zip(spectrograms, row, strict=True):
+            axes.set(xticks=[], yticks=[])
+            if spectrogram is not None:
+                axes.imshow(spectrogram.cpu().numpy(), origin="lower", aspect="auto", cmap="magma", vmin=-1, vmax=1)
+        row[0].set_ylabel(drawable(name), parse_math=False)
+    for name, axes in zip(columns, grid[0], strict=True):
+        axes.set_title(drawable(name), fontsize="medium", parse_math=False)  # a name may hold dollar signs
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png")
+    return buffer.getvalue()
+
+
+def drawable(text: str) -> str:
+    """Text that matplotlib draws: a file name need not be UTF-8, and what is not becomes a question mark."""
+    return text.encode(errors="replace").decode()

@@ -15,7 +15,7 @@ from torch import Tensor
 from specgan.audio import encode_flac
 from specgan.files import atomic_path
 from specgan.gallery import STYLE, player
-from specgan.picture import to_png
+from specgan.picture import to_overview, to_png
 
 ROWS = {"real": "Real {split} clips", "vocoded": "The same through the vocoder", "generated": "Generated"}
 COLUMNS = ("generated", "real", "vocoded")  # of tables: first what the page is about, a phone shows little more
@@ -176,7 +176,7 @@ def write_report(
         ValueError: a sound is empty or holds NaN or infinite samples; nothing is written.
     """
     names, rows, confusion = report["class_names"], report["rows"], report.get("confusion", {})
-    labels = {row: label.format(split=report.get("split", "test")) for row, label in ROWS.items()}
+    labels = {row: label.format(split=escape(str(report.get("split", "test")))) for row, label in ROWS.items()}
     parts = [
         f"<h1>{escape(_headline(rows, labels))}</h1>",
         _notes(report["judge"], report.get("warnings", [])),
@@ -191,6 +191,26 @@ def write_report(
     page = _PAGE.format(checkpoint=checkpoint, style=STYLE + _PAGE_STYLE, body="\n".join(filter(None, parts)))
     with atomic_path(path) as temporary:
         temporary.write_text(page, encoding="utf-8", errors="replace")  # a class name need not be UTF-8
+
+
+def write_overview(
+    path: str | Path, examples: Mapping[str, Mapping[str, Sequence[Example]]], *, kinds: Sequence[str], n_each: int = 3
+) -> None:
+    """Writes the spectrograms of some rows of a report as one PNG, a column for each class.
+
+    Args:
+        path: the picture; its folder is created.
+        examples: as in `write_report`.
+        kinds: rows, keys of `ROWS`.
+        n_each: spectrograms of each row and class at most.
+    """
+    rows = []
+    for kind in kinds:
+        for i in range(n_each):
+            shown = [of_class.get(kind, [])[i : i + 1] for of_class in examples.values()]
+            rows.append((kind, [some[0].spectrogram if some else None for some in shown]))
+    with atomic_path(path) as temporary:
+        temporary.write_bytes(to_overview(rows, list(examples)))
 
 
 def _headline(rows: Mapping[str, Any], labels: Mapping[str, str]) -> str:

@@ -6,7 +6,7 @@ Each arrow has its way back, except the first two, which are the vocoder's work.
 """
 
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator
 from dataclasses import dataclass
 
 import torch
@@ -236,7 +236,7 @@ class Spectrogram(nn.Module):
         """
         return torch.cat(list(self.power_blocks([waveform])), dim=-1)
 
-    def power_blocks(self, blocks: Iterable[Tensor]) -> Iterator[Tensor]:
+    def power_blocks(self, blocks: Iterable[Tensor]) -> Generator[Tensor]:
         """Maps blocks (B, any length) of waveforms to blocks (B, n_bins, some frames) of their power."""
         p = self.params
         for power in _power_blocks(blocks, p.n_fft, p.win_length, p.hop_length, self.window):

@@ -3,6 +3,7 @@
 import json
 import logging
 import math
+import re
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
@@ -17,7 +18,7 @@ from hydra.utils import instantiate
 from lightning.pytorch.loggers import WandbLogger
 from omegaconf import DictConfig, OmegaConf
 
-from specgan.files import atomic_path
+from specgan.files import atomic_path, load_tensors
 
 log = logging.getLogger(__name__)
 
@@ -29,6 +30,8 @@ def fit(cfg: DictConfig) -> float | None:
         ValueError: `optimized_metric` is none that the run has.
     """
     _begin(cfg)
+    if cfg.ckpt_path is not None and "://" not in cfg.ckpt_path:
+        load_tensors(cfg.ckpt_path)  # Lightning would refuse it late, with PyTorch's advice to read it all the same
     settings = OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)
     datamodule = instantiate(cfg.data, _convert_="all")
     model = instantiate(cfg.model, _convert_="all")
@@ -41,6 +44,8 @@ def fit(cfg: DictConfig) -> float | None:
         _close(trainer.loggers)  # a multirun goes on in this process
 
     metrics = {name: float(value) for name, value in trainer.callback_metrics.items()}
+    if not trainer.is_global_zero:  # of several processes, one writes
+        return _optimized(cfg.optimized_metric, metrics)
     run_dir = Path(cfg.paths.run_dir)
     # a diverged loss is no number, which JSON cannot say
     known = {name: value if math.isfinite(value) else None for name, value in metrics.items()}
@@ -54,7 +59,7 @@ def fit(cfg: DictConfig) -> float | None:
 
 
 def test(cfg: DictConfig) -> float | None:
-    """Measures the generator of a checkpoint; writes `report.json` and `report.html`, into its run's folder.
+    """Measures the generator of a checkpoint; writes report.json, report.html and report.png into its run's folder.
 
     Data and spectrogram settings are those that the run was started with (its `.hydra/overrides.yaml`); what stands on
     the command line goes before them.
@@ -63,16 +68,19 @@ def test(cfg: DictConfig) -> float | None:
         FileNotFoundError, ValueError: no such checkpoint, or it does not fit the data.
     """
     from specgan.generation import TrainedGenerator
-    from specgan.report import write_report
+    from specgan.report import write_overview, write_report
 
     if cfg.ckpt_path is None:
         raise ValueError("ckpt_path is not set; name the checkpoint to measure: ckpt_path=<run>/checkpoints/best.ckpt")
     checkpoint = Path(cfg.ckpt_path)
-    trained = TrainedGenerator.load(checkpoint)
+    # A network of one's own is made if the command line names it, not because the checkpoint does.
+    trained = TrainedGenerator.load(checkpoint, network=OmegaConf.select(cfg, "generator._target_"))
     run_dir = checkpoint.absolute().parent.parent
     saved = run_dir / ".hydra" / "overrides.yaml"
     if saved.is_file():
+        given = cfg
         cfg = compose("train", overrides=[*OmegaConf.load(saved), *HydraConfig.get().overrides.task])
+        _require_known(cfg, given, saved)
     else:
         log.warning("%s: no such file, so data and spectrogram are taken from the command line", saved)
         run_dir = Path(cfg.paths.run_dir)
@@ -92,6 +100,7 @@ def test(cfg: DictConfig) -> float | None:
     }
     _write_json(run_dir / "report.json", report)
     write_report(run_dir / "report.html", report, examples=examples, sample_rate=datamodule.params.sample_rate)
+    write_overview(run_dir / "report.png", examples, kinds=["real", "generated"])
     log.info("%s", _table(report["rows"]))
     if not report["judge"]["trusted"]:
         log.warning("the judge hears many real clips wrong, so conditional accuracy means little here")
@@ -128,7 +137,30 @@ def _begin(cfg: DictConfig) -> None:
     logging.getLogger("lightning.pytorch.utilities.rank_zero").setLevel(logging.WARNING)
     warnings.filterwarnings("ignore", message=".*LeafSpec.*")  # inside Lightning, nothing a user can change
     warnings.filterwarnings("ignore", message=".*could not find the monitored key.*")  # until the first measurement
+    warnings.filterwarnings("ignore", message="Grad strides do not match")  # of DDP: about speed, by a few bytes
     L.seed_everything(cfg.seed, workers=True, verbose=False)
+
+
+def _require_known(cfg: DictConfig, given: DictConfig, saved: Path) -> None:
+    """Raises ValueError where a run's settings name code that ours do not: its folder may come from anyone."""
+    known = _targets(OmegaConf.to_container(given, resolve=True))
+    for source in HydraConfig.get().runtime.config_sources:
+        if source.provider == "main":
+            for path in Path(source.path).rglob("*.yaml"):
+                known |= set(re.findall(r"^\s*_target_:\s*(\S+)", path.read_text(encoding="utf-8"), re.MULTILINE))
+    if strange := _targets(OmegaConf.to_container(cfg, resolve=True)) - known:
+        raise ValueError(
+            f"{saved}: would run {', '.join(sorted(strange))}, which no setting of specgan's does; if that is yours, "
+            "give it on the command line too, e.g. generator._target_=my_networks.MyGenerator"
+        )
+
+
+def _targets(node: Any) -> set[str]:
+    """What a configuration instantiates."""
+    if isinstance(node, dict):
+        here = {str(node["_target_"])} if "_target_" in node else set()
+        return here.union(*map(_targets, node.values()))
+    return set().union(*map(_targets, node)) if isinstance(node, list) else set()
 
 
 def _require_same_data(trained: Any, datamodule: Any) -> None:

@@ -7,7 +7,8 @@ import pytest
 import torch
 from hydra import compose, initialize_config_dir
 from hydra.core.hydra_config import HydraConfig
-from hydra.errors import ConfigCompositionException
+from hydra.errors import ConfigCompositionException, InstantiationException
+from hydra.plugins.launcher import Launcher
 from hydra.utils import instantiate
 from omegaconf import OmegaConf
 
@@ -66,6 +67,8 @@ def test_every_group_file_composes_and_instantiates(name, tmp_path):
     group, _, choice = name.rpartition("/")
     root = ROOT_OF_GROUP.get(group, "train")
     place = PACKAGE.get(group, group)
+    if group == "hardware":  # comes with trainer=gpu alone
+        pytest.skip("composed with trainer/gpu")
     overrides = [
         f"{group}={choice}" if place == group else f"{group}@{place}={choice}",
         *(["task=render"] if group == "task/look" else []),
@@ -75,11 +78,18 @@ def test_every_group_file_composes_and_instantiates(name, tmp_path):
     )
     if group == "callbacks":
         assert all(instantiate(callback, _convert_="all") for callback in cfg.callbacks.values())
+    elif name in ("trainer/gpu", "trainer/ddp"):
+        assert (cfg.model.compile, cfg.data.pin_memory, cfg.trainer.accelerator) == (True, True, "gpu")
+        if not torch.cuda.is_available():
+            with pytest.raises(InstantiationException, match="No supported gpu backend found"):
+                instantiate(cfg.trainer, _convert_="all")
     elif group == "logger" and not cfg.logger:
         assert instantiate(cfg.trainer, _convert_="all").loggers == []
+    elif group == "hydra/launcher":
+        assert isinstance(instantiate(cfg.hydra.launcher), Launcher)
     elif group == "task/look":
         instantiate(cfg.task, _convert_="all")
-    elif group not in ("paths", "experiment", "hydra/job_logging"):
+    elif group not in ("paths", "experiment", "hparams_search", "hydra/job_logging"):
         instantiate(OmegaConf.select(cfg, place), _convert_="all")
     resolve(cfg)
 
@@ -92,6 +102,7 @@ def test_every_root_resolves(root, tmp_path):
         "train": ("data", "train_dataloader"),
         "generate": ("generate", "__call__"),
         "preprocess": ("task", "__call__"),
+        "serve": ("serve", "__call__"),
     }[root]
     assert hasattr(instantiate(cfg[work], _convert_="all"), method)
 

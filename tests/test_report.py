@@ -12,7 +12,7 @@ import pytest
 import soundfile
 import torch
 
-from specgan.report import METRICS, Example, write_report
+from specgan.report import METRICS, Example, write_overview, write_report
 
 RATE = 8000
 CLASSES = ["kick", "snare", "hat"]
@@ -318,3 +318,26 @@ def test_a_page_that_cannot_be_finished_leaves_what_was_there(tmp_path, report):
         )
     assert [path.name for path in tmp_path.iterdir()] == ["report.html"]
     assert (tmp_path / "report.html").read_text(encoding="utf-8") == old
+
+
+def test_the_overview_has_a_column_for_each_class_and_a_row_for_each_sound(tmp_path):
+    def of(level):
+        return Example("", torch.zeros(10), torch.full((8, 8), level))
+
+    examples = {
+        "kick": {"real": [of(-1.0), of(-1.0)], "generated": [of(1.0)]},
+        "caf\udce9 $x_1$": {"real": [of(-1.0)], "generated": []},
+    }
+    write_overview(tmp_path / "a.png", examples, kinds=["real", "generated"], n_each=2)
+    picture = cv2.imread(str(tmp_path / "a.png"))
+    brightest = cv2.applyColorMap(np.uint8([[255]]), cv2.COLORMAP_MAGMA)[0, 0].astype(int)
+    is_bright = (abs(picture.astype(int) - brightest) <= 8).all(axis=2)
+    is_black = (picture < 10).all(axis=2)
+    height, width = picture.shape[:2]
+    # quarters of the height: real, real, generated, generated; halves of the width: the classes
+    bright = [is_bright[row * height // 4 : (row + 1) * height // 4].mean() for row in range(4)]
+    assert bright[2] > 0.2
+    assert max(bright[0], bright[1], bright[3]) < 0.05
+    left, right = is_black[:, : width // 2], is_black[:, width // 2 :]
+    assert left[: height // 2].mean() > 0.5
+    assert left[: height // 2].mean() > 1.5 * right[: height // 2].mean() > 0.2

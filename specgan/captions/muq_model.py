@@ -8,6 +8,7 @@ import logging
 import random
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
@@ -116,7 +117,7 @@ def _hidden_states_returned() -> Iterator[None]:
     from transformers.modeling_outputs import BaseModelOutput
     from transformers.models.wav2vec2_conformer import modeling_wav2vec2_conformer as modeling
 
-    original = modeling.Wav2Vec2ConformerEncoder
+    original: Any = modeling.Wav2Vec2ConformerEncoder
 
     class Encoder(original):
         def __init__(self, config):

@@ -68,7 +68,7 @@ class Processes:
         before = set(multiprocessing.active_children())
         context = multiprocessing.get_context(self.start_method)
         pool = ProcessPoolExecutor(self.n_workers, mp_context=context, initializer=_start_worker)
-        pool.n_workers = self.n_workers
+        pool.n_workers = self.n_workers  # type: ignore[attr-defined]
         try:
             yield pool
         except BaseException:  # an interrupt or an error: nobody waits for what is under way

@@ -47,22 +47,22 @@ def write_frames(
         FileNotFoundError, AudioError: no such file, or no sound in it.
         ValueError: an impossible setting; the message names it.
     """
-    settings, duration = PictureSettings(width_px=width_px, **settings), _seconds(frame_s)
+    look, duration = PictureSettings(width_px=width_px, **settings), _seconds(frame_s)
     input, output = Path(input), Path(output)
-    _check_outputs(input, output, video, settings)
-    sound = Sound(input, settings)
+    _check_outputs(input, output, video, look)
+    sound = Sound(input, look)
     length = duration * sound.sample_rate  # samples in a stretch, a fraction
     if length < 1:
         raise ValueError(f"frame_s is {frame_s}; at least one sample, 1/{sound.sample_rate}")
-    if settings.hop_length is None:
-        settings = replace(settings, hop_length=_even_hop(length, settings.hop))
+    if look.hop_length is None:
+        look = replace(look, hop_length=_even_hop(length, look.hop))
     n_pictures = math.ceil(sound.n_samples / length)
     if n_pictures > 1 and round((n_pictures - 1) * length) == sound.n_samples:
         n_pictures -= 1  # what is left rounds to no sample
 
     scale = Scale()
     if not per_frame:
-        for _, heard in _stretches(sound, settings, length, n_pictures):
+        for _, heard in _stretches(sound, look, length, n_pictures):
             scale.add(heard)
     for old in _frames_in(output):
         old.unlink()
@@ -70,15 +70,15 @@ def write_frames(
         output,
         n_pictures,
         (
-            settings.png(settings.level(power, Scale(heard) if per_frame else scale))
-            for power, heard in _stretches(sound, settings, length, n_pictures)
+            look.png(look.level(power, Scale(heard) if per_frame else scale))
+            for power, heard in _stretches(sound, look, length, n_pictures)
         ),
     )
     if video is None:
         for _ in pngs:
             pass
     else:
-        write_video(video, map(_pixels, pngs), frame_s=duration, sound=input, downmix=settings.downmix)
+        write_video(video, map(_pixels, pngs), frame_s=duration, sound=input, downmix=look.downmix)
     made = f"{n_pictures} pictures of {input}, {float(duration):g} s each"
     return Report(n_done=n_pictures, message=f"{output}: {made}" + (f", and {video}" if video else ""))
 

@@ -41,12 +41,13 @@ def make_pairs(
         others: as of these two.
     Raises: as these two.
     """
-    common = {**slicing, "executor": executor, "on_error": on_error}
-    how = {"bit_depth": bit_depth, "phase_encoding": phase_encoding, "range_db": range_db}
+    common: dict[str, Any] = {**slicing, "executor": executor, "on_error": on_error}
+    how: dict[str, Any] = {"bit_depth": bit_depth, "phase_encoding": phase_encoding, "range_db": range_db}
     pictures = encode_songs(input, output, **how, **common)
     if captioner is None:
         return pictures
-    about = {"artist": artist, "title": title, "tempo": tempo, "lowest_bpm": lowest_bpm, "highest_bpm": highest_bpm}
+    about: dict[str, Any] = {"artist": artist, "title": title, "tempo": tempo}
+    about |= {"lowest_bpm": lowest_bpm, "highest_bpm": highest_bpm}
     captions = caption_songs(input, output, captioner=captioner, **about, **common)
     failures = list({failure.path: failure for failure in (*captions.failures, *pictures.failures)}.values())
     write_failures(failures, Path(output))

@@ -8,7 +8,7 @@ import pickle
 import secrets
 import threading
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, Executor, Future, wait
 from contextlib import AbstractContextManager, closing, contextmanager
 from dataclasses import dataclass, field
@@ -95,7 +95,8 @@ class Report:
 class Unit(Protocol):
     """One piece of work; `source` is the file that messages name."""
 
-    source: Path
+    @property
+    def source(self) -> Path: ...
 
 
 def run_units(
@@ -107,7 +108,7 @@ def run_units(
     description: str,
     n_skipped: int = 0,
     chunk: int | None = None,
-) -> Iterator[tuple[Unit, Any]]:
+) -> Generator[tuple[Any, Any]]:
     """Runs `work` on each unit, on the workers of an executor, and goes on past a bad one.
 
     A unit that kills its worker (a decoder that crashes, memory that runs out) is found and fails alone: the units that
@@ -170,9 +171,10 @@ def _run_all(
     executor: Callable[[], AbstractContextManager[Executor]],
     on_error: str,
     chunk: int | None,
-) -> Iterator[tuple[Unit, Any]]:
+) -> Generator[tuple[Unit, Any]]:
     """Yields each unit with what `work` gave for it."""
-    left, suspects, n_deaths = deque(units), deque(), 0
+    left, n_deaths = deque(units), 0
+    suspects: deque[Unit] = deque()
     while left or suspects:
         with executor() as pool:
             while suspects:  # one at a time, so that the culprit is known

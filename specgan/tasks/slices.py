@@ -1,7 +1,7 @@
 """How songs are cut into the slices that pictures and captions are made of: the same for both."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -101,7 +101,7 @@ def measure(song: Song, slicing: Slicing) -> SliceInfo:
     )
 
 
-def read_slices(song: Song, info: SliceInfo, slicing: Slicing) -> Iterator[Tensor]:
+def read_slices(song: Song, info: SliceInfo, slicing: Slicing) -> Generator[Tensor]:
     """Yields what `codec.encode_slice` takes of each slice, (channels, n); the song's own samples without the gain.
 
     Raises: as open_audio.
