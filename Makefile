@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 RUN := runs/demo-$(shell date +%Y%m%d-%H%M%S)
 
-.PHONY: demo test lint clean
+.PHONY: demo test lint docs clean
 
 demo: .venv/installed
 	$(BIN)/python train.py experiment=demo hydra.run.dir=$(RUN)
@@ -11,11 +11,15 @@ demo: .venv/installed
 	$(BIN)/python train.py stage=test ckpt_path=$(RUN)/checkpoints/best.ckpt
 
 test: lint
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
 
 lint: .venv/installed
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+docs: .venv/installed
+	$(BIN)/mkdocs build --strict
 
 # Made once; made again only when the dependencies change.
 .venv/installed: pyproject.toml
