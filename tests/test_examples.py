@@ -15,7 +15,8 @@ from urllib.request import urlopen
 import cv2
 import numpy as np
 import pytest
-from test_page import CLASSES, QUICK, running_service, save_checkpoint
+from test_generation import save_checkpoint
+from test_page import CLASSES, QUICK, running_service
 from test_scripts import ROOT
 
 from specgan.audio import save_wav
@@ -30,7 +31,7 @@ TRIES = {"php": ["php", EXAMPLES / "laravel" / "try.php"], "ruby": ["ruby", EXAM
 @pytest.fixture(scope="module")
 def service(tmp_path_factory):
     folder = tmp_path_factory.mktemp("service")
-    with running_service(folder, f"ckpt_path={save_checkpoint(folder / 'best.ckpt')}", *QUICK) as address:
+    with running_service(folder, f"ckpt_path={save_checkpoint(folder / 'best.ckpt', CLASSES)}", *QUICK) as address:
         yield {"SPECGAN_URL": address}
 
 

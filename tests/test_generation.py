@@ -16,8 +16,8 @@ PARAMS = SpectrogramParams(sample_rate=8000, n_fft=512, win_length=512, hop_leng
 CLASSES = ["7", "kick", "../evil"]
 
 
-@pytest.fixture(scope="module")
-def ckpt_path(tmp_path_factory):
+def save_checkpoint(path, class_names=CLASSES):
+    """A generator that has learned nothing, of half-second sounds."""
     torch.manual_seed(0)
     model = CGAN(
         generator=partial(DCGANGenerator, width=16),
@@ -27,13 +27,17 @@ def ckpt_path(tmp_path_factory):
         optimizer_d=torch.optim.Adam,
         latent_dim=16,
     )
-    model.build(params=PARAMS, level_range=LevelRange(-80.0, -10.0), class_names=CLASSES)
+    model.build(params=PARAMS, level_range=LevelRange(-80.0, -10.0), class_names=class_names)
     model.n_steps = 12
     checkpoint = {"state_dict": model.state_dict()}
     model.on_save_checkpoint(checkpoint)
-    path = tmp_path_factory.mktemp("run") / "last.ckpt"
     torch.save(checkpoint, path)
     return path
+
+
+@pytest.fixture(scope="module")
+def ckpt_path(tmp_path_factory):
+    return save_checkpoint(tmp_path_factory.mktemp("run") / "last.ckpt")
 
 
 def draw(ckpt_path, output, **settings):

@@ -8,44 +8,18 @@ import subprocess
 import sys
 import time
 from contextlib import contextmanager
-from functools import partial
 from urllib.error import HTTPError, URLError
 from urllib.request import Request, urlopen
 
 import pytest
-import torch
+from test_generation import save_checkpoint
 from test_scripts import ROOT
 
 from specgan.audio import save_wav
 from specgan.data.drums import drum
-from specgan.models.cgan import CGAN
-from specgan.models.discriminators import ProjectionDiscriminator
-from specgan.models.generators import DCGANGenerator
-from specgan.models.losses import BCELoss
-from specgan.spectrogram import LevelRange, SpectrogramParams
 
 CLASSES = ["kick", "snare <b>", "7"]
 QUICK = ["vocoder.n_iter=2", "vocoder.n_inversion_iter=5"]
-
-
-def save_checkpoint(path):
-    """A generator that has learned nothing, of half-second sounds."""
-    torch.manual_seed(0)
-    model = CGAN(
-        generator=partial(DCGANGenerator, width=16),
-        discriminator=partial(ProjectionDiscriminator, width=16),
-        loss=BCELoss(),
-        optimizer_g=torch.optim.Adam,
-        optimizer_d=torch.optim.Adam,
-        latent_dim=16,
-    )
-    params = SpectrogramParams(sample_rate=8000, n_fft=512, win_length=512, hop_length=128, n_mels=32, n_frames=32)
-    model.build(params=params, level_range=LevelRange(-80.0, -10.0), class_names=CLASSES)
-    model.n_steps = 12
-    checkpoint = {"state_dict": model.state_dict()}
-    model.on_save_checkpoint(checkpoint)
-    torch.save(checkpoint, path)
-    return path
 
 
 @contextmanager
@@ -103,7 +77,7 @@ def browser():
 @pytest.fixture(scope="module")
 def service(browser, tmp_path_factory):
     folder = tmp_path_factory.mktemp("service")
-    with running_service(folder, f"ckpt_path={save_checkpoint(folder / 'best.ckpt')}", *QUICK) as address:
+    with running_service(folder, f"ckpt_path={save_checkpoint(folder / 'best.ckpt', CLASSES)}", *QUICK) as address:
         yield address
 
 

@@ -179,27 +179,9 @@ def marked(upload, wav, png, **settings):
 
 @pytest.fixture(scope="module")
 def ckpt_path(tmp_path_factory):
-    from specgan.models.cgan import CGAN
-    from specgan.models.discriminators import ProjectionDiscriminator
-    from specgan.models.losses import BCELoss
-    from specgan.spectrogram import LevelRange, SpectrogramParams
+    from test_generation import save_checkpoint
 
-    torch.manual_seed(0)
-    model = CGAN(
-        generator=partial(DCGANGenerator, width=16),
-        discriminator=partial(ProjectionDiscriminator, width=16),
-        loss=BCELoss(),
-        optimizer_g=torch.optim.Adam,
-        optimizer_d=torch.optim.Adam,
-        latent_dim=16,
-    )
-    params = SpectrogramParams(sample_rate=8000, n_fft=512, win_length=512, hop_length=128, n_mels=32, n_frames=32)
-    model.build(params=params, level_range=LevelRange(-80.0, -10.0), class_names=CLASSES)
-    checkpoint = {"state_dict": model.state_dict()}
-    model.on_save_checkpoint(checkpoint)
-    path = tmp_path_factory.mktemp("run") / "last.ckpt"
-    torch.save(checkpoint, path)
-    return path
+    return save_checkpoint(tmp_path_factory.mktemp("run") / "last.ckpt", CLASSES)
 
 
 @pytest.fixture(scope="module")
