@@ -18,3 +18,11 @@ def tiny_drums(tmp_path_factory):
 @pytest.fixture(autouse=True)
 def one_seed_for_every_test():
     torch.manual_seed(0)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport():
+    """File names that are not UTF-8 are printed in tests of such, and pytest-xdist sends what is printed as UTF-8."""
+    report = yield
+    report.sections = [(name, text.encode(errors="replace").decode()) for name, text in report.sections]
+    return report
