@@ -10,8 +10,10 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import threading
 import time
+import weakref
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import replace
@@ -100,8 +102,10 @@ class Service:
     """A service in a process of its own, as a user starts it."""
 
     def __init__(self, home, *overrides):
-        self.temporary, self.log = home / "tmp", home / "log"
-        self.temporary.mkdir(parents=True)
+        self.log = home / "log"
+        # Not in pytest's folder: sockets of worker processes lie there, whose paths must be short.
+        self.temporary = Path(tempfile.mkdtemp())
+        weakref.finalize(self, shutil.rmtree, self.temporary, ignore_errors=True)
         with self.log.open("w") as log:
             self.process = subprocess.Popen(
                 [sys.executable, "-m", "specgan.server", "port=0", *overrides],
