@@ -79,9 +79,8 @@ class CGAN(L.LightningModule):
         self.decay_from = decay_from
         self.channels_last = channels_last
         self.compiles = compile
-        self.fast: dict[
-            str, Callable[..., Tensor]
-        ] = {}  # the compiled networks; a dict, so that they are no submodules
+        # The compiled networks; in a dict, so that they are no submodules.
+        self.fast: dict[str, Callable[..., Tensor]] = {}
         self.rate_scale = 1.0  # of the learning rates; a rollback lowers it
         self.noise = torch.Generator().manual_seed(seed)
         self.generator: nn.Module | None = None
