@@ -26,6 +26,8 @@ class Failure(BaseModel):
 
 
 class Converted(BaseModel):
+    """The picture of a sent sound, and what a browser can play of it."""
+
     success: Literal[True] = True
     message: str = Field(examples=["spectrogram of audio_file"])
     spectrogram_url: str = Field(description="a PNG", examples=["/files/4fVx2g.png"])
@@ -33,6 +35,8 @@ class Converted(BaseModel):
 
 
 class Classes(BaseModel):
+    """What sounds can be made."""
+
     success: Literal[True] = True
     classes: list[str] = Field(examples=[["kick", "snare"]])
     sample_rate: int = Field(description="Hz", examples=[16000])
@@ -40,6 +44,8 @@ class Classes(BaseModel):
 
 
 class Sound(BaseModel):
+    """One sound that was made."""
+
     model_config = ConfigDict(serialize_by_alias=True, populate_by_name=True)
 
     label: str = Field(alias="class", examples=["kick"])
@@ -49,24 +55,32 @@ class Sound(BaseModel):
 
 
 class Generated(BaseModel):
+    """Sounds of one class."""
+
     success: Literal[True] = True
     message: str = Field(examples=["1 sound of kick"])
     sounds: list[Sound]
 
 
 class Between(BaseModel):
+    """One sound on the way from one to another."""
+
     position: float = Field(ge=0, le=1, description="0: `from`, 1: `to`", examples=[0.5])
     audio_url: str = Field(description="a WAV", examples=["/files/8aPq1c.wav"])
     spectrogram_url: str = Field(description="a PNG", examples=["/files/4fVx2g.png"])
 
 
 class Morphed(BaseModel):
+    """Sounds on the way from one to another, both ends included."""
+
     success: Literal[True] = True
     message: str = Field(examples=["5 sounds from kick 0 to snare 1"])
     sounds: list[Between]
 
 
 class Health(BaseModel):
+    """The service is there."""
+
     status: Literal["ok"] = "ok"
     version: str = Field(description="of specgan", examples=[specgan.__version__])
     makes_sounds: bool = Field(description="whether there is a checkpoint")
@@ -86,11 +100,15 @@ class _Asked(BaseModel):
 
 
 class End(_Asked):
+    """One end of a way."""
+
     label: str = Field(alias="class")
     seed: _Whole = Field(0, ge=0, le=MOST_SEED)
 
 
 class Generate(_Asked):
+    """Sounds of one class that are asked for."""
+
     label: str = Field(alias="class")
     n: _Whole = Field(1, ge=1, le=MOST_SOUNDS, description="sounds; sound i has seed + i")
     seed: _Whole = Field(0, ge=0, le=MOST_SEED, description="the same class and seed give the same sound")
@@ -98,12 +116,15 @@ class Generate(_Asked):
 
 
 class Morph(_Asked):
+    """A way between two sounds that is asked for."""
+
     start: End = Field(alias="from")
     end: End = Field(alias="to")
     n: _Whole = Field(5, ge=2, le=MOST_SOUNDS, description="sounds, both ends included")
 
 
 def errors(*statuses: int) -> dict[int | str, dict[str, Any]]:
+    """What a route declares of the errors that it answers with these statuses."""
     return {status: {"model": Failure, "description": HTTPStatus(status).phrase} for status in statuses}
 
 
