@@ -210,7 +210,7 @@ class Evaluation:
         return waveforms, clips.labels[[index for index, _ in places]]
 
     def _spectrograms(self, clips: Any) -> Tensor:
-        return torch.stack([clips[place][0] for place in self._places(clips)])
+        return clips.__getitems__(self._places(clips))[0]  # all at once
 
     def _real(self, clips: Any) -> tuple[Sounds, Sounds]:
         """The clips as recorded, and the same through the vocoder."""
