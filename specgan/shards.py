@@ -30,7 +30,7 @@ def write_shard(spectrograms: Sequence[Tensor], folder: str | Path) -> tuple[str
     Returns:
         The shard's path in the folder, and the first frame of each spectrogram in it.
     """
-    from safetensors.torch import save_file
+    from safetensors.torch import save
 
     frames = torch.cat([spectrogram.mT for spectrogram in spectrograms]).contiguous()
     offsets = torch.tensor([0, *(spectrogram.shape[1] for spectrogram in spectrograms)]).cumsum(0)
@@ -38,7 +38,8 @@ def write_shard(spectrograms: Sequence[Tensor], folder: str | Path) -> tuple[str
     digest.update(offsets.numpy())
     path = f"{SHARDS_NAME}/{digest.hexdigest()}.safetensors"
     with atomic_path(Path(folder) / path) as temporary:
-        save_file({"frames": frames, "offsets": offsets}, temporary)
+        # Not by `save_file`, which writes into a temporary file of its own that a killed run would leave for good.
+        temporary.write_bytes(save({"frames": frames, "offsets": offsets}))
     return path, offsets[:-1].tolist()
 
 

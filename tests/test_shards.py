@@ -6,12 +6,14 @@ import os
 import pickle
 import re
 import shutil
+import subprocess
 import sys
 from collections import defaultdict
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from signal import SIGXFSZ
 
 import fsspec
 import pandas as pd
@@ -166,15 +168,23 @@ def test_the_same_clips_have_the_same_name_and_others_another(tmp_path):
     assert name not in names
 
 
-def test_a_failed_write_leaves_nothing(tmp_path, monkeypatch):
-    def save(tensors, path):
-        path.write_bytes(b"half")
-        raise OSError("disk full")
+WRITE_INTO_A_FULL_DISK = """
+import resource, signal, sys, torch
+from specgan.shards import write_shard
+signal.signal(signal.SIGXFSZ, getattr(signal, sys.argv[2]))
+resource.setrlimit(resource.RLIMIT_FSIZE, (2000, 2000))
+write_shard([torch.rand(64, 64)], sys.argv[1])
+"""
 
-    monkeypatch.setattr("safetensors.torch.save_file", save)
-    with pytest.raises(OSError, match="disk full"):
-        write_shard(random_levels(4), tmp_path)
-    assert not list((tmp_path / "shards").iterdir())
+
+@pytest.mark.parametrize(("signal", "left"), [("SIG_IGN", 0), ("SIG_DFL", 1)], ids=["full disk", "killed"])
+def test_a_write_that_fails_leaves_nothing_and_a_killed_one_what_is_cleared_away(tmp_path, signal, left):
+    run = [sys.executable, "-c", WRITE_INTO_A_FULL_DISK, tmp_path, signal]
+    done = subprocess.run(run, capture_output=True, text=True)
+    assert done.returncode == -SIGXFSZ if left else "File too large" in done.stderr
+    assert len(list(tmp_path.glob("shards/*"))) == left
+    remove_shards(tmp_path, keep=[])
+    assert not list(tmp_path.iterdir())
 
 
 def cut_off(path: Path) -> None:
