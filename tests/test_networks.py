@@ -10,6 +10,7 @@ from torch import nn
 from specgan.models.discriminators import ChannelDiscriminator, ProjectionDiscriminator
 from specgan.models.generators import DCGANGenerator, PixelNorm, sample
 from specgan.models.losses import BCELoss, HingeLoss, RelativisticPairingLoss, gradient_penalty
+from specgan.models.sizes import depth_for
 
 LOSSES = [BCELoss, HingeLoss, RelativisticPairingLoss]
 DISCRIMINATORS = [ProjectionDiscriminator, ChannelDiscriminator]
@@ -139,7 +140,7 @@ def test_a_discriminator_gives_one_logit_a_spectrogram(discriminator, spectral_n
 @pytest.mark.parametrize(("n_mels", "n_frames"), [(100, 63), (40, 16), (16, 17), (7, 3)])
 @pytest.mark.parametrize("discriminator", DISCRIMINATORS)
 def test_every_value_of_a_spectrogram_reaches_the_logit_and_the_generator(discriminator, n_mels, n_frames):
-    """Sizes that 16 does not divide are filled up or cut off; the last row and column count all the same."""
+    """Sizes that the doublings do not divide are filled up or cut off; the last row and column count all the same."""
     network = discriminator(n_classes=3, n_mels=n_mels, n_frames=n_frames, width=32)
     real, labels = batch(n_mels=n_mels, n_frames=n_frames)
     real.requires_grad_()
@@ -165,6 +166,46 @@ def test_a_size_that_16_does_not_divide_is_part_of_the_next_larger_one():
     small.load_state_dict(large.state_dict())
     filled = nn.functional.pad(spectrogram, (0, 2, 0, 4), value=-1.0)
     torch.testing.assert_close(small(spectrogram, labels), large(filled, labels))
+
+
+@pytest.mark.parametrize(
+    ("n_mels", "n_frames", "depth"),
+    [
+        (64, 64, 4),
+        (16, 32, 4),
+        (7, 3, 4),
+        (80, 250, 4),
+        (100, 63, 4),
+        (100, 128, 5),
+        (128, 128, 5),
+        (128, 512, 5),
+        (256, 256, 6),
+    ],
+)
+def test_networks_are_as_deep_as_the_shorter_side_asks_for(n_mels, n_frames, depth):
+    assert depth_for(n_mels, n_frames) == depth
+    layers = generator(n_mels, n_frames).layers
+    assert sum(isinstance(layer, nn.ConvTranspose2d) for layer in layers) == depth
+    assert layers[1].unflattened_size == (32, -(-n_mels // 2**depth), -(-n_frames // 2**depth))
+    for discriminator in DISCRIMINATORS:
+        network = discriminator(n_classes=3, n_mels=n_mels, n_frames=n_frames, width=32)
+        assert sum(isinstance(layer, nn.Conv2d) for layer in network.modules()) == depth
+        assert network.logit.in_features == 32 * -(-n_mels // 2**depth) * -(-n_frames // 2**depth)
+
+
+@pytest.mark.parametrize("network", [DCGANGenerator, *DISCRIMINATORS])
+def test_the_depth_can_be_chosen_and_more_of_it_adds_maps_of_full_width(network):
+    settings = {"n_classes": 3, "n_mels": 64, "n_frames": 64, "width": 32}
+    channels = {
+        depth: [layer.out_channels for layer in network(**settings, depth=depth).modules() if hasattr(layer, "stride")]
+        for depth in (4, 6)
+    }
+    last = [16, 8, 4, 1] if network is DCGANGenerator else [4, 8, 16, 32]
+    assert channels[4] == last
+    assert channels[6] == ([32, 32, *last] if network is DCGANGenerator else [*last, 32, 32])
+    for depth in (3, 7, 10**9):
+        with pytest.raises(ValueError, match=f"depth is {depth}; 4 to 6 for 64 x 64, or null"):
+            network(**settings, depth=depth)
 
 
 @pytest.mark.parametrize(

@@ -247,7 +247,7 @@ class CGAN(L.LightningModule):
             "generator": {name: value for name, value in saved["generator"].items() if name != "_target_"},
         }
         differing = [
-            f"{name}: checkpoint {there[kind][name]!r}, this run {value!r}"
+            f"{name}: checkpoint {there[kind].get(name)!r}, this run {value!r}"
             for kind in ("params", "generator")
             for name, value in here[kind].items()
             if there[kind].get(name) != value

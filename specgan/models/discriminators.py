@@ -6,6 +6,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils.parametrizations import spectral_norm as add_spectral_norm
 
+from specgan.models.sizes import depth_for
+
 
 class ProjectionDiscriminator(nn.Module):
     """Strided convolutions to a feature vector; its product with the class's embedding is added to the logit.
@@ -14,7 +16,8 @@ class ProjectionDiscriminator(nn.Module):
         n_classes: labels.
         n_mels: rows of a spectrogram.
         n_frames: columns of a spectrogram.
-        width: channels of the smallest map; they halve with each doubling of its sides.
+        width: channels of the smallest map; they halve with each of the last four doublings of its sides.
+        depth: halvings of both sides; None: see `depth_for`.
         norm: None or "batch".
         spectral_norm: divide each weight matrix by its largest singular value.
         compare_in_class: show the last layer how much the spectrograms of a class differ within the batch, so that a
@@ -31,16 +34,18 @@ class ProjectionDiscriminator(nn.Module):
         n_mels: int,
         n_frames: int,
         width: int = 256,
+        depth: int | None = None,
         norm: str | None = None,
         spectral_norm: bool = False,
         compare_in_class: bool = True,
     ) -> None:
         super().__init__()
-        layers = _downsampling(1, width, norm, spectral_norm, n_more=int(compare_in_class))
+        self.depth = depth_for(n_mels, n_frames, depth)
+        layers = _downsampling(1, width, self.depth, norm, spectral_norm, n_more=int(compare_in_class))
         self.compare_in_class = compare_in_class
         last = 2 if norm is None else 3
         self.layers, self.last = layers[:-last], layers[-last:]
-        n_features = width * -(-n_mels // 16) * -(-n_frames // 16)
+        n_features = width * -(-n_mels // 2**self.depth) * -(-n_frames // 2**self.depth)
         self.logit = _maybe_spectral(nn.Linear(n_features, 1), spectral_norm)
         embedding = nn.Embedding(n_classes, n_features)
         # The features are many: an embedding of unit variance would drown the logit at the start.
@@ -49,7 +54,7 @@ class ProjectionDiscriminator(nn.Module):
 
     def forward(self, spectrogram: Tensor, labels: Tensor) -> Tensor:
         """Maps spectrograms (B, 1, n_mels, n_frames) and labels (B,) to logits (B,)."""
-        maps = self.layers(_filled_up(spectrogram))
+        maps = self.layers(_filled_up(spectrogram, self.depth))
         if self.compare_in_class:
             difference = _difference_in_class(*_of_all_processes(maps, labels))
             if len(difference) > len(maps):
@@ -75,6 +80,7 @@ class ChannelDiscriminator(nn.Module):
         n_mels: int,
         n_frames: int,
         width: int = 256,
+        depth: int | None = None,
         norm: str | None = None,
         spectral_norm: bool = False,
     ) -> None:
@@ -82,21 +88,22 @@ class ChannelDiscriminator(nn.Module):
         self.label_map = nn.Sequential(
             nn.Embedding(n_classes, n_mels * n_frames), nn.Unflatten(1, (1, n_mels, n_frames))
         )
-        self.layers = _downsampling(2, width, norm, spectral_norm)
-        self.logit = _maybe_spectral(nn.Linear(width * -(-n_mels // 16) * -(-n_frames // 16), 1), spectral_norm)
+        self.depth = depth_for(n_mels, n_frames, depth)
+        self.layers = _downsampling(2, width, self.depth, norm, spectral_norm)
+        n_features = width * -(-n_mels // 2**self.depth) * -(-n_frames // 2**self.depth)
+        self.logit = _maybe_spectral(nn.Linear(n_features, 1), spectral_norm)
 
     def forward(self, spectrogram: Tensor, labels: Tensor) -> Tensor:
         """Maps spectrograms (B, 1, n_mels, n_frames) and labels (B,) to logits (B,)."""
         with_label = torch.cat([spectrogram, self.label_map(labels).to(spectrogram)], dim=1)
-        return self.logit(self.layers(_filled_up(with_label)).flatten(1)).squeeze(1)
+        return self.logit(self.layers(_filled_up(with_label, self.depth)).flatten(1)).squeeze(1)
 
 
-def _filled_up(spectrogram: Tensor) -> Tensor:
-    """Makes both sides multiples of 16, which the layers halve four times, by silence on top and behind."""
+def _filled_up(spectrogram: Tensor, depth: int) -> Tensor:
+    """Makes both sides divisible as often as the layers halve them, by silence on top and behind."""
     n_mels, n_frames = spectrogram.shape[-2:]
-    if n_mels % 16 == 0 and n_frames % 16 == 0:
-        return spectrogram
-    return F.pad(spectrogram, (0, -n_frames % 16, 0, -n_mels % 16), value=-1.0)
+    missing = (0, -n_frames % 2**depth, 0, -n_mels % 2**depth)
+    return F.pad(spectrogram, missing, value=-1.0) if any(missing) else spectrogram
 
 
 def _of_all_processes(maps: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
@@ -120,15 +127,15 @@ def _difference_in_class(maps: Tensor, labels: Tensor) -> Tensor:
 
 
 def _downsampling(
-    n_inputs: int, width: int, norm: str | None, spectral_norm: bool, *, n_more: int = 0
+    n_inputs: int, width: int, depth: int, norm: str | None, spectral_norm: bool, *, n_more: int = 0
 ) -> nn.Sequential:
-    """Four convolutions that halve both sides; the last one takes `n_more` channels beside those of the third."""
+    """Convolutions that halve both sides; the last one takes `n_more` channels beside those of the one before."""
     if norm not in (None, "batch"):
         raise ValueError(f"norm is {norm!r}; null or batch")
-    sizes = [n_inputs, width // 8, width // 4, width // 2, width]
+    sizes = [n_inputs, width // 8, width // 4, width // 2] + [width] * (depth - 3)
     layers: list[nn.Module] = []
-    for index in range(4):
-        n_before = sizes[index] + (n_more if index == 3 else 0)
+    for index in range(depth):
+        n_before = sizes[index] + (n_more if index == depth - 1 else 0)
         convolution = nn.Conv2d(n_before, sizes[index + 1], 4, stride=2, padding=1)
         layers.append(_maybe_spectral(convolution, spectral_norm))
         if norm == "batch" and index > 0:  # DCGAN: no norm on the layer that sees the data

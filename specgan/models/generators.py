@@ -1,9 +1,12 @@
 """Networks that turn noise and a label into a spectrogram."""
 
 from collections.abc import Callable, Sequence
+from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
+
+from specgan.models.sizes import depth_for, require_size
 
 CHUNK_SIZE = 8  # one size for every pass, so that a sample does not depend on how many are drawn beside it
 
@@ -16,16 +19,17 @@ class PixelNorm(nn.Module):
 
 
 class DCGANGenerator(nn.Module):
-    """Linear layer to a (width, n_mels / 16, n_frames / 16) map, four transposed convolutions up, tanh.
+    """Linear layer to a (width, n_mels / 2^depth, n_frames / 2^depth) map, transposed convolutions up, tanh.
 
-    Sizes that 16 does not divide are made from the next larger ones, whose last rows and columns are cut off.
+    Sizes that 2^depth does not divide are made from the next larger ones, whose last rows and columns are cut off.
 
     Args:
         n_classes: labels.
         n_mels: rows of a spectrogram.
         n_frames: columns of a spectrogram.
         latent_dim: size of the noise vector z.
-        width: channels of the smallest map; they halve with each doubling of its sides.
+        width: channels of the smallest map; they halve with each of the last four doublings of its sides.
+        depth: doublings; None: see `depth_for`.
         embedding_dim: size of the learned vector of a class that is set beside z; None: the label one-hot.
         norm: "pixel" or "batch", after each hidden layer.
 
@@ -40,10 +44,13 @@ class DCGANGenerator(nn.Module):
         n_frames: int,
         latent_dim: int = 128,
         width: int = 256,
+        depth: int | None = None,
         embedding_dim: int | None = 128,
         norm: str = "pixel",
     ) -> None:
         super().__init__()
+        require_size(n_mels, n_frames, width)
+        depth = depth_for(n_mels, n_frames, depth)
         # What it takes to make this network again: it travels in the checkpoint.
         self.settings = {
             "n_classes": n_classes,
@@ -51,10 +58,10 @@ class DCGANGenerator(nn.Module):
             "n_frames": n_frames,
             "latent_dim": latent_dim,
             "width": width,
+            "depth": depth,
             "embedding_dim": embedding_dim,
             "norm": norm,
         }
-        require_size(n_mels, n_frames, width)
         if norm not in ("pixel", "batch"):
             raise ValueError(f"norm is {norm!r}; pixel or batch")
         self.latent_dim = latent_dim
@@ -66,11 +73,11 @@ class DCGANGenerator(nn.Module):
             return [PixelNorm() if norm == "pixel" else nn.BatchNorm2d(channels), nn.LeakyReLU(0.2)]
 
         self.size = (n_mels, n_frames)
-        base = (width, -(-n_mels // 16), -(-n_frames // 16))
+        base = (width, -(-n_mels // 2**depth), -(-n_frames // 2**depth))
         layers = [nn.Linear(latent_dim + self.embedding.embedding_dim, base[0] * base[1] * base[2])]
         layers += [nn.Unflatten(1, base), *normalised(width)]
-        for channels in (width, width // 2, width // 4):
-            layers += [nn.ConvTranspose2d(channels, channels // 2, 4, stride=2, padding=1), *normalised(channels // 2)]
+        for before, after in pairwise([width] * (depth - 3) + [width // 2, width // 4, width // 8]):
+            layers += [nn.ConvTranspose2d(before, after, 4, stride=2, padding=1), *normalised(after)]
         layers += [nn.ConvTranspose2d(width // 8, 1, 4, stride=2, padding=1), nn.Tanh()]
         self.layers = nn.Sequential(*layers)
 
@@ -82,14 +89,6 @@ class DCGANGenerator(nn.Module):
         """As `forward`, of what `self.embedding` makes of labels, (B, embedding_dim), or of anything between them."""
         n_mels, n_frames = self.size
         return self.layers(torch.cat([z, embedding], dim=1))[..., :n_mels, :n_frames]
-
-
-def require_size(n_mels: int, n_frames: int | None, width: int) -> None:
-    """Raises ValueError for a length that is not fixed, and for a width that three halvings do not divide."""
-    if n_frames is None:
-        raise ValueError("n_frames is None; networks need one length: choose a spectrogram preset that has one")
-    if width < 8 or width % 8:
-        raise ValueError(f"width is {width}; this network needs a multiple of 8")
 
 
 @torch.no_grad()
