@@ -14,7 +14,7 @@ def require_size(n_mels: int, n_frames: int | None, width: int) -> None:
 def depth_for(n_mels: int, n_frames: int, depth: int | None = None) -> int:
     """How often a network halves or doubles both sides: as told, or until the shorter one is about 4, at least 4 times.
 
-    So the smallest map sees all of a spectrogram, however large.
+    So a value of the smallest map sees about as large a part of a spectrogram, whatever its size.
 
     Raises:
         ValueError: `depth` < 4, or so large that nothing is left to halve.
