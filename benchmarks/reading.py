@@ -37,8 +37,8 @@ import yaml
 from torch.utils.data import DataLoader, Dataset, IterableDataset
 
 from specgan.data.dataset import SpectrogramDataset, as_batched
-from specgan.manifest import write_manifest
-from specgan.shards import write_shard
+from specgan.data.manifest import write_manifest
+from specgan.data.shards import write_shard
 from specgan.spectrogram import LevelRange, SpectrogramParams, normalise
 
 PARAMS = SpectrogramParams()  # 64 x 64

@@ -37,7 +37,7 @@ from torchaudio.transforms import InverseMelScale
 from specgan.audio import find_audio, load_audio, resample, scale_to_peak
 from specgan.data.drums import CLASSES, drum
 from specgan.spectrogram import LevelRange, Spectrogram, SpectrogramParams
-from specgan.vocoder import GriffinLim
+from specgan.vocoders.griffin_lim import GriffinLim
 
 N_ITER = 32
 PEAK = 0.9

@@ -5,7 +5,7 @@ __version__ = "0.1.0"
 _HOME = {
     "SpectrogramParams": "specgan.spectrogram",
     "mel_spectrogram_db": "specgan.spectrogram",
-    "render": "specgan.tasks.render",
+    "render": "specgan.pictures.render",
 }
 
 

@@ -13,9 +13,9 @@ from torch import Tensor, nn
 
 from specgan.audio import save_wav
 from specgan.files import atomic_path, load_tensors, safe_name, unique_names
-from specgan.gallery import Sound, write_gallery
 from specgan.models.generators import CHUNK_SIZE, sample
-from specgan.picture import to_png
+from specgan.pictures.figures import to_png
+from specgan.pictures.gallery import Sound, write_gallery
 from specgan.spectrogram import LevelRange, SpectrogramParams
 
 log = logging.getLogger(__name__)

@@ -11,12 +11,10 @@ import torch
 from lightning.pytorch.callbacks import ModelCheckpoint
 
 from specgan.audio import AudioError
-from specgan.callbacks import Measure, Pace, Preview, mean_distance
-from specgan.dashboards import Dashboard
 from specgan.data.datamodule import SpectrogramDataModule
 from specgan.data.dataset import SpectrogramDataset
-from specgan.evaluation import Evaluation
-from specgan.metrics import frechet_distance
+from specgan.evaluation.judge import Evaluation
+from specgan.evaluation.metrics import frechet_distance
 from specgan.models.cgan import CGAN
 from specgan.models.classifier import Classifier
 from specgan.models.discriminators import ProjectionDiscriminator
@@ -24,7 +22,9 @@ from specgan.models.generators import DCGANGenerator
 from specgan.models.losses import BCELoss
 from specgan.spectrogram import SpectrogramParams
 from specgan.tasks.spectrograms import make_spectrograms
-from specgan.vocoder import GriffinLim
+from specgan.training.callbacks import Measure, Pace, Preview, mean_distance
+from specgan.training.dashboards import Dashboard
+from specgan.vocoders.griffin_lim import GriffinLim
 
 PARAMS = SpectrogramParams(hop_length=512, n_mels=32, n_frames=32)
 
@@ -128,12 +128,12 @@ def test_every_second_epoch_and_the_last_one_are_shown(stage):
 
 def test_a_good_generator_gets_good_metrics_and_no_warning(stage, caplog):
     stage.preview.on_fit_start(stage.trainer, stage.module)
-    with caplog.at_level(logging.WARNING, logger="specgan.callbacks"):
+    with caplog.at_level(logging.WARNING, logger="specgan.training.callbacks"):
         run_epoch(stage, 2, real_clips(stage))
     assert stage.module.logged["val/silent_share"] == 0
     assert stage.module.logged["val/clipped_share"] == 0
     assert stage.module.logged["val/diversity"] == pytest.approx(1, abs=0.3)
-    assert not [record for record in caplog.records if record.name == "specgan.callbacks"]
+    assert not [record for record in caplog.records if record.name == "specgan.training.callbacks"]
 
 
 @pytest.mark.parametrize(
@@ -301,7 +301,7 @@ def test_every_second_epoch_and_the_last_one_are_measured(tmp_path):
 def test_what_real_clips_reach_stands_beside_each_measurement(tmp_path, caplog):
     evaluation = Scripted([9.0, 4.0])
     measure = Measure(evaluation, tmp_path / "curve.json", every_n_epochs=1, n_samples=7)
-    with caplog.at_level(logging.INFO, logger="specgan.callbacks"):
+    with caplog.at_level(logging.INFO, logger="specgan.training.callbacks"):
         logged = measured_run(measure, epochs=[1, 2], max_epochs=2)
     assert [metrics["val/fad_real"] for metrics in logged.values()] == [0.25, 0.25]
     assert evaluation.asked_real == [7]  # once, for as many sounds
@@ -312,7 +312,7 @@ def test_what_real_clips_reach_stands_beside_each_measurement(tmp_path, caplog):
 @pytest.mark.parametrize("real", [None, FileNotFoundError("kick_3.wav is gone")])
 def test_without_real_clips_generated_ones_are_measured_all_the_same(tmp_path, caplog, real):
     measure = Measure(Scripted([9.0], real=real), tmp_path / "curve.json", every_n_epochs=1)
-    with caplog.at_level(logging.INFO, logger="specgan.callbacks"):
+    with caplog.at_level(logging.INFO, logger="specgan.training.callbacks"):
         logged = measured_run(measure, epochs=[1], max_epochs=1)
     assert set(logged[1]) == {"val/fad", "val/conditional_accuracy"}
     assert "val/fad stands alone" in caplog.text
@@ -533,7 +533,7 @@ def test_training_goes_on_without_recordings(tiny_drums, tmp_path, caplog):
 
 def test_speed_counts_the_examples_of_all_processes_but_not_what_callbacks_do(monkeypatch):
     now = [100.0]
-    monkeypatch.setattr("specgan.callbacks.time.monotonic", lambda: now[0])
+    monkeypatch.setattr("specgan.training.callbacks.time.monotonic", lambda: now[0])
     trainer = SimpleNamespace(world_size=2, num_training_batches=3, current_epoch=4)
     module = SimpleNamespace(device=torch.device("cpu"), n_steps=15, logged={})
     module.log_dict = lambda metrics, **_: module.logged.update(metrics)

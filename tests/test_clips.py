@@ -1,4 +1,4 @@
-"""specgan.tasks.clips: the files of a recording are its spectrogram, cut, pooled and painted as asked for."""
+"""specgan.clips.files: the files of a recording are its spectrogram, cut, pooled and painted as asked for."""
 
 import io
 import math
@@ -18,13 +18,13 @@ import torch
 
 from specgan import spectrogram as spectrogram_module
 from specgan.audio import BLOCK_FRAMES, AudioStream, load_audio, open_audio
+from specgan.batch.executors import serial
+from specgan.batch.runner import Failure, UnitError
+from specgan.clips import files as clips_module
+from specgan.clips.files import Clip, Recipe, make_clip, make_clips, make_clips_on_device
+from specgan.data.manifest import read_manifest
 from specgan.files import atomic_path
-from specgan.manifest import read_manifest
 from specgan.spectrogram import Spectrogram, SpectrogramParams
-from specgan.tasks import clips as clips_module
-from specgan.tasks.clips import Clip, Recipe, make_clip, make_clips, make_clips_on_device
-from specgan.tasks.executors import serial
-from specgan.tasks.runner import Failure, UnitError
 from specgan.tasks.spectrograms import make_spectrograms
 
 RATE = 8000

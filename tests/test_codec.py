@@ -1,4 +1,4 @@
-"""specgan.codec: pictures that turn back into the sound."""
+"""specgan.codec.coding: pictures that turn back into the sound."""
 
 import io
 import json
@@ -16,7 +16,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from specgan.codec import (
+from specgan.codec.coding import (
     PHASE_ENCODINGS,
     TOP_DB,
     CodecError,
@@ -27,7 +27,7 @@ from specgan.codec import (
     fit_picture,
     segments,
 )
-from specgan.codec_png import SliceInfo, from_png, read_info, to_png
+from specgan.codec.png import SliceInfo, from_png, read_info, to_png
 
 SMALL = CodecParams(size=64)
 INFO = SliceInfo(

@@ -12,10 +12,10 @@ from hydra.plugins.launcher import Launcher
 from hydra.utils import instantiate
 from omegaconf import OmegaConf
 
-from specgan import stages
 from specgan.models.cgan import CGAN
 from specgan.models.classifier import Classifier
 from specgan.spectrogram import LevelRange, SpectrogramParams
+from specgan.training import stages
 
 CONF = Path(__file__).parents[1] / "conf"
 # What a file needs from the command line, and what makes it instantiable without its surroundings.

@@ -19,8 +19,8 @@ import yaml
 from PIL import Image
 from test_scripts import ROOT, TINY, folder_source
 
-from specgan.dashboards import confusion_picture
 from specgan.models.classifier import Classifier
+from specgan.training.dashboards import confusion_picture
 
 CLASSES = ["clap", "kick", "open_hat"]
 N_SAMPLES, RATE = 32 * 512, 16000  # of a sound, at the sizes of TINY

@@ -12,7 +12,7 @@ from torch.utils.data import DataLoader
 from specgan.audio import save_wav
 from specgan.data.datamodule import SpectrogramDataModule
 from specgan.data.dataset import SpectrogramDataset, as_batched
-from specgan.manifest import REQUIRED_COLUMNS, read_manifest, write_manifest
+from specgan.data.manifest import REQUIRED_COLUMNS, read_manifest, write_manifest
 from specgan.spectrogram import Spectrogram, SpectrogramParams, denormalise, normalise
 from specgan.tasks.spectrograms import make_spectrograms
 

@@ -26,8 +26,8 @@ from hydra.core.plugins import Plugins
 from hydra.utils import instantiate
 from omegaconf import OmegaConf, open_dict
 
+from specgan.evaluation.page import METRICS
 from specgan.generation import TrainedGenerator
-from specgan.report import METRICS
 from specgan.spectrogram import LevelRange, Spectrogram, SpectrogramParams, normalise
 
 ROOT = Path(__file__).parents[1]

@@ -1,4 +1,4 @@
-"""specgan.evaluation: a judge that is trained once, and generators of known quality."""
+"""specgan.evaluation.judge: a judge that is trained once, and generators of known quality."""
 
 import json
 import shutil
@@ -12,11 +12,11 @@ import torch
 from specgan.audio import save_wav, scale_to_peak
 from specgan.data.datamodule import SpectrogramDataModule
 from specgan.data.drums import drum
-from specgan.evaluation import Evaluation
+from specgan.evaluation.judge import Evaluation
 from specgan.models.classifier import Classifier
 from specgan.spectrogram import Spectrogram, SpectrogramParams, normalise
 from specgan.tasks.spectrograms import make_spectrograms
-from specgan.vocoder import GriffinLim
+from specgan.vocoders.griffin_lim import GriffinLim
 
 NAMES = ("clap", "kick", "open_hat")
 PARAMS = SpectrogramParams(hop_length=512, n_mels=32, n_frames=32)

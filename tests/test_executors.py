@@ -1,4 +1,4 @@
-"""specgan.tasks.executors: wherever units are done the results are the same, and a worker's death costs one unit."""
+"""specgan.batch.executors: wherever units are done the results are the same, and a worker's death costs one unit."""
 
 import logging
 import multiprocessing
@@ -21,11 +21,11 @@ import pytest
 import soundfile
 import torch
 
+from specgan.batch import runner
+from specgan.batch.executors import Processes, dask, serial
+from specgan.batch.runner import Failure, UnitError, run_units, stage
+from specgan.clips import files as clips_module
 from specgan.spectrogram import SpectrogramParams
-from specgan.tasks import clips as clips_module
-from specgan.tasks import runner
-from specgan.tasks.executors import Processes, dask, serial
-from specgan.tasks.runner import Failure, UnitError, run_units, stage
 from specgan.tasks.spectrograms import make_spectrograms
 
 BROKEN, DEADLY = 5, 11  # numbers of units
@@ -375,7 +375,7 @@ def test_by_default_there_is_a_process_for_each_core_that_may_be_used():
 
 POOL_AT_WORK = """
 import os, sys, time
-from specgan.tasks.executors import Processes
+from specgan.batch.executors import Processes
 
 with Processes(n_workers=2)() as pool:
     workers = set()

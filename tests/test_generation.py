@@ -10,7 +10,7 @@ from specgan.models.discriminators import ProjectionDiscriminator
 from specgan.models.generators import DCGANGenerator
 from specgan.models.losses import BCELoss
 from specgan.spectrogram import LevelRange, SpectrogramParams
-from specgan.vocoder import GriffinLim
+from specgan.vocoders.griffin_lim import GriffinLim
 
 PARAMS = SpectrogramParams(sample_rate=8000, n_fft=512, win_length=512, hop_length=128, n_mels=32, n_frames=32)
 CLASSES = ["7", "kick", "../evil"]

@@ -1,11 +1,11 @@
-"""specgan.tasks.journal: what a killed run has noted is there in the next, and nothing of what it half noted."""
+"""specgan.batch.journal: what a killed run has noted is there in the next, and nothing of what it half noted."""
 
 import itertools
 import json
 
 import pytest
 
-from specgan.tasks.journal import JOURNAL_NAME, Journal, made_from
+from specgan.batch.journal import JOURNAL_NAME, Journal, made_from
 
 ENTRIES = {f"kick/{name}": {"size": i, "outputs": [f"kick/{name}.pt"]} for i, name in enumerate("abc")}
 

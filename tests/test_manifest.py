@@ -1,4 +1,4 @@
-"""specgan.manifest: the table survives the disk, and splits are fair, whole and stable."""
+"""specgan.data.manifest: the table survives the disk, and splits are fair, whole and stable."""
 
 import csv
 import random
@@ -9,7 +9,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from specgan.manifest import (
+from specgan.data.manifest import (
     COLUMNS,
     REQUIRED_COLUMNS,
     SPLITS,

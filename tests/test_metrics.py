@@ -1,4 +1,4 @@
-"""specgan.metrics: known answers."""
+"""specgan.evaluation.metrics: known answers."""
 
 import math
 
@@ -6,7 +6,7 @@ import pytest
 import scipy.linalg
 import torch
 
-from specgan import metrics
+from specgan.evaluation import metrics
 
 
 def normal(n: int, n_features: int = 4, *, seed: int = 0, scale: float = 1.0, mean: float = 0.0) -> torch.Tensor:

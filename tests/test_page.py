@@ -337,7 +337,7 @@ def test_without_a_checkpoint_it_draws_files_and_says_how_to_start_with_one(brow
 
 
 def test_the_page_is_small_and_asks_no_other_host():
-    files = sorted((ROOT / "specgan" / "web").iterdir())
+    files = sorted((ROOT / "specgan" / "server" / "web").iterdir())
     assert {path.suffix for path in files} == {".html", ".css", ".js"}
     text = "".join(path.read_text() for path in files)
     assert text.count("\n") < 400

@@ -12,9 +12,9 @@ import torch
 
 import specgan
 from specgan.audio import AudioError, load_audio, open_audio, save_wav
+from specgan.pictures import streams as drawing
+from specgan.pictures.streams import PictureSettings, Scale, Sound, mean_power
 from specgan.spectrogram import power_blocks
-from specgan.tasks import drawing
-from specgan.tasks.drawing import PictureSettings, Scale, Sound, mean_power
 from specgan.tasks.render import render, render_file
 
 RATE = 16000

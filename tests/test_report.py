@@ -1,4 +1,4 @@
-"""specgan.report: one page that holds every figure and sound, and asks nothing of the net."""
+"""specgan.evaluation.page: one page that holds every figure and sound, and asks nothing of the net."""
 
 import base64
 import copy
@@ -12,7 +12,7 @@ import pytest
 import soundfile
 import torch
 
-from specgan.report import METRICS, Example, write_overview, write_report
+from specgan.evaluation.page import METRICS, Example, write_overview, write_report
 
 RATE = 8000
 CLASSES = ["kick", "snare", "hat"]

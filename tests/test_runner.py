@@ -1,4 +1,4 @@
-"""specgan.tasks.runner: a batch goes on past a bad file, and says which and why."""
+"""specgan.batch.runner: a batch goes on past a bad file, and says which and why."""
 
 import csv
 import logging
@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from specgan.tasks.executors import SerialExecutor, serial
-from specgan.tasks.runner import Failure, Report, UnitError, run_units, stage, write_failures
+from specgan.batch.executors import SerialExecutor, serial
+from specgan.batch.runner import Failure, Report, UnitError, run_units, stage, write_failures
 
 
 @dataclass(frozen=True)

@@ -27,21 +27,21 @@ import torch
 from torch import nn
 
 from specgan.audio import AudioError, load_audio, save_wav
+from specgan.batch.journal import Journal
 from specgan.captions.caption import Caption
-from specgan.codec import CodecError, CodecParams
-from specgan.codec_png import SliceInfo, from_png, read_info, to_png
+from specgan.codec.coding import CodecError, CodecParams
+from specgan.codec.png import SliceInfo, from_png, read_info, to_png
 from specgan.data.dataset import SpectrogramDataset
-from specgan.evaluation import Evaluation
+from specgan.data.manifest import MANIFEST_NAME, REQUIRED_COLUMNS, read_manifest
+from specgan.evaluation.judge import Evaluation
 from specgan.files import load_tensors, safe_name
-from specgan.gallery import Sound, write_gallery
 from specgan.generation import TrainedGenerator, generate
-from specgan.manifest import MANIFEST_NAME, REQUIRED_COLUMNS, read_manifest
 from specgan.models.generators import DCGANGenerator
+from specgan.pictures.gallery import Sound, write_gallery
 from specgan.spectrogram import SpectrogramParams
 from specgan.tasks.caption import caption_songs
 from specgan.tasks.compare import compare_pictures
 from specgan.tasks.decode import decode_pictures
-from specgan.tasks.journal import Journal
 from specgan.tasks.spectrograms import make_spectrograms
 from specgan.tasks.splits import make_splits
 
@@ -625,7 +625,7 @@ import json, resource, sys
 from pathlib import Path
 import av, soxr, torch
 from specgan.audio import load_audio, open_audio
-from specgan.codec_png import from_png, read_info
+from specgan.codec.png import from_png, read_info
 from specgan.files import load_tensors
 from specgan.generation import TrainedGenerator
 from specgan.tasks.decode import decode_pictures

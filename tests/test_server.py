@@ -27,7 +27,7 @@ import soundfile
 import torch
 
 from specgan.models.generators import DCGANGenerator, morph, sample
-from specgan.server import Limits
+from specgan.server.service import Limits
 
 # What only the tests need is imported in them: workers import this module for `marked`.
 
@@ -150,8 +150,8 @@ def service_of(app):
 @contextmanager
 def app_service(folder, *, sounds=None, **limits):
     """As `service_of`, with a decoder that does what a file says."""
-    from specgan.server_app import make_app
-    from specgan.server_jobs import start_server
+    from specgan.server.app import make_app
+    from specgan.server.workers import start_server
 
     start_server()
     with service_of(make_app(limits=replace(LIMITS, **limits), folder=folder, sounds=sounds, convert=marked)) as url:
@@ -465,7 +465,7 @@ def test_a_hostile_file_costs_its_worker_and_nothing_else(content, status, messa
 
 
 def test_a_worker_that_cannot_start_is_no_fault_of_the_file(tmp_path, monkeypatch):
-    from specgan import server_jobs
+    from specgan.server import workers as server_jobs
 
     monkeypatch.setattr(server_jobs, "_START_S", 0)
     with app_service(tmp_path) as url:
@@ -518,7 +518,7 @@ def test_results_go_after_their_time(tmp_path):
 
 
 def test_beyond_their_size_the_oldest_results_go_first(tmp_path):
-    from specgan.server_limits import Results
+    from specgan.server.limits import Results
 
     (tmp_path / "kept").mkdir()
     results, names = Results(tmp_path / "kept", keep_s=60, max_bytes=250), []
@@ -651,8 +651,8 @@ def test_impossible_morphs_are_refused_by_name(asked, message, http):
 def test_a_network_that_cannot_morph_is_named(ckpt_path, tmp_path, monkeypatch):
     import httpx
 
-    from specgan.server_sounds import Sounds
-    from specgan.vocoder import GriffinLim
+    from specgan.server.sounds import Sounds
+    from specgan.vocoders.griffin_lim import GriffinLim
 
     sounds = Sounds(ckpt_path, vocoder=partial(GriffinLim, n_iter=0))
     monkeypatch.delattr(DCGANGenerator, "from_embedding")
@@ -671,7 +671,7 @@ class Patient:
         self.may, self.n_at_work, self.most = threading.Event(), 0, 0
 
     def generate(self, label, seeds, folder):
-        from specgan.server_sounds import Made
+        from specgan.server.sounds import Made
 
         self.n_at_work += 1
         self.most = max(self.most, self.n_at_work)
@@ -757,9 +757,9 @@ def test_the_page_is_served(http, service):
     page = http.get("/")
     assert page.status_code == 200
     assert page.headers["content-type"].startswith("text/html")
-    assert page.content == (ROOT / "specgan" / "web" / "index.html").read_bytes()
+    assert page.content == (ROOT / "specgan" / "server" / "web" / "index.html").read_bytes()
     for name in re.findall(r'(?:href|src)="([\w.]+\.(?:css|js))"', page.text):
-        assert http.get(f"/{name}").content == (ROOT / "specgan" / "web" / name).read_bytes()
+        assert http.get(f"/{name}").content == (ROOT / "specgan" / "server" / "web" / name).read_bytes()
     assert http.get("/nowhere").status_code == 404
     assert http.get("/docs").status_code == 404  # FastAPI's loads scripts of others
 

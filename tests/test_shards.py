@@ -1,4 +1,4 @@
-"""specgan.shards, and a dataset in shards: the same clips as in files of their own, wherever they lie."""
+"""specgan.data.shards, and a dataset in shards: the same clips as in files of their own, wherever they lie."""
 
 import csv
 import itertools
@@ -22,15 +22,15 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch.utils.data import DataLoader
 
-from specgan import shards as shards_module
 from specgan.audio import open_audio, save_wav
+from specgan.batch.executors import Processes, dask, serial
+from specgan.clips import files as clips_module
+from specgan.data import shards as shards_module
 from specgan.data.dataset import SpectrogramDataset, as_batched
-from specgan.manifest import read_manifest
-from specgan.shards import Shards, open_shard, remove_shards, write_shard
+from specgan.data.manifest import read_manifest
+from specgan.data.shards import Shards, open_shard, remove_shards, write_shard
 from specgan.spectrogram import SpectrogramParams
-from specgan.tasks import clips as clips_module
 from specgan.tasks import spectrograms as task_module
-from specgan.tasks.executors import Processes, dask, serial
 from specgan.tasks.spectrograms import make_spectrograms
 
 PARAMS = SpectrogramParams(sample_rate=8000, n_fft=256, win_length=256, hop_length=128, n_mels=16, n_frames=None)
@@ -170,7 +170,7 @@ def test_the_same_clips_have_the_same_name_and_others_another(tmp_path):
 
 WRITE_INTO_A_FULL_DISK = """
 import resource, signal, sys, torch
-from specgan.shards import write_shard
+from specgan.data.shards import write_shard
 signal.signal(signal.SIGXFSZ, getattr(signal, sys.argv[2]))
 resource.setrlimit(resource.RLIMIT_FSIZE, (2000, 2000))
 write_shard([torch.rand(64, 64)], sys.argv[1])

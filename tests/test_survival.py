@@ -15,7 +15,7 @@ import torch
 from test_scripts import ROOT, TINY, folder_source
 
 from specgan.data.datamodule import BatchPlan
-from specgan.survival import LastCheckpoint, NotANumberGuard, WholeCheckpoints
+from specgan.training.survival import LastCheckpoint, NotANumberGuard, WholeCheckpoints
 
 QUIET = ["logger=none", "~callbacks.preview", "~callbacks.measure", "~callbacks.best", "~callbacks.progress"]
 QUIET += ["+trainer.enable_progress_bar=false", "trainer.precision=32-true"]
@@ -117,7 +117,7 @@ def test_a_disk_that_is_full_leaves_the_checkpoint_before_and_a_clear_error(tmp_
     WholeCheckpoints().save_checkpoint({"x": torch.zeros(10)}, path)
     before = path.read_bytes()
     script = (
-        "import sys, torch; from specgan.survival import WholeCheckpoints\n"
+        "import sys, torch; from specgan.training.survival import WholeCheckpoints\n"
         "WholeCheckpoints().save_checkpoint({'x': torch.zeros(1_000_000)}, sys.argv[1])"
     )
     done = subprocess.run(

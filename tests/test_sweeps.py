@@ -23,8 +23,8 @@ from omegaconf import OmegaConf
 from optuna.trial import TrialState
 from test_scripts import ROOT, TINY, folder_source
 
-from specgan.pruning import Prune
-from specgan.sweeps import Summary, checked_direction, job_name, summary, sweep_dir, sweep_name, tpe_sampler
+from specgan.training.pruning import Prune
+from specgan.training.sweeps import Summary, checked_direction, job_name, summary, sweep_dir, sweep_name, tpe_sampler
 
 QUIET = ["logger=none", "~callbacks.preview", "~callbacks.progress", "+trainer.enable_progress_bar=false"]
 UNMEASURED = [*QUIET, "~callbacks.measure", "~callbacks.best", "optimized_metric=train/loss_g", "trainer.max_epochs=1"]
@@ -198,7 +198,7 @@ def test_the_file_is_up_to_date_after_each_job_of_a_sweep_that_dies(four_jobs):
 
 def test_hydra_makes_the_table_without_loading_anything_heavy():
     heavy = {"torch", "lightning", "pandas", "optuna", "wandb", "rich"}
-    code = f"import sys, specgan.sweeps; print(sorted({heavy!r} & set(sys.modules)))"
+    code = f"import sys, specgan.training.sweeps; print(sorted({heavy!r} & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == "[]\n"
 

@@ -13,11 +13,11 @@ import pytest
 import torch
 
 from specgan.audio import save_wav
+from specgan.batch.executors import Processes
 from specgan.captions.caption import SILENCE, Caption, MissingWeightsError
-from specgan.codec_png import from_png
+from specgan.codec.png import from_png
 from specgan.tasks.caption import caption_songs
 from specgan.tasks.encode import encode_songs
-from specgan.tasks.executors import Processes
 from specgan.tasks.pipeline import make_pairs
 
 ROOT = Path(__file__).parents[1]

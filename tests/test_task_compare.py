@@ -15,11 +15,11 @@ import pytest
 import torch
 from test_picture import Page
 
-from specgan.codec import CodecParams, Song, decode_spectrum, encode_slice
-from specgan.codec_png import SliceInfo, to_png
+from specgan.batch.journal import Journal
+from specgan.batch.runner import UnitError
+from specgan.codec.coding import CodecParams, Song, decode_spectrum, encode_slice
+from specgan.codec.png import SliceInfo, to_png
 from specgan.tasks.compare import compare_pictures
-from specgan.tasks.journal import Journal
-from specgan.tasks.runner import UnitError
 
 ROOT = Path(__file__).parents[1]
 SMALL = CodecParams(size=64)  # slices of 2048 samples

@@ -12,11 +12,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from specgan.audio import load_audio, save_wav
-from specgan.codec_png import from_png, to_png
+from specgan.batch.executors import Processes
+from specgan.batch.runner import UnitError
+from specgan.codec.png import from_png, to_png
 from specgan.tasks.decode import decode_pictures
 from specgan.tasks.encode import encode_songs
-from specgan.tasks.executors import Processes
-from specgan.tasks.runner import UnitError
 
 RATE = 8000
 SIZE = 64  # slices of 2048 samples

@@ -8,9 +8,9 @@ import soundfile
 import torch
 
 from specgan.audio import save_wav
-from specgan.codec import Song, decode_spectrum
-from specgan.codec_png import from_png
-from specgan.tasks import slices
+from specgan.codec import slices
+from specgan.codec.coding import Song, decode_spectrum
+from specgan.codec.png import from_png
 from specgan.tasks.encode import encode_songs
 
 RATE = 8000

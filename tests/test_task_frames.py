@@ -16,8 +16,9 @@ import torch
 from omegaconf import OmegaConf
 
 from specgan.audio import AudioError, load_audio, open_audio, save_wav
-from specgan.tasks import drawing, frames
-from specgan.tasks.drawing import PictureSettings, Scale, Sound, mean_power
+from specgan.pictures import streams as drawing
+from specgan.pictures.streams import PictureSettings, Scale, Sound, mean_power
+from specgan.tasks import frames
 from specgan.tasks.frames import write_frames
 from specgan.tasks.render import render
 

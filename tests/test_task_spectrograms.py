@@ -18,12 +18,13 @@ from test_executors import processes_of_group, wait_until
 
 import specgan
 from specgan.audio import load_audio, open_audio, save_wav
+from specgan.batch import runner
+from specgan.batch.runner import UnitError
+from specgan.clips import files as clips
 from specgan.data.dataset import SpectrogramDataset
-from specgan.manifest import read_manifest
-from specgan.shards import open_shard
+from specgan.data.manifest import read_manifest
+from specgan.data.shards import open_shard
 from specgan.spectrogram import Spectrogram, SpectrogramParams
-from specgan.tasks import clips, runner
-from specgan.tasks.runner import UnitError
 from specgan.tasks.spectrograms import make_spectrograms
 
 PARAMS = SpectrogramParams(sample_rate=8000, n_fft=256, win_length=256, hop_length=128, n_mels=16, n_frames=None)

@@ -17,10 +17,10 @@ import torch
 import yaml
 
 from specgan.audio import save_wav
+from specgan.batch.runner import UnitError
 from specgan.data.dataset import SpectrogramDataset
-from specgan.manifest import read_manifest, write_manifest
+from specgan.data.manifest import read_manifest, write_manifest
 from specgan.spectrogram import SpectrogramParams
-from specgan.tasks.runner import UnitError
 from specgan.tasks.spectrograms import make_spectrograms
 from specgan.tasks.splits import make_splits
 

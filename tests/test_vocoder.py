@@ -1,4 +1,4 @@
-"""specgan.vocoder: a sound has its spectrogram's pitch, level and length, and depends on its own seed alone."""
+"""specgan.vocoders: a sound has its spectrogram's pitch, level and length, and depends on its own seed alone."""
 
 import math
 from itertools import pairwise
@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from specgan.spectrogram import LevelRange, Spectrogram, SpectrogramParams, mel_filters, normalise
-from specgan.vocoder import GriffinLim, MelInversion, edge_fade, griffin_lim
+from specgan.vocoders.griffin_lim import GriffinLim, MelInversion, edge_fade, griffin_lim
 
 RANK_DEFICIENT = SpectrogramParams(sample_rate=22050, n_mels=128)  # n_fft 1024: two bands share their only bin
 BANKS = [

@@ -1,4 +1,4 @@
-"""specgan.vocos: a Vocos model gets the features it was trained on, and its sounds have our length.
+"""specgan.vocoders.vocos: a Vocos model gets the features it was trained on, and its sounds have our length.
 
 With a tiny Vocos of random weights: what is tested is everything around the network.
 """
@@ -11,7 +11,7 @@ import torch
 import yaml
 
 from specgan.spectrogram import LevelRange, Spectrogram, SpectrogramParams, mel_filters, normalise
-from specgan.vocos import Vocos
+from specgan.vocoders.vocos import Vocos
 
 PARAMS = SpectrogramParams(sample_rate=24000, n_mels=100, n_frames=16)
 CONFIG = {

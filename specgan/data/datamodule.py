@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Sampler
 
 from specgan.data.dataset import SpectrogramDataset, as_batched
-from specgan.manifest import is_url
+from specgan.data.manifest import is_url
 from specgan.spectrogram import SpectrogramParams
 
 log = logging.getLogger(__name__)

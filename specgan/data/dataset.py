@@ -14,9 +14,9 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from specgan.audio import load_audio, scale_to_peak
+from specgan.data.manifest import is_url, read_file, read_manifest
+from specgan.data.shards import Shards
 from specgan.files import load_tensors
-from specgan.manifest import is_url, read_file, read_manifest
-from specgan.shards import Shards
 from specgan.spectrogram import LevelRange, SpectrogramParams, normalise
 
 _COLUMNS = ("path", "label", "start_s", "n_frames", "first_frame", "source")

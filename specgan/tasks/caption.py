@@ -13,15 +13,15 @@ from typing import Any
 from torch import Tensor
 
 from specgan.audio import load_audio, resample
+from specgan.batch.executors import SerialExecutor, serial
+from specgan.batch.journal import Journal, made_from, run_missing
+from specgan.batch.runner import Report, UnitError, one_by_one, run_units, stage
 from specgan.captions.caption import SILENCE, Caption, Captioner
 from specgan.captions.tempo import find_tempo
-from specgan.codec import CodecParams
-from specgan.codec_png import SliceInfo
+from specgan.codec.coding import CodecParams
+from specgan.codec.png import SliceInfo
+from specgan.codec.slices import Slicing, Song, find_songs, measure, picture_names, read_slices
 from specgan.files import atomic_path
-from specgan.tasks.executors import SerialExecutor, serial
-from specgan.tasks.journal import Journal, made_from, run_missing
-from specgan.tasks.runner import Report, UnitError, one_by_one, run_units, stage
-from specgan.tasks.slices import Slicing, Song, find_songs, measure, picture_names, read_slices
 
 JOURNAL_NAME = ".captions.jsonl"
 SONGS_JOURNAL_NAME = ".songs.jsonl"

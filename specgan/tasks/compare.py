@@ -19,14 +19,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from specgan.codec import CodecError, CodecParams, Song, decode_spectrum, fit_picture
-from specgan.codec_png import SliceInfo, from_png
+from specgan.batch.executors import serial
+from specgan.batch.journal import Journal, made_from, run_missing
+from specgan.batch.runner import Failure, Report, UnitError, check_on_error, one_by_one, run_units, stage
+from specgan.codec.coding import CodecError, CodecParams, Song, decode_spectrum, fit_picture
+from specgan.codec.png import SliceInfo, from_png
 from specgan.files import atomic_path, find_files, remove_files
-from specgan.gallery import Sound, write_gallery
+from specgan.pictures.gallery import Sound, write_gallery
 from specgan.spectrogram import power_blocks
-from specgan.tasks.executors import serial
-from specgan.tasks.journal import Journal, made_from, run_missing
-from specgan.tasks.runner import Failure, Report, UnitError, check_on_error, one_by_one, run_units, stage
 
 log = logging.getLogger(__name__)
 

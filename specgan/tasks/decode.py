@@ -1,4 +1,4 @@
-"""Task: pictures that hold magnitude and phase (see specgan.codec) -> one WAV a song."""
+"""Task: pictures that hold magnitude and phase (see specgan.codec.coding) -> one WAV a song."""
 
 import logging
 import math
@@ -17,13 +17,13 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from specgan.audio import WAV_SUBTYPES, save_wav
-from specgan.codec import CodecError, CodecParams, Song, decode_spectrum, fit_picture
-from specgan.codec_png import SliceInfo, from_png, read_info
+from specgan.batch.executors import serial
+from specgan.batch.journal import Journal, made_from, run_missing
+from specgan.batch.runner import Report, UnitError, failure_of, one_by_one, run_units, stage
+from specgan.codec.coding import CodecError, CodecParams, Song, decode_spectrum, fit_picture
+from specgan.codec.png import SliceInfo, from_png, read_info
 from specgan.files import find_files, safe_name, unique_names
-from specgan.tasks.executors import serial
-from specgan.tasks.journal import Journal, made_from, run_missing
-from specgan.tasks.runner import Report, UnitError, failure_of, one_by_one, run_units, stage
-from specgan.vocoder import griffin_lim
+from specgan.vocoders.griffin_lim import griffin_lim
 
 log = logging.getLogger(__name__)
 

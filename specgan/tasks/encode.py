@@ -1,4 +1,4 @@
-"""Task: a folder of songs -> 16-bit pictures that turn back into the sound (see specgan.codec)."""
+"""Task: a folder of songs -> 16-bit pictures that turn back into the sound (see specgan.codec.coding)."""
 
 import os
 from collections.abc import Callable
@@ -12,13 +12,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from specgan.codec import CodecParams, encode_slice
-from specgan.codec_png import SliceInfo, to_png
+from specgan.batch.executors import serial
+from specgan.batch.journal import Journal, made_from, run_missing
+from specgan.batch.runner import Report, one_by_one, run_units, stage
+from specgan.codec.coding import CodecParams, encode_slice
+from specgan.codec.png import SliceInfo, to_png
+from specgan.codec.slices import Slicing, Song, find_songs, measure, picture_names, read_slices
 from specgan.files import atomic_path
-from specgan.tasks.executors import serial
-from specgan.tasks.journal import Journal, made_from, run_missing
-from specgan.tasks.runner import Report, one_by_one, run_units, stage
-from specgan.tasks.slices import Slicing, Song, find_songs, measure, picture_names, read_slices
 
 JOURNAL_NAME = ".encode.jsonl"
 

@@ -14,9 +14,9 @@ from rich.progress import track
 from torch import Tensor
 
 from specgan.audio import write_video
+from specgan.batch.runner import Report
 from specgan.files import atomic_path
-from specgan.tasks.drawing import PictureSettings, Scale, Sound, mean_power
-from specgan.tasks.runner import Report
+from specgan.pictures.streams import PictureSettings, Scale, Sound, mean_power
 
 FRAME_NAME = re.compile(r"frame_[0-9]+\.png")
 

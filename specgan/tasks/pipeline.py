@@ -9,11 +9,11 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
+from specgan.batch.executors import serial
+from specgan.batch.runner import Report, write_failures
 from specgan.captions.caption import Captioner
 from specgan.tasks.caption import caption_songs
 from specgan.tasks.encode import encode_songs
-from specgan.tasks.executors import serial
-from specgan.tasks.runner import Report, write_failures
 
 
 def make_pairs(

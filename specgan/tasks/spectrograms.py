@@ -18,14 +18,14 @@ import yaml
 
 import specgan
 from specgan.audio import find_audio
+from specgan.batch.executors import serial
+from specgan.batch.journal import Journal, run_missing
+from specgan.batch.runner import FAILURES_NAME, Report, check_on_error, run_units
+from specgan.clips.files import Clip, Recipe, check_device, make_clips, make_clips_on_device, make_shards
+from specgan.data.manifest import MANIFEST_NAME, SPLITS, assign_splits, label_of, read_manifest, write_manifest
+from specgan.data.shards import SHARD_BYTES, SHARDS_NAME, open_shard, remove_shards, write_shard
 from specgan.files import atomic_path, remove_files, safe_name, unique_names
-from specgan.manifest import MANIFEST_NAME, SPLITS, assign_splits, label_of, read_manifest, write_manifest
-from specgan.shards import SHARD_BYTES, SHARDS_NAME, open_shard, remove_shards, write_shard
 from specgan.spectrogram import LevelRange, SpectrogramParams
-from specgan.tasks.clips import Clip, Recipe, check_device, make_clips, make_clips_on_device, make_shards
-from specgan.tasks.executors import serial
-from specgan.tasks.journal import Journal, run_missing
-from specgan.tasks.runner import FAILURES_NAME, Report, check_on_error, run_units
 
 log = logging.getLogger(__name__)
 

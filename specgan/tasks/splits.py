@@ -15,8 +15,8 @@ from rich.console import Console
 from rich.progress import track
 
 import specgan
-from specgan.files import atomic_path, load_tensors, remove_files, safe_name, unique_names
-from specgan.manifest import (
+from specgan.batch.runner import FAILURES_NAME, Failure, Report, UnitError, check_on_error, stage, write_failures
+from specgan.data.manifest import (
     MANIFEST_NAME,
     REQUIRED_COLUMNS,
     SPLITS,
@@ -25,7 +25,7 @@ from specgan.manifest import (
     read_manifest,
     write_manifest,
 )
-from specgan.tasks.runner import FAILURES_NAME, Failure, Report, UnitError, check_on_error, stage, write_failures
+from specgan.files import atomic_path, load_tensors, remove_files, safe_name, unique_names
 
 log = logging.getLogger(__name__)
 

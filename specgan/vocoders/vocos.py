@@ -10,7 +10,7 @@ import yaml
 from torch import Tensor, nn
 
 from specgan.spectrogram import LevelRange, Spectrogram, SpectrogramParams, denormalise
-from specgan.vocoder import MelInversion, edge_fade
+from specgan.vocoders.griffin_lim import MelInversion, edge_fade
 
 CONFIG_NAME, WEIGHTS_NAME = "config.yaml", "pytorch_model.bin"
 

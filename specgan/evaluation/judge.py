@@ -17,12 +17,12 @@ from rich.progress import track
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
-from specgan import metrics
 from specgan.audio import resample
+from specgan.data.manifest import MANIFEST_NAME, read_file
+from specgan.evaluation import metrics
+from specgan.evaluation.page import Example
 from specgan.files import atomic_path, load_tensors
-from specgan.manifest import MANIFEST_NAME, read_file
 from specgan.models.classifier import Classifier
-from specgan.report import Example
 from specgan.spectrogram import LevelRange, Spectrogram, SpectrogramParams, normalise
 
 log = logging.getLogger(__name__)
@@ -299,7 +299,7 @@ class Evaluation:
         Args:
             sample: maps class indices and seeds to spectrograms (B, 1, n_mels, n_frames).
         Returns:
-            What `specgan.report.write_report` takes: the figures and the sounds to show.
+            What `specgan.evaluation.page.write_report` takes: the figures and the sounds to show.
         Raises:
             ValueError: the split to compare with is empty.
         """

@@ -14,8 +14,8 @@ from torch import Tensor
 
 from specgan.audio import encode_flac
 from specgan.files import atomic_path
-from specgan.gallery import STYLE, player
-from specgan.picture import to_overview, to_png
+from specgan.pictures.figures import to_overview, to_png
+from specgan.pictures.gallery import STYLE, player
 
 ROWS = {"real": "Real {split} clips", "vocoded": "The same through the vocoder", "generated": "Generated"}
 COLUMNS = ("generated", "real", "vocoded")  # of tables: first what the page is about, a phone shows little more

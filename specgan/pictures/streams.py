@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from specgan.audio import DOWNMIXES, AudioError, open_audio
-from specgan.picture import colormap, to_png
+from specgan.pictures.figures import colormap, to_png
 from specgan.spectrogram import SpectrogramParams, mel_filters, power_blocks
 
 KEPT_SAMPLES = 2**24  # 64 MiB, six minutes at 44.1 kHz: longer sounds are decoded again for every pass

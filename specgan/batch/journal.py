@@ -9,8 +9,8 @@ from functools import cache
 from pathlib import Path
 from typing import Any, TextIO
 
+from specgan.batch.runner import FAILURES_NAME, Failure, check_on_error, write_failures
 from specgan.files import atomic_path, remove_files
-from specgan.tasks.runner import FAILURES_NAME, Failure, check_on_error, write_failures
 
 JOURNAL_NAME = ".journal.jsonl"
 

@@ -17,9 +17,8 @@ from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import ClientDisconnect
 
 import specgan
-from specgan.server_jobs import RefusedError, convert, end_workers, run_limited
-from specgan.server_limits import BodyLimit, Results, Slots
-from specgan.server_schema import (
+from specgan.server.limits import BodyLimit, Results, Slots
+from specgan.server.schema import (
     FORM,
     MOST_JSON,
     Between,
@@ -35,7 +34,8 @@ from specgan.server_schema import (
     errors,
     openapi,
 )
-from specgan.server_sounds import Made, Sounds
+from specgan.server.sounds import Made, Sounds
+from specgan.server.workers import RefusedError, convert, end_workers, run_limited
 
 WEB = Path(__file__).parent / "web"
 
@@ -61,11 +61,11 @@ def make_app(
     """Makes the ASGI application.
 
     Args:
-        limits: a `specgan.server.Limits`.
+        limits: a `specgan.server.service.Limits`.
         folder: for files, which this application has for itself.
         sounds: what makes sounds; None: the service only draws those that are sent.
         picture: arguments of `specgan.render`.
-        convert: called in a process of its own as `specgan.server_jobs.convert` is.
+        convert: called in a process of its own as `specgan.server.workers.convert` is.
     """
     results = Results(folder, keep_s=limits.keep_s, max_bytes=limits.max_kept_mb * 2**20)
     max_upload = int(limits.max_upload_mb * 2**20)

@@ -13,12 +13,12 @@ from torch import Tensor, nn
 from torch.utils.data import Dataset
 
 from specgan.audio import AudioError, save_wav, scale_to_peak
-from specgan.dashboards import Exhibit, dashboards
+from specgan.evaluation.metrics import clipped, silent
 from specgan.files import atomic_path, safe_name
-from specgan.gallery import Sound, write_gallery
-from specgan.metrics import clipped, silent
-from specgan.picture import to_figure
+from specgan.pictures.figures import to_figure
+from specgan.pictures.gallery import Sound, write_gallery
 from specgan.spectrogram import Spectrogram, normalise
+from specgan.training.dashboards import Exhibit, dashboards
 
 log = logging.getLogger(__name__)
 
@@ -207,7 +207,7 @@ class Measure(L.Callback):
 
     Args:
         evaluation: with `prepare(datamodule)`, `quick(sample, n_samples=...)`, `quick_real(n_samples=...)` and
-            `hears(waveforms)`; see specgan.evaluation.Evaluation.
+            `hears(waveforms)`; see specgan.evaluation.judge.Evaluation.
         curve: path of a JSON file, a list of {epoch, time_s, n_steps, <metric>: ...}.
         every_n_epochs: epochs from measurement to measurement; the last epoch is measured too.
         n_samples: sounds of a class on average.

@@ -14,7 +14,13 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
-_PRELOADED = ["specgan.tasks.render", "torchaudio.functional", "matplotlib", "av", "hydra"]  # hydra: of the main module
+_PRELOADED = [
+    "specgan.pictures.render",
+    "torchaudio.functional",
+    "matplotlib",
+    "av",
+    "hydra",
+]  # hydra: of the main module
 _MOST_RATE = 48000  # Hz of the WAV: browsers play it, and it bounds its size
 _MOST_DRAWN = 96000  # Hz of what is drawn: far above, mel bands are narrower than the bins of an FFT
 _MOST_ANSWER = 2**20  # bytes
@@ -173,7 +179,7 @@ def convert(upload: Path, wav: Path, png: Path, *, max_duration_s: float, pictur
         RefusedError: 400 or 415, as to HTTP.
     """
     from specgan.audio import AudioError, save_wav
-    from specgan.tasks.render import render
+    from specgan.pictures.render import render
 
     warnings = _Warnings()
     log = logging.getLogger("specgan")

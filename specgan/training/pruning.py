@@ -9,7 +9,7 @@ from typing import Any
 
 import lightning as L
 
-from specgan.sweeps import checked_direction
+from specgan.training.sweeps import checked_direction
 
 log = logging.getLogger(__name__)
 

@@ -16,11 +16,11 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from specgan.audio import DOWNMIXES, open_audio, scale_to_peak
+from specgan.batch.journal import made_from
+from specgan.batch.runner import Failure, UnitError, failure_of, run_units, stage
+from specgan.data.shards import SHARD_BYTES, write_shard
 from specgan.files import atomic_path
-from specgan.shards import SHARD_BYTES, write_shard
 from specgan.spectrogram import LevelRange, Spectrogram, SpectrogramParams, normalise
-from specgan.tasks.journal import made_from
-from specgan.tasks.runner import Failure, UnitError, failure_of, run_units, stage
 
 FORMATS = ("pt", "png", "both", "shards")
 POOL_MODES = ("avg", "max")
@@ -85,7 +85,7 @@ class Recipe:
         if not 0 < self.image_scale < math.inf:
             raise ValueError(f"image_scale is {self.image_scale}; a number above 0")
         if self.makes_pictures and not self.grayscale:
-            from specgan.picture import colormap  # matplotlib, which tensors need not
+            from specgan.pictures.figures import colormap  # matplotlib, which tensors need not
 
             colormap(self.cmap)
 
@@ -497,7 +497,7 @@ def _encode(level: Tensor, clip: Clip, number: int, recipe: Recipe) -> _Encoded:
                 tensor = tensor.clone()  # a view would be saved with all of its storage
             contents[f"{stem}.pt"] = tensor if tensor.nbytes >= _PART_BYTES else _saved(tensor)
         if recipe.makes_pictures:
-            from specgan.picture import to_png
+            from specgan.pictures.figures import to_png
 
             scale = LevelRange(recipe.params.silence, 0.0 if recipe.params.level == "db" else 1.0)
             look: dict[str, Any] = {"cmap": recipe.cmap, "grayscale": recipe.grayscale, "scale": recipe.image_scale}

@@ -1,7 +1,6 @@
 """The HTTP service: python -m specgan.server port=8000 ckpt_path=<run>/checkpoints/best.ckpt. See conf/serve.yaml."""
 
 import logging
-import os
 import signal
 import sys
 import tempfile
@@ -10,12 +9,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
-import hydra
-from omegaconf import DictConfig, OmegaConf
-
 log = logging.getLogger(__name__)
-
-CONF = Path(__file__).parents[1] / "conf"
 
 _MOST_CONNECTIONS = 256
 
@@ -72,11 +66,11 @@ def serve(
         import python_multipart  # noqa: F401
         import uvicorn
 
-        from specgan.server_app import WEB, make_app
+        from specgan.server.app import WEB, make_app
     except ImportError as err:
         raise ImportError(f"the service needs more packages ({err}): pip install -e '.[serve]'") from err
-    from specgan import server_jobs
-    from specgan.server_sounds import Sounds
+    from specgan.server import workers as server_jobs
+    from specgan.server.sounds import Sounds
 
     server_jobs.start_server()  # first: it imports while this process does
     sounds = None if ckpt_path is None else Sounds(ckpt_path, vocoder=vocoder, network=network)
@@ -106,8 +100,8 @@ def _try_picture(folder: Path, picture: Mapping[str, Any], limits: Limits) -> No
     """Draws a second of silence in a worker, so that what is impossible is said at the start."""
     import torch
 
-    from specgan import server_jobs
     from specgan.audio import save_wav
+    from specgan.server import workers as server_jobs
 
     trial = [folder / name for name in ("silence.wav", "out.wav", "out.png")]
     save_wav(trial[0], torch.zeros(44100), 44100)
@@ -125,20 +119,3 @@ def _try_picture(folder: Path, picture: Mapping[str, Any], limits: Limits) -> No
     finally:
         for path in trial:
             path.unlink(missing_ok=True)
-
-
-@hydra.main(version_base="1.3", config_path="../conf", config_name="serve")
-def main(cfg: DictConfig) -> None:
-    """Runs the service."""
-    from hydra.utils import instantiate
-
-    OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)  # names what is not set
-    instantiate(cfg.serve, _convert_="all")()
-
-
-if __name__ == "__main__":
-    if not (CONF / "serve.yaml").is_file():
-        sys.exit(f"{CONF}/serve.yaml: no such file; run the service from a clone of specgan, installed with pip -e")
-    if "HYDRA_FULL_ERROR" not in os.environ:
-        sys.tracebacklimit = 0  # the message alone; Hydra says how to see the rest
-    main()

@@ -1,4 +1,4 @@
-"""specgan.picture and specgan.gallery: what people look at shows the numbers, and the page finds its files."""
+"""specgan.pictures: what people look at shows the numbers, and the page finds its files."""
 
 import io
 from html.parser import HTMLParser
@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 import torch
 
-from specgan.gallery import Sound, write_gallery
-from specgan.picture import to_figure, to_png
+from specgan.pictures.figures import to_figure, to_png
+from specgan.pictures.gallery import Sound, write_gallery
 from specgan.spectrogram import LevelRange, SpectrogramParams
 
 STEPS = (torch.arange(256) / 127.5 - 1).reshape(16, 16)  # every value that an 8-bit picture can tell apart

@@ -14,7 +14,7 @@ from lightning.pytorch.loggers import TensorBoardLogger, WandbLogger
 from lightning.pytorch.loggers.logger import rank_zero_experiment
 from torch import Tensor
 
-from specgan.picture import drawable
+from specgan.pictures.figures import drawable
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from specgan.audio import save_wav
 from specgan.generation import TrainedGenerator
 from specgan.models.generators import morph
-from specgan.picture import to_png
+from specgan.pictures.figures import to_png
 
 
 @dataclass(frozen=True)

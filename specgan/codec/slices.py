@@ -8,8 +8,8 @@ from pathlib import Path
 from torch import Tensor
 
 from specgan.audio import DOWNMIXES, find_audio, open_audio
-from specgan.codec import CodecParams, segments
-from specgan.codec_png import SliceInfo
+from specgan.codec.coding import CodecParams, segments
+from specgan.codec.png import SliceInfo
 from specgan.files import safe_name, unique_names
 
 

@@ -15,7 +15,7 @@ from typing import BinaryIO
 import cv2
 import numpy as np
 
-from specgan.codec import CodecError, CodecParams, count_slices
+from specgan.codec.coding import CodecError, CodecParams, count_slices
 
 CODEC_VERSION = 1
 

@@ -1,0 +1,27 @@
+"""The HTTP service: python -m specgan.server port=8000 ckpt_path=<run>/checkpoints/best.ckpt. See conf/serve.yaml."""
+
+import os
+import sys
+from pathlib import Path
+
+import hydra
+from omegaconf import DictConfig, OmegaConf
+
+CONF = Path(__file__).parents[2] / "conf"
+
+
+@hydra.main(version_base="1.3", config_path="../../conf", config_name="serve")
+def main(cfg: DictConfig) -> None:
+    """Runs the service."""
+    from hydra.utils import instantiate
+
+    OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)  # names what is not set
+    instantiate(cfg.serve, _convert_="all")()
+
+
+if __name__ == "__main__":
+    if not (CONF / "serve.yaml").is_file():
+        sys.exit(f"{CONF}/serve.yaml: no such file; run the service from a clone of specgan, installed with pip -e")
+    if "HYDRA_FULL_ERROR" not in os.environ:
+        sys.tracebacklimit = 0  # the message alone; Hydra says how to see the rest
+    main()
