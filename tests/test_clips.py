@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 import soundfile
 import torch
+from folders import contents as files
 
 from specgan import spectrogram as spectrogram_module
 from specgan.audio import BLOCK_FRAMES, AudioStream, load_audio, open_audio
@@ -59,10 +60,6 @@ def in_a_group(clip: Clip, *, recipe: Recipe, output: Path) -> dict:
 
 
 both_ways = pytest.mark.parametrize("make", [make_clip, in_a_group], ids=["alone", "in a group"])
-
-
-def files(folder: Path) -> dict[str, bytes]:
-    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
 def tensor(folder: Path, name: str) -> torch.Tensor:

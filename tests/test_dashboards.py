@@ -17,7 +17,7 @@ import soundfile
 import torch
 import yaml
 from PIL import Image
-from test_scripts import ROOT, TINY, folder_source
+from runs import ROOT, TINY, folder_source
 
 from specgan.models.classifier import Classifier
 from specgan.training.dashboards import confusion_picture

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import soundfile
 import torch
+from folders import contents
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
@@ -190,10 +191,6 @@ def test_a_simple_classifier_tells_the_classes_apart(sounds):
 
 
 # The folder
-
-
-def contents(folder) -> dict:
-    return {p.relative_to(folder).as_posix(): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
 
 
 def times(folder) -> dict:

@@ -15,13 +15,14 @@ from urllib.request import urlopen
 import cv2
 import numpy as np
 import pytest
-from test_generation import save_checkpoint
-from test_page import CLASSES, QUICK, running_service
-from test_scripts import ROOT
+from checkpoints import save_checkpoint
+from runs import ROOT
+from services import QUICK, running_service
 
 from specgan.audio import save_wav
 from specgan.data.drums import drum
 
+CLASSES = ["kick", "snare <b>", "7"]
 EXAMPLES = ROOT / "examples"
 COMMAND_LINE = {"SPECGAN_DIR": str(ROOT), "SPECGAN_PYTHON": sys.executable}
 NOBODY = {"SPECGAN_URL": "http://127.0.0.1:9"}

@@ -20,6 +20,8 @@ import numpy as np
 import pytest
 import soundfile
 import torch
+from folders import contents
+from processes import processes_of_group, wait_until
 
 from specgan.batch import runner
 from specgan.batch.executors import Processes, dask, serial
@@ -54,27 +56,7 @@ def run(units, work, executor, *, on_error: str = "skip") -> dict:
     return {unit.value: outcome for unit, outcome in results}
 
 
-def wait_until(is_so, *, seconds: float = 60) -> None:
-    end = time.monotonic() + seconds
-    while not is_so():
-        assert time.monotonic() < end, "it did not come to that"
-        time.sleep(0.005)
-
-
 linux = pytest.mark.skipif(sys.platform != "linux", reason="needs /proc and process groups")
-
-
-def processes_of_group(group: int) -> list[int]:
-    """Ids of the processes in a group that have not ended."""
-    found = []
-    for path in Path("/proc").glob("[0-9]*/stat"):
-        try:
-            state, _, its_group = path.read_text().rpartition(")")[2].split()[:3]
-        except (FileNotFoundError, ProcessLookupError):
-            continue
-        if int(its_group) == group and state != "Z":  # Z: ended, and nobody has asked how
-            found.append(int(path.parent.name))
-    return found
 
 
 def is_gone(pid: int) -> bool:
@@ -414,10 +396,6 @@ def recordings(tmp_path_factory) -> Path:
         soundfile.write(path, samples, (8000, 11025)[i % 2])
     (root / "rush" / "7.wav").write_bytes(b"no sound at all")
     return root
-
-
-def contents(folder: Path) -> dict[str, bytes]:
-    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
 def make(recordings: Path, output: Path, executor) -> dict[str, bytes]:

@@ -3,36 +3,11 @@ from functools import partial
 import pytest
 import soundfile
 import torch
+from checkpoints import save_checkpoint
+from folders import contents
 
 from specgan.generation import TrainedGenerator, generate
-from specgan.models.cgan import CGAN
-from specgan.models.discriminators import ProjectionDiscriminator
-from specgan.models.generators import DCGANGenerator
-from specgan.models.losses import BCELoss
-from specgan.spectrogram import LevelRange, SpectrogramParams
 from specgan.vocoders.griffin_lim import GriffinLim
-
-PARAMS = SpectrogramParams(sample_rate=8000, n_fft=512, win_length=512, hop_length=128, n_mels=32, n_frames=32)
-CLASSES = ["7", "kick", "../evil"]
-
-
-def save_checkpoint(path, class_names=CLASSES):
-    """A generator that has learned nothing, of half-second sounds."""
-    torch.manual_seed(0)
-    model = CGAN(
-        generator=partial(DCGANGenerator, width=16),
-        discriminator=partial(ProjectionDiscriminator, width=16),
-        loss=BCELoss(),
-        optimizer_g=torch.optim.Adam,
-        optimizer_d=torch.optim.Adam,
-        latent_dim=16,
-    )
-    model.build(params=PARAMS, level_range=LevelRange(-80.0, -10.0), class_names=class_names)
-    model.n_steps = 12
-    checkpoint = {"state_dict": model.state_dict()}
-    model.on_save_checkpoint(checkpoint)
-    torch.save(checkpoint, path)
-    return path
 
 
 @pytest.fixture(scope="module")
@@ -47,14 +22,10 @@ def draw(ckpt_path, output, **settings):
     )
 
 
-def files(folder):
-    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
-
-
 def test_writes_a_sound_and_a_picture_for_each_seed_and_a_page(ckpt_path, tmp_path):
     index = draw(ckpt_path, tmp_path / "out", n_samples=2, seed=5)
     names = {"kick/kick_5.wav", "kick/kick_5.png", "kick/kick_6.wav", "kick/kick_6.png", "index.html"}
-    assert set(files(tmp_path / "out")) == names
+    assert set(contents(tmp_path / "out")) == names
     assert index == tmp_path / "out" / "index.html"
     page = index.read_text()
     assert all(name in page for name in names - {"index.html"})
@@ -65,7 +36,7 @@ def test_writes_a_sound_and_a_picture_for_each_seed_and_a_page(ckpt_path, tmp_pa
 def test_a_class_and_seed_give_the_same_bytes_however_many_are_drawn_beside_it(ckpt_path, tmp_path):
     draw(ckpt_path, tmp_path / "one", seed=7)
     draw(ckpt_path, tmp_path / "many", label="all", seed=0, n_samples=11)
-    one, many = files(tmp_path / "one"), files(tmp_path / "many")
+    one, many = contents(tmp_path / "one"), contents(tmp_path / "many")
     assert one["kick/kick_7.wav"] == many["kick/kick_7.wav"]
     assert one["kick/kick_7.png"] == many["kick/kick_7.png"]
     assert len({data for name, data in many.items() if name.endswith(".wav")}) == 33  # and all differ
@@ -76,7 +47,7 @@ def test_labels_are_a_class_a_list_or_all(ckpt_path, tmp_path):
     for label in (7, ["kick", 7], "all"):
         output = tmp_path / str(label)
         draw(ckpt_path, output, label=label)
-        folders[str(label)] = {name.split("/")[0] for name in files(output)} - {"index.html"}
+        folders[str(label)] = {name.split("/")[0] for name in contents(output)} - {"index.html"}
     assert folders == {"7": {"7"}, "['kick', 7]": {"kick", "7"}, "all": {"7", "kick", "_._evil"}}
     assert not (tmp_path / "evil").exists()
 

@@ -5,7 +5,7 @@ import re
 from pathlib import Path
 
 import pytest
-from test_scripts import TINY
+from runs import TINY
 
 NOTEBOOKS = Path(__file__).parents[1] / "notebooks"
 ALL = sorted(NOTEBOOKS.glob("*.ipynb"))

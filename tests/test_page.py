@@ -3,50 +3,19 @@
 import json
 import os
 import shutil
-import socket
-import subprocess
-import sys
-import time
 from contextlib import contextmanager
-from urllib.error import HTTPError, URLError
+from urllib.error import HTTPError
 from urllib.request import Request, urlopen
 
 import pytest
-from test_generation import save_checkpoint
-from test_scripts import ROOT
+from checkpoints import save_checkpoint
+from runs import ROOT
+from services import QUICK, running_service
 
 from specgan.audio import save_wav
 from specgan.data.drums import drum
 
 CLASSES = ["kick", "snare <b>", "7"]
-QUICK = ["vocoder.n_iter=2", "vocoder.n_inversion_iter=5"]
-
-
-@contextmanager
-def running_service(folder, *arguments):
-    """Starts the service and yields its address."""
-    pytest.importorskip("fastapi", reason="needs the service: pip install 'specgan[serve]'")
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    address, log = f"http://127.0.0.1:{port}", folder / "service.log"
-    command = [sys.executable, "-m", "specgan.server", f"port={port}", *map(str, arguments)]
-    with log.open("w") as stream:
-        service = subprocess.Popen(command, cwd=ROOT, stdout=stream, stderr=stream)
-    try:
-        for _ in range(600):
-            if service.poll() is not None:
-                break
-            try:
-                urlopen(f"{address}/healthz", timeout=5).close()
-                yield address
-                return
-            except (URLError, TimeoutError):  # not there yet
-                time.sleep(0.2)
-        pytest.fail(f"the service did not start:\n{log.read_text()}")
-    finally:
-        service.terminate()
-        service.wait(30)
 
 
 def fetch(url, content=None, **headers):

@@ -1,7 +1,6 @@
 """specgan.pictures: what people look at shows the numbers, and the page finds its files."""
 
 import io
-from html.parser import HTMLParser
 from urllib.parse import unquote, urlsplit
 
 import cv2
@@ -10,6 +9,7 @@ import matplotlib.image
 import numpy as np
 import pytest
 import torch
+from pages import Page
 
 from specgan.pictures.figures import to_figure, to_png
 from specgan.pictures.gallery import Sound, write_gallery
@@ -102,30 +102,6 @@ def test_any_name_can_be_the_title(title):
 
 
 # --- gallery
-
-
-class Page(HTMLParser):
-    """The tags, the addresses and the text by tag of a page."""
-
-    def __init__(self, html: str) -> None:
-        super().__init__(convert_charrefs=True)
-        self.tags: list[str] = []
-        self.sources: list[str] = []
-        self.alts: list[str] = []
-        self.text: dict[str, list[str]] = {}
-        self.feed(html)
-        self.text = {tag: [text.strip() for text in texts] for tag, texts in self.text.items()}
-
-    def handle_starttag(self, tag, attributes):
-        self.tags.append(tag)
-        self.text.setdefault(tag, []).append("")
-        values = dict(attributes)
-        self.sources += [values["src"]] if "src" in values else []
-        self.alts += [values["alt"]] if "alt" in values else []
-
-    def handle_data(self, data):
-        if self.tags:
-            self.text[self.tags[-1]][-1] += data
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -11,8 +11,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from test_scripts import ROOT, TINY, folder_source
-from test_survival import QUIET
+from runs import QUIET, ROOT, TINY, folder_source
 
 N_STEPS = 20
 

@@ -70,9 +70,9 @@ def saved(path: Path, content) -> Path:
     return path
 
 
-def tree(folder: Path) -> dict:
-    """All that is in a folder, with the bytes of files."""
-    return {str(path): path.read_bytes() if path.is_file() else None for path in sorted(folder.rglob("*"))}
+def tree(folder: Path) -> set[str]:
+    """The paths of all files and folders in a folder."""
+    return {str(path) for path in folder.rglob("*")}
 
 
 # --- files that run

@@ -25,6 +25,7 @@ import numpy as np
 import pytest
 import soundfile
 import torch
+from processes import wait_until
 
 from specgan.models.generators import DCGANGenerator, morph, sample
 from specgan.server.service import Limits
@@ -47,13 +48,6 @@ LIMITS = Limits(
     keep_s=600,
     max_kept_mb=100,
 )
-
-
-def wait_until(is_so, *, seconds=60):
-    end = time.monotonic() + seconds
-    while not is_so():
-        assert time.monotonic() < end, "it did not come to that"
-        time.sleep(0.02)
 
 
 # --- sounds
@@ -183,7 +177,7 @@ def marked(upload, wav, png, **settings):
 
 @pytest.fixture(scope="module")
 def ckpt_path(tmp_path_factory):
-    from test_generation import save_checkpoint
+    from checkpoints import save_checkpoint
 
     return save_checkpoint(tmp_path_factory.mktemp("run") / "last.ckpt", CLASSES)
 

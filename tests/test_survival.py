@@ -12,13 +12,10 @@ import time
 
 import pytest
 import torch
-from test_scripts import ROOT, TINY, folder_source
+from runs import QUIET, ROOT, TINY, folder_source
 
 from specgan.data.datamodule import BatchPlan
 from specgan.training.survival import LastCheckpoint, NotANumberGuard, WholeCheckpoints
-
-QUIET = ["logger=none", "~callbacks.preview", "~callbacks.measure", "~callbacks.best", "~callbacks.progress"]
-QUIET += ["+trainer.enable_progress_bar=false", "trainer.precision=32-true"]
 
 
 def command(tiny_drums, folder, *more):

@@ -21,7 +21,7 @@ from hydra.types import RunMode
 from hydra.utils import instantiate
 from omegaconf import OmegaConf
 from optuna.trial import TrialState
-from test_scripts import ROOT, TINY, folder_source
+from runs import ROOT, TINY, folder_source
 
 from specgan.training.pruning import Prune
 from specgan.training.sweeps import Summary, checked_direction, job_name, summary, sweep_dir, sweep_name, tpe_sampler

@@ -13,7 +13,8 @@ import cv2
 import numpy as np
 import pytest
 import torch
-from test_picture import Page
+from folders import contents
+from pages import Page
 
 from specgan.batch.journal import Journal
 from specgan.batch.runner import UnitError
@@ -86,10 +87,6 @@ def figures_of(tmp_path: Path, original: Path, reconstructed: Path, **settings) 
 
 def page(output: Path) -> Page:
     return Page((output / "index.html").read_text(encoding="utf-8"))
-
-
-def contents(folder: Path) -> dict[str, bytes]:
-    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
 # Figures

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import soundfile
 import torch
+from folders import contents
 
 from specgan.audio import save_wav
 from specgan.codec import slices
@@ -25,10 +26,6 @@ def pictures(folder) -> dict:
     """What from_png gives, by path in the folder."""
     paths = sorted(folder.rglob("*.png"))
     return {path.relative_to(folder).as_posix(): from_png(path.read_bytes()) for path in paths}
-
-
-def contents(folder) -> dict:
-    return {p.relative_to(folder).as_posix(): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
 
 
 @pytest.fixture

@@ -14,7 +14,8 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
-from test_executors import processes_of_group, wait_until
+from folders import contents as everything
+from processes import processes_of_group, wait_until
 
 import specgan
 from specgan.audio import load_audio, open_audio, save_wav
@@ -61,8 +62,7 @@ def make(audio: Path, output: Path, **settings):
 
 def contents(folder: Path) -> dict[str, bytes]:
     """Everything but the journal, which has a test of its own."""
-    files = [path for path in folder.rglob("*") if path.is_file() and path.name != ".journal.jsonl"]
-    return {str(path.relative_to(folder)): path.read_bytes() for path in files}
+    return {name: content for name, content in everything(folder).items() if name != ".journal.jsonl"}
 
 
 def info_of(folder: Path) -> dict:
@@ -686,10 +686,6 @@ def kill_in_the_middle(audio: Path, output: Path, *more: str, n_made: int, files
     assert run.returncode == -9
     assert not (output / "manifest.csv").exists()
     return run.pid
-
-
-def everything(folder: Path) -> dict[str, bytes]:
-    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
 @pytest.fixture(scope="module")

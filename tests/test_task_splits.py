@@ -15,6 +15,7 @@ import pandas as pd
 import pytest
 import torch
 import yaml
+from folders import contents
 
 from specgan.audio import save_wav
 from specgan.batch.runner import UnitError
@@ -53,10 +54,6 @@ def out(tmp_path) -> Path:
 
 def split(clips: Path, out: Path, **settings):
     return make_splits(clips, out, **{"ext": ".wav", **settings})
-
-
-def contents(folder: Path) -> dict[str, bytes]:
-    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
 def write_dataset(root: Path, levels: dict[str, float], *, level: str = "db", slices: int = 1) -> Path:
