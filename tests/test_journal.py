@@ -112,15 +112,6 @@ def test_the_file_is_one_json_object_a_line(tmp_path):
     assert lines == [{"settings": {}}, *({"key": key, **entry} for key, entry in ENTRIES.items())]
 
 
-@pytest.mark.parametrize("key", ["a\nb", "é 🥁", 'a"b\\', b"caf\xe9".decode("utf-8", "surrogateescape"), "\u2028x\x85"])
-def test_any_name_is_a_key(tmp_path, key):
-    journal = Journal(tmp_path)
-    journal.begin([key, key + "2"])
-    journal.add(key, {"outputs": [key]})
-    again = Journal(tmp_path)
-    assert (again.entries, again.begun) == ({key: {"outputs": [key]}}, {key + "2"})
-
-
 # Which units are to be made
 
 

@@ -16,7 +16,6 @@ from specgan.pictures.gallery import Sound, write_gallery
 from specgan.spectrogram import LevelRange, SpectrogramParams
 
 STEPS = (torch.arange(256) / 127.5 - 1).reshape(16, 16)  # every value that an 8-bit picture can tell apart
-NAMES = ["kick drum", 'a "quoted" name', "it's <b>bold & more", "C#4", "100%", "50%20", "what?", "a:b", "grüße ♫"]
 
 
 def pixels(png: bytes) -> np.ndarray:
@@ -104,8 +103,8 @@ def test_any_name_can_be_the_title(title):
 # --- gallery
 
 
-@pytest.mark.parametrize("name", NAMES)
-def test_a_gallery_shows_any_name_and_finds_its_files(tmp_path, name):
+def test_a_gallery_shows_a_name_as_it_is_and_finds_its_files(tmp_path):
+    name = 'it\'s <b>bold & "more": grüße ♫ #1 100%20?'
     folder = tmp_path / name
     folder.mkdir()
     for suffix in (".png", ".wav"):

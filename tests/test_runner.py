@@ -1,6 +1,5 @@
 """specgan.batch.runner: a batch goes on past a bad file, and says which and why."""
 
-import csv
 import logging
 import threading
 from collections.abc import Iterator, Sequence
@@ -112,24 +111,6 @@ def test_stage_names_an_error_without_a_message():
     with pytest.raises(UnitError) as info, stage("write"):
         raise MemoryError
     assert (info.value.stage, info.value.message) == ("write", "MemoryError")
-
-
-def test_failures_survive_the_csv(tmp_path):
-    failures = [
-        Failure("a,b\nc.wav", "decode", 'line one\nline "two", three'),
-        Failure("é 🥁.wav", "write", "disk full"),
-    ]
-    write_failures(failures, tmp_path)
-    with (tmp_path / "failures.csv").open(newline="", encoding="utf-8") as file:
-        header, *rows = csv.reader(file)
-    assert header == ["path", "stage", "error"]
-    assert [Failure(*row) for row in rows] == failures
-
-
-def test_failures_with_names_that_are_not_utf8_are_written(tmp_path):
-    name = b"caf\xe9.wav".decode("utf-8", "surrogateescape")
-    write_failures([Failure(name, "decode", "broken")], tmp_path)
-    assert b"caf\xe9.wav,decode,broken" in (tmp_path / "failures.csv").read_bytes()
 
 
 def test_failures_csv_goes_when_nothing_failed(tmp_path):

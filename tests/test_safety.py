@@ -24,6 +24,7 @@ import pandas as pd
 import pytest
 import soundfile
 import torch
+from names import HOSTILE_NAMES, ODD_NAMES
 from torch import nn
 
 from specgan.audio import AudioError, load_audio, save_wav
@@ -364,18 +365,12 @@ def test_a_checkpoint_that_holds_something_else_is_refused_by_name(tmp_path, cha
 # --- paths that lead out of the folder
 
 
-STRANGE_NAMES = [
-    *("../../evil", "..", ".", "a/../../b", "-rf", "x\0y", "con\n", "\ud800", "e" * 300, "é" * 300, "\ud800" * 300),
-    *("a/b", "a_b", "A_B", "index.html", "<img src=x onerror=alert(1)>", '"onload="', "javascript:alert(1)"),
-]
-
-
 def silence(params, level_range):
     return lambda spectrogram, seeds: torch.zeros(1, 64)
 
 
 def test_class_names_of_a_checkpoint_stay_in_the_output(tmp_path):
-    names = [*STRANGE_NAMES, str(tmp_path / "absolute")]
+    names = [*HOSTILE_NAMES, str(tmp_path / "absolute")]
     path, output = saved(tmp_path / "a.ckpt", checkpoint(names)), tmp_path / "deep" / "deeper" / "out"
     before = set(tree(tmp_path))
     page = generate(path, label="all", n_samples=1, seed=0, output=output, vocoder=silence)
@@ -389,7 +384,7 @@ def test_class_names_of_a_checkpoint_stay_in_the_output(tmp_path):
 
 
 def test_a_name_is_one_visible_component():
-    for name in STRANGE_NAMES:
+    for name in [*HOSTILE_NAMES, *ODD_NAMES]:
         safe = safe_name(name)
         assert "/" not in safe and "\0" not in safe and not safe.startswith((".", "-")) and safe.isprintable()
         assert 0 < len(os.fsencode(safe)) <= 200
@@ -525,7 +520,7 @@ def write_picture(path: Path, **changes) -> Path:
 
 
 def test_songs_of_pictures_stay_in_the_output(tmp_path):
-    names = [*STRANGE_NAMES, str(tmp_path / "absolute"), "./", "/"]
+    names = [*HOSTILE_NAMES, str(tmp_path / "absolute")]
     for number, name in enumerate(names):
         write_picture(tmp_path / "in" / f"{number}.png", song=name)
     output = tmp_path / "deep" / "deeper" / "out"
