@@ -12,12 +12,15 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Sampler
 
-from specgan.data.dataset import SpectrogramDataset, as_batched
+from specgan.data.dataset import SpectrogramDataset, as_batched, open_splits
+from specgan.data.fingerprint import fingerprint
 from specgan.data.manifest import is_url
-from specgan.spectrogram import SpectrogramParams
+from specgan.spectrogram import LevelRange, SpectrogramParams
 
 log = logging.getLogger(__name__)
 
+# Settings of `make_dataset` that do not change what it makes.
+_NO_CHANGE = ("on_error", "executor")
 _SEED_STEP = 1_000_003  # between the seeds of two runs, so that their epochs do not share any
 
 
@@ -91,20 +94,28 @@ class SpectrogramDataModule(L.LightningDataModule):
         if dataset_dir is not None and is_url(dataset_dir):
             self.dataset_dir = dataset_dir
             self.local_dir = Path(datasets_dir) / f"remote-{hashlib.sha256(dataset_dir.encode()).hexdigest()[:8]}"
-        self.train: SpectrogramDataset | None = None
+        self.train: SpectrogramDataset | None = None  # as val and test: opened by `setup`
+        self.val: SpectrogramDataset | None = None
+        self.test: SpectrogramDataset | None = None
 
     def _default_dir(self, datasets_dir: str) -> Path:
         audio_dir = Path(self.audio_dir).resolve()
-        settings = repr((audio_dir, self.params, sorted(self.dataset_settings.items())))
-        return Path(datasets_dir) / f"{audio_dir.name}-{hashlib.sha256(settings.encode()).hexdigest()[:8]}"
+        settings = {name: value for name, value in self.dataset_settings.items() if name not in _NO_CHANGE}
+        digest = fingerprint(audio_dir=audio_dir, params=self._whole, settings=settings)
+        return Path(datasets_dir) / f"{audio_dir.name}-{digest}"
+
+    @property
+    def _whole(self) -> SpectrogramParams:
+        """What the data are made with: whole recordings, so that examples of any length can be cut anywhere in them."""
+        return replace(self.params, n_frames=None)
 
     def prepare_data(self) -> None:
         if self.make_audio is not None:
             self.make_audio(self.audio_dir)
         if self.audio_dir is None:
             return
-        whole = replace(self.params, n_frames=None)  # so that crops of a clip can be anywhere in it
-        report = self.make_dataset(input=self.audio_dir, output=self.dataset_dir, params=whole, **self.dataset_settings)
+        settings = self.dataset_settings
+        report = self.make_dataset(input=self.audio_dir, output=self.dataset_dir, params=self._whole, **settings)
         log.info("%s", report)
         if report.failures:
             log.warning(
@@ -114,9 +125,8 @@ class SpectrogramDataModule(L.LightningDataModule):
             )
 
     def setup(self, stage: str) -> None:
-        self.train = SpectrogramDataset(self.dataset_dir, "train", self.params)
-        self.val = SpectrogramDataset(self.dataset_dir, "val", self.params)
-        self.test = SpectrogramDataset(self.dataset_dir, "test", self.params)
+        splits = open_splits(self.dataset_dir, self.params)
+        self.train, self.val, self.test = splits["train"], splits["val"], splits["test"]
         if not len(self.train):
             raise ValueError(f"{self.dataset_dir}: the training split is empty; make it with task.splits=[80,10,10]")
 
@@ -126,7 +136,7 @@ class SpectrogramDataModule(L.LightningDataModule):
         return self.train.class_names
 
     @property
-    def level_range(self):
+    def level_range(self) -> LevelRange:
         """The level statistics of the training split. Known after `setup`."""
         return self.train.level_range
 
