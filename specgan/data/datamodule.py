@@ -1,4 +1,4 @@
-"""The data of a training run: made when missing, opened, dealt out in batches."""
+"""The data of a training run: written when missing, opened, and given out in batches."""
 
 import hashlib
 import logging
@@ -29,17 +29,17 @@ class SpectrogramDataModule(L.LightningDataModule):
 
     Args:
         params: of the spectrograms.
-        audio_dir: folder of labelled sounds; None: `dataset_dir` is there already.
+        audio_dir: folder of labelled sounds; None: `dataset_dir` exists already.
         dataset_dir: where the spectrograms are, a folder or a URL for fsspec (s3://bucket/specs); None: a folder of
-            `datasets_dir` whose name stands for the settings, so that runs with other settings do not overwrite each
-            other's data.
+            `datasets_dir` whose name is a digest of the settings, so that runs with other settings do not overwrite
+            each other's data.
         datasets_dir: parent of such folders.
-        make_audio: called with `audio_dir` before anything else: makes built-in sounds.
-        make_dataset: called with input, output, params, seed (of the splits) and `dataset_settings`: makes what is
+        make_audio: called with `audio_dir` before anything else: writes built-in sounds.
+        make_dataset: called with input, output, params, seed (of the splits) and `dataset_settings`: writes what is
             missing or stale in `dataset_dir`.
         batch_size: examples in a batch of each process.
         epoch_size: examples in an epoch, of all processes together; None: each training clip once, but at least 16
-            batches: smaller folders are gone through several times, so that an epoch is worth its overhead.
+            batches: an epoch goes through smaller folders several times, so that it is worth its overhead.
         crop: of clips longer than an example: "random" takes another piece each time, "start" their beginning (for
             hits whose attack matters).
         num_workers: processes that fetch batches; 0: this one, as the data are in memory.
@@ -161,7 +161,7 @@ class SpectrogramDataModule(L.LightningDataModule):
             num_workers=self.num_workers,
             pin_memory=self.pin_memory,
             persistent_workers=self.num_workers > 0,
-            generator=torch.Generator().manual_seed(self.seed),  # else each epoch draws from that of everybody
+            generator=torch.Generator().manual_seed(self.seed),  # else each epoch would draw from the global one
         )
         if before is not None:
             self.loader.load_state_dict(before)
@@ -176,14 +176,14 @@ class SpectrogramDataModule(L.LightningDataModule):
 
 
 class BatchPlan(Sampler[list[tuple[int, float]]]):
-    """Which examples stand in which batch, and where each is cut: decided by the seed and the epoch alone.
+    """Which examples are in which batch, and where each is cut: decided by the seed and the epoch alone.
 
     Each process takes its own part of batches that all agree on, so that several train as one would.
 
     Args:
         order: called with a torch.Generator, gives all indices of the examples, shuffled.
         batch_size: examples in a batch of one process.
-        epoch_size: examples in an epoch; what is left over after whole batches is left out, but one batch is made.
+        epoch_size: examples in an epoch; what is left over after whole batches is left out, except of a single batch.
         crop: "random" or "start".
         seed: another gives other batches.
         n_processes: that train together.
@@ -204,7 +204,7 @@ class BatchPlan(Sampler[list[tuple[int, float]]]):
         self.order, self.crop, self.seed = order, crop, seed
         self.batch_size, self.n_processes, self.rank = batch_size, n_processes, rank
         self.n_batches = max(1, epoch_size // (batch_size * n_processes))
-        self.epoch, self.n_given = 0, 0  # batches of the epoch that the training has had
+        self.epoch, self.n_given = 0, 0  # batches of this epoch that were trained on
 
     def __len__(self) -> int:
         return self.n_batches
@@ -229,8 +229,7 @@ class BatchPlan(Sampler[list[tuple[int, float]]]):
 class TrainLoader(DataLoader):
     """A DataLoader over a `BatchPlan` that can go on in the middle of an epoch.
 
-    Batches that workers have fetched ahead do not count: the training has
-    not had them.
+    Batches that workers have fetched ahead do not count: they were not trained on.
     """
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:

@@ -22,10 +22,10 @@ _COLUMNS = ("path", "label", "start_s", "n_frames", "first_frame", "source", "so
 
 
 class SpectrogramDataset(Dataset):
-    """The clips of one split, all of one length: held in memory, or read from shards while they are asked for.
+    """The clips of one split, all of one length: held in memory, or read from shards when they are needed.
 
     Args:
-        folder: a dataset folder that task=spectrograms made, or the URL of one for fsspec (s3://bucket/specs).
+        folder: a dataset folder of task=spectrograms, or the URL of one for fsspec (s3://bucket/specs).
         split: "train", "val" or "test".
         params: of the spectrograms; `n_frames` is the length of an example. Shorter clips are followed by silence, of
             longer ones a piece is cut.
