@@ -467,7 +467,8 @@ def write_flac(path: str | Path, blocks: Iterable[torch.Tensor], sample_rate: in
     """
     with (
         atomic_path(path) as temporary,
-        soundfile.SoundFile(temporary, "w", sample_rate, 1, subtype="PCM_16", format="FLAC") as file,
+        temporary.open("w+b") as opened,  # an open file, because its name need not be UTF-8
+        soundfile.SoundFile(opened, "w", sample_rate, 1, subtype="PCM_16", format="FLAC") as file,
     ):
         file.comment = comment
         for block in blocks:

@@ -123,7 +123,7 @@ def test_the_programs_of_these_tests_do_run(armed, tmp_path):
 
 def refused(path: Path, read, *arguments) -> None:
     """Asserts that a file is refused by name, and that nothing that is shown tells how to read it all the same."""
-    with pytest.raises(ValueError, match=r"not read|made again") as caught:
+    with pytest.raises(ValueError, match=r"not read|trained again") as caught:
         read(*arguments)
     errors = [caught.value]
     while errors[-1] is not None:
