@@ -456,6 +456,39 @@ def encode_flac(waveform: torch.Tensor, sample_rate: int) -> bytes:
     return buffer.getvalue()
 
 
+def write_flac(path: str | Path, blocks: Iterable[torch.Tensor], sample_rate: int, *, comment: str = "") -> None:
+    """Writes a sound that comes in blocks as a 16-bit FLAC, whole or not at all.
+
+    Args:
+        path: the file; its folder is created.
+        blocks: (n_samples,) each, float, in [-1, 1].
+        sample_rate: Hz, 1..655350.
+        comment: kept in the file.
+    """
+    with (
+        atomic_path(path) as temporary,
+        temporary.open("w+b") as opened,  # an open file, because its name need not be UTF-8
+        soundfile.SoundFile(opened, "w", sample_rate, 1, subtype="PCM_16", format="FLAC") as file,
+    ):
+        file.comment = comment
+        for block in blocks:
+            file.write(_to_pcm(block, 1.0, "PCM_16"))
+
+
+def read_flac(content: bytes, start: int, n_samples: int) -> tuple[torch.Tensor, str]:
+    """Reads `n_samples` samples from `start` on, or those that there are, and the comment, of what `write_flac` wrote.
+
+    Raises:
+        AudioError: the bytes are no FLAC.
+    """
+    try:
+        with soundfile.SoundFile(io.BytesIO(content)) as file:
+            file.seek(min(start, file.frames))
+            return torch.from_numpy(file.read(n_samples, dtype="float32")), file.comment
+    except soundfile.SoundFileError as err:
+        raise AudioError(f"not readable as FLAC: {err}") from err
+
+
 def _checked_peak(waveform: torch.Tensor, sample_rate: int, name: str | Path) -> float:
     """Returns the largest absolute sample of a sound that can be encoded; `name` begins the message about another."""
     if sample_rate <= 0:

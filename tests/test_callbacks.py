@@ -1,5 +1,6 @@
 import json
 import logging
+import shutil
 from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
@@ -10,10 +11,9 @@ import soundfile
 import torch
 from lightning.pytorch.callbacks import ModelCheckpoint
 
-from specgan.audio import AudioError
 from specgan.data.datamodule import SpectrogramDataModule
 from specgan.data.dataset import SpectrogramDataset
-from specgan.evaluation.judge import Evaluation
+from specgan.evaluation.evaluator import Evaluation, QuickFigures
 from specgan.evaluation.metrics import frechet_distance
 from specgan.models.cgan import CGAN
 from specgan.models.classifier import Classifier
@@ -22,8 +22,10 @@ from specgan.models.generators import DCGANGenerator
 from specgan.models.losses import BCELoss
 from specgan.spectrogram import SpectrogramParams
 from specgan.tasks.spectrograms import make_spectrograms
-from specgan.training.callbacks import Measure, Pace, Preview, mean_distance
 from specgan.training.dashboards import Dashboard
+from specgan.training.measure import Measure
+from specgan.training.pace import Pace
+from specgan.training.preview import Preview, mean_distance
 from specgan.vocoders.griffin_lim import GriffinLim
 
 PARAMS = SpectrogramParams(hop_length=512, n_mels=32, n_frames=32)
@@ -43,7 +45,7 @@ class Strategy:
     def broadcast(self, message):
         if self.sent is None:
             return message
-        if message is None or message is False:  # of a process that did not do the work
+        if message is None:  # from a process that did not do the work
             return self.sent.pop(0)
         self.sent.append(message)
         return message
@@ -65,12 +67,10 @@ class Recorder(Dashboard):
 @pytest.fixture
 def stage(tiny_drums, tmp_path):
     """A Preview and what Lightning would hand it; `draw` decides what the model generates."""
-    make_spectrograms(tiny_drums, tmp_path / "specs", params=PARAMS, splits=[80, 10, 10], peak=0.5)
+    make_spectrograms(tiny_drums, tmp_path / "specs", params=PARAMS, splits=[80, 10, 10], peak=0.5, keep_sounds=9)
     train, val = (SpectrogramDataset(tmp_path / "specs", split, PARAMS) for split in ("train", "val"))
     data = SimpleNamespace(train=train, val=val, params=PARAMS, level_range=train.level_range)
-    trainer = SimpleNamespace(
-        datamodule=data, loggers=[Recorder()], callbacks=[], is_global_zero=True, strategy=Strategy()
-    )
+    trainer = SimpleNamespace(datamodule=data, loggers=[Recorder()], is_global_zero=True, strategy=Strategy())
     trainer.current_epoch, trainer.max_epochs, trainer.should_stop = 0, 10, False
     module = SimpleNamespace(params=PARAMS, level_range=train.level_range, class_names=train.class_names, logged={})
     module.log_dict = lambda metrics, **_: module.logged.update(metrics)
@@ -128,12 +128,12 @@ def test_every_second_epoch_and_the_last_one_are_shown(stage):
 
 def test_a_good_generator_gets_good_metrics_and_no_warning(stage, caplog):
     stage.preview.on_fit_start(stage.trainer, stage.module)
-    with caplog.at_level(logging.WARNING, logger="specgan.training.callbacks"):
+    with caplog.at_level(logging.WARNING, logger="specgan.training.preview"):
         run_epoch(stage, 2, real_clips(stage))
     assert stage.module.logged["val/silent_share"] == 0
     assert stage.module.logged["val/clipped_share"] == 0
     assert stage.module.logged["val/diversity"] == pytest.approx(1, abs=0.3)
-    assert not [record for record in caplog.records if record.name == "specgan.training.callbacks"]
+    assert not [record for record in caplog.records if record.name == "specgan.training.preview"]
 
 
 @pytest.mark.parametrize(
@@ -149,15 +149,6 @@ def test_silent_clipped_and_collapsed_generators_are_called_out(stage, caplog, v
     run_epoch(stage, 2, constant(value))
     assert stage.module.logged[metric] == (0 if metric == "val/diversity" else 1)
     assert text in caplog.text
-
-
-def test_a_recording_that_is_gone_costs_a_warning_only(stage, caplog):
-    clips = stage.trainer.datamodule.val
-    clips.sources = ["/gone.wav"] * len(clips.sources)
-    stage.preview.on_fit_start(stage.trainer, stage.module)
-    assert "gone.wav" in caplog.text
-    assert (stage.folder / "kick" / "real_vocoded.wav").exists()
-    assert not (stage.folder / "kick" / "real.wav").exists()
 
 
 def test_dashboards_get_every_sound_with_its_files(stage):
@@ -190,18 +181,16 @@ def test_one_sound_of_a_class_has_one_place_over_all_epochs(stage):
     assert [(epoch, some.seed) for epoch, some in shown if some.place == "kick"] == [(2, 0), (4, 0)]
 
 
-@pytest.mark.parametrize("is_ready", [True, False])
-def test_what_the_judge_hears_stands_beside_each_sound(stage, tmp_path, is_ready):
-    measure = Measure(Scripted([]), tmp_path / "curve.json")
-    measure.is_ready = is_ready
-    stage.trainer.callbacks = [stage.preview, measure]
+@pytest.mark.parametrize("is_trained", [True, False])
+def test_each_sound_has_the_class_that_the_judge_takes_it_for(stage, is_trained):
+    stage.preview.evaluation = SimpleNamespace(find_judge=lambda data: Scripted([]) if is_trained else None)
     stage.preview.on_fit_start(stage.trainer, stage.module)
     run_epoch(stage, 2, constant(-1.0))
     page = (stage.folder / "index.html").read_text()
     for epoch, some in stage.trainer.loggers[0].exhibits:
-        heard_as = "silence" if epoch == 2 else "noise"  # as Scripted hears
-        assert (some.heard_as, some.probability) == ((heard_as, 0.75) if is_ready else ("", None))
-        assert (f"heard as {heard_as} (75 %)" in some.caption) == is_ready
+        heard_as = "silence" if epoch == 2 else "noise"  # as Scripted classifies
+        assert (some.heard_as, some.probability) == ((heard_as, 0.75) if is_trained else ("", None))
+        assert (f"heard as {heard_as} (75 %)" in some.caption) == is_trained
         assert some.caption in page
 
 
@@ -234,7 +223,7 @@ def test_impossible_settings(tmp_path, settings):
 
 
 class Scripted:
-    """An evaluation that finds one scripted distance after the other."""
+    """An evaluation, its evaluator and its judge in one: it finds one scripted distance after the other."""
 
     CONFUSION = ([3, 1], [0, 4])
 
@@ -242,22 +231,21 @@ class Scripted:
         self.fads, self.error, self.real = iter(fads), error, real
         self.prepared, self.asked, self.asked_real = [], [], []
 
-    def prepare(self, datamodule):
+    def of(self, data):
         if self.error is not None:
             raise self.error
-        self.prepared.append(datamodule)
+        self.prepared.append(data)
+        return self
 
     def quick(self, sample, *, n_samples):
         self.asked.append((sample, n_samples))
-        return {"fad": next(self.fads), "conditional_accuracy": 0.5, "confusion": self.CONFUSION}
+        return QuickFigures(next(self.fads), 0.5, self.CONFUSION)
 
     def quick_real(self, *, n_samples):
         self.asked_real.append(n_samples)
-        if isinstance(self.real, Exception):
-            raise self.real
         return self.real
 
-    def hears(self, waveforms):
+    def classify(self, waveforms):
         return [("noise" if waveform.abs().max() > 1e-3 else "silence", 0.75) for waveform in waveforms]
 
 
@@ -298,10 +286,10 @@ def test_every_second_epoch_and_the_last_one_are_measured(tmp_path):
     assert times == sorted(times) and times[0] >= 0
 
 
-def test_what_real_clips_reach_stands_beside_each_measurement(tmp_path, caplog):
+def test_each_measurement_has_the_distance_of_real_clips_beside_it(tmp_path, caplog):
     evaluation = Scripted([9.0, 4.0])
     measure = Measure(evaluation, tmp_path / "curve.json", every_n_epochs=1, n_samples=7)
-    with caplog.at_level(logging.INFO, logger="specgan.training.callbacks"):
+    with caplog.at_level(logging.INFO, logger="specgan.training.measure"):
         logged = measured_run(measure, epochs=[1, 2], max_epochs=2)
     assert [metrics["val/fad_real"] for metrics in logged.values()] == [0.25, 0.25]
     assert evaluation.asked_real == [7]  # once, for as many sounds
@@ -309,13 +297,12 @@ def test_what_real_clips_reach_stands_beside_each_measurement(tmp_path, caplog):
     assert "epoch 1: fad 9.000 (real clips 0.250), conditional_accuracy 0.500" in caplog.text
 
 
-@pytest.mark.parametrize("real", [None, FileNotFoundError("kick_3.wav is gone")])
-def test_without_real_clips_generated_ones_are_measured_all_the_same(tmp_path, caplog, real):
-    measure = Measure(Scripted([9.0], real=real), tmp_path / "curve.json", every_n_epochs=1)
-    with caplog.at_level(logging.INFO, logger="specgan.training.callbacks"):
+def test_without_real_clips_generated_ones_are_measured_all_the_same(tmp_path, caplog):
+    measure = Measure(Scripted([9.0], real=None), tmp_path / "curve.json", every_n_epochs=1)
+    with caplog.at_level(logging.INFO, logger="specgan.training.measure"):
         logged = measured_run(measure, epochs=[1], max_epochs=1)
     assert set(logged[1]) == {"val/fad", "val/conditional_accuracy"}
-    assert "val/fad stands alone" in caplog.text
+    assert "val/fad has no real clips to compare with" in caplog.text
     assert "epoch 1: fad 9.000, conditional_accuracy" in caplog.text
 
 
@@ -326,21 +313,17 @@ def test_dashboards_get_the_confusion_of_each_measurement(tmp_path):
     assert recorder.confusions == [(epoch, Scripted.CONFUSION, ["kick", "snare"]) for epoch in (2, 4)]
 
 
-@pytest.mark.parametrize("error", [None, FileNotFoundError("kick_3.wav is gone")])
-def test_the_first_process_alone_measures_and_all_know_the_metrics(tmp_path, error):
+def test_the_first_process_alone_measures_and_all_know_the_metrics(tmp_path):
     """Else one process would keep a checkpoint and wait for the others."""
-    sent, seen = [], []
+    sent = []
     strategy = Strategy(sent)
-    first = Measure(Scripted([9.0, 4.0], error), tmp_path / "curve.json", every_n_epochs=1)
-    if error is not None:
-        strategy.broadcast = lambda is_ready: seen.append(is_ready) or is_ready
+    first = Measure(Scripted([9.0, 4.0]), tmp_path / "curve.json", every_n_epochs=1)
     found = measured_run(first, epochs=[1, 2], max_epochs=2, strategy=strategy)
-    assert len(found) == (2 if error is None else 0)
+    assert len(found) == 2
     other = Measure(None, tmp_path / "other.json", every_n_epochs=1)  # touching its evaluation would raise
     assert measured_run(other, epochs=[1, 2], max_epochs=2, strategy=strategy, is_global_zero=False) == found
-    assert other.is_ready == first.is_ready == (error is None)
     assert not (tmp_path / "other.json").exists()
-    assert sent == [] and seen == ([] if error is None else [False, False])
+    assert sent == []
 
 
 def test_the_epoch_at_which_a_run_is_stopped_is_measured(tmp_path):
@@ -361,15 +344,7 @@ def test_a_resumed_curve_goes_on_where_it_was(tmp_path):
     assert curve[1]["time_s"] >= 100.0
 
 
-@pytest.mark.parametrize("error", [FileNotFoundError("kick_3.wav is gone"), AudioError("kick_3.wav is broken")])
-def test_recordings_that_are_gone_cost_a_warning_and_the_metrics_only(tmp_path, caplog, error):
-    measure = Measure(Scripted([], error), tmp_path / "curve.json", every_n_epochs=1)
-    assert measured_run(measure, epochs=[1, 2], max_epochs=2) == {}
-    assert "kick_3.wav" in caplog.text and "not measured" in caplog.text
-    assert not (tmp_path / "curve.json").exists()
-
-
-def test_other_errors_stop_the_run(tmp_path):
+def test_an_error_of_the_judge_stops_the_run(tmp_path):
     measure = Measure(Scripted([], ValueError("judge-0.pt: not a judge")), tmp_path / "curve.json")
     with pytest.raises(ValueError, match="not a judge"):
         measured_run(measure, epochs=[], max_epochs=1)
@@ -381,7 +356,7 @@ def test_impossible_settings_of_measure(tmp_path, settings):
         Measure(Scripted([]), tmp_path / "curve.json", **settings)
 
 
-def make_run(tiny_drums, folder, evaluation, *, max_epochs):
+def make_run(tiny_drums, folder, evaluation, *, max_epochs, keep_sounds=9):
     """A trainer with the callbacks of conf/callbacks, a model and its data."""
     data = SpectrogramDataModule(
         params=PARAMS,
@@ -390,6 +365,7 @@ def make_run(tiny_drums, folder, evaluation, *, max_epochs):
         make_dataset=make_spectrograms,
         splits=[80, 10, 10],
         peak=0.5,
+        keep_sounds=keep_sounds,
         batch_size=4,
         epoch_size=8,
     )
@@ -462,16 +438,17 @@ def make_evaluation(**settings):
 
 def test_real_clips_are_measured_on_what_was_not_trained_on(tiny_drums, tmp_path):
     """By hand: all clips of validation and test, against the training clips."""
-    make_spectrograms(tiny_drums, tmp_path / "specs", params=PARAMS, splits=[50, 17, 33])  # 3, 1 and 2 of each class
+    splits = [50, 17, 33]  # 3, 1 and 2 of each class
+    make_spectrograms(tiny_drums, tmp_path / "specs", params=PARAMS, splits=splits, keep_sounds=9)
     data = SpectrogramDataModule(params=PARAMS, dataset_dir=str(tmp_path / "specs"), crop="start")
     data.setup("fit")
-    evaluation = make_evaluation()
-    evaluation.prepare(data)
-    held_out = torch.stack([clips.waveform(i)[0] for clips in (data.val, data.test) for i in range(len(clips))])
-    reference = evaluation.judge.judge(torch.stack([data.train.waveform(i)[0] for i in range(len(data.train))]))[0]
+    evaluation = make_evaluation().of(data)
+    classifier = evaluation.judge.classifier
+    held_out = torch.cat([every_sound(clips) for clips in (data.val, data.test)])
+    reference = classifier.judge(every_sound(data.train))[0]
     fad, n_clips = evaluation.quick_real(n_samples=20)
     assert n_clips == len(held_out) == 9
-    expected = frechet_distance(evaluation.judge.judge(held_out)[0], reference)
+    expected = frechet_distance(classifier.judge(held_out)[0], reference)
     assert fad == pytest.approx(expected, rel=1e-3, abs=1e-5)
     assert evaluation.quick_real(n_samples=2)[1] == 6  # as many as `quick` draws
     assert evaluation.quick_real(n_samples=1)[1] == 3  # which the validation split alone has
@@ -479,16 +456,19 @@ def test_real_clips_are_measured_on_what_was_not_trained_on(tiny_drums, tmp_path
     assert evaluation.quick_real(n_samples=20) is None
 
 
-def test_the_judge_names_what_it_hears(tiny_drums, tmp_path):
+def every_sound(clips):
+    return clips.waveforms([(i, 0.0) for i in range(len(clips))])
+
+
+def test_the_judge_names_the_class_that_it_takes_a_sound_for(tiny_drums, tmp_path):
     _, _, data = make_run(tiny_drums, tmp_path, Scripted([]), max_epochs=1)
     data.prepare_data()
     data.setup("fit")
-    evaluation = make_evaluation()
-    evaluation.prepare(data)
-    waveforms = torch.stack([data.train.waveform(i)[0] for i in range(len(data.train))])
-    shares = evaluation.judge.judge(waveforms)[1].exp()
+    judge = make_evaluation().of(data).judge
+    waveforms = every_sound(data.train)
+    shares = judge.classifier.judge(waveforms)[1].exp()
     shares /= shares.sum(dim=1, keepdim=True)
-    for (name, probability), share in zip(evaluation.hears(waveforms), shares, strict=True):
+    for (name, probability), share in zip(judge.classify(waveforms), shares, strict=True):
         assert name == ["clap", "kick", "open_hat"][int(share.argmax())]
         assert probability == pytest.approx(float(share.max()), abs=1e-5)
 
@@ -513,19 +493,20 @@ def test_measuring_does_not_change_the_training(tiny_drums, tmp_path):
         assert 0 <= point["conditional_accuracy"] <= 1
 
 
-def test_training_goes_on_without_recordings(tiny_drums, tmp_path, caplog):
-    trainer, model, data = make_run(tiny_drums, tmp_path, make_evaluation(), max_epochs=2)
+@pytest.mark.parametrize("keep_sounds", [0, 9])
+def test_a_run_is_measured_without_the_recordings(tiny_drums, tmp_path, keep_sounds):
+    audio = shutil.copytree(tiny_drums, tmp_path / "audio")
+    trainer, model, data = make_run(audio, tmp_path, make_evaluation(), max_epochs=2, keep_sounds=keep_sounds)
     data.prepare_data()
+    shutil.rmtree(audio)
     data.prepare_data = lambda: None
-    data.setup("fit")
-    data.train.sources[0] = "/gone.wav"
-    data.setup = lambda stage: None
+    trainer.callbacks.insert(0, Preview(tmp_path / "previews", make_evaluation().recipe.vocoder))
     trainer.fit(model, datamodule=data)
-    assert "gone.wav" in caplog.text
-    assert model.n_steps == 4
-    assert "val/fad" not in trainer.callback_metrics
-    assert (tmp_path / "checkpoints" / "last.ckpt").exists()
-    assert not (tmp_path / "checkpoints" / "best.ckpt").exists()
+    assert trainer.callback_metrics["val/fad"] > 0
+    assert trainer.callback_metrics["val/fad_real"] >= 0
+    assert (tmp_path / "checkpoints" / "best.ckpt").exists()
+    previews = {path.name for path in (tmp_path / "previews" / "kick").glob("real*.wav")}
+    assert previews == ({"real.wav", "real_vocoded.wav"} if keep_sounds else {"real_vocoded.wav"})
 
 
 # --- Pace
@@ -533,7 +514,7 @@ def test_training_goes_on_without_recordings(tiny_drums, tmp_path, caplog):
 
 def test_speed_counts_the_examples_of_all_processes_but_not_what_callbacks_do(monkeypatch):
     now = [100.0]
-    monkeypatch.setattr("specgan.training.callbacks.time.monotonic", lambda: now[0])
+    monkeypatch.setattr("specgan.training.pace.time.monotonic", lambda: now[0])
     trainer = SimpleNamespace(world_size=2, num_training_batches=3, current_epoch=4)
     module = SimpleNamespace(device=torch.device("cpu"), n_steps=15, logged={})
     module.log_dict = lambda metrics, **_: module.logged.update(metrics)

@@ -168,14 +168,14 @@ def test_the_judge_of_evaluations_and_the_one_trained_by_itself_have_one_file_of
         cfg = composed("train", overrides, tmp_path)
         settings = cfg.model if overrides else cfg.evaluation.judge
         made.append(instantiate(cfg.evaluation, judge=settings, _convert_="all"))
-    first, second = (evaluation.make_judge for evaluation in made)
+    first, second = (evaluation.recipe.classifier for evaluation in made)
     assert first.func is second.func is Classifier
     assert repr(first) == repr(second)
     judge = first(sample_rate=16000, n_samples=16384, class_names=["a", "b"])
     assert judge.judge(torch.zeros(2, 16384))[1].shape == (2, 2)
     # and a setting that is changed for one alone is seen
     cfg = composed("train", ["model=classifier", "model.width=8"], tmp_path)
-    other = instantiate(cfg.evaluation, judge=cfg.model, _convert_="all").make_judge
+    other = instantiate(cfg.evaluation, judge=cfg.model, _convert_="all").recipe.classifier
     assert other.keywords == {**first.keywords, "width": 8}
 
 
@@ -191,7 +191,7 @@ def test_evaluation_measures_with_the_vocoder_of_the_run(tmp_path):
     cfg = composed("train", ["vocoder.n_iter=3"], tmp_path)
     measure = instantiate(cfg.callbacks.measure, _convert_="all")
     for evaluation in (instantiate(cfg.evaluation, _convert_="all"), measure.evaluation):
-        assert evaluation.make_vocoder.keywords["n_iter"] == 3
+        assert evaluation.recipe.vocoder.keywords["n_iter"] == 3
 
 
 def test_the_best_checkpoint_and_sweeps_go_by_what_is_measured(tmp_path):

@@ -1,6 +1,8 @@
 """specgan.data.dataset and specgan.data.datamodule: examples of one length, dealt the same way by the same seed."""
 
 import shutil
+import subprocess
+import sys
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -9,9 +11,10 @@ import pytest
 import torch
 from torch.utils.data import DataLoader
 
-from specgan.audio import save_wav
+from specgan.audio import AudioError, open_audio, save_wav
 from specgan.data.datamodule import SpectrogramDataModule
 from specgan.data.dataset import SpectrogramDataset, as_batched
+from specgan.data.fingerprint import fingerprint
 from specgan.data.manifest import REQUIRED_COLUMNS, read_manifest, write_manifest
 from specgan.spectrogram import Spectrogram, SpectrogramParams, denormalise, normalise
 from specgan.tasks.spectrograms import make_spectrograms
@@ -29,8 +32,13 @@ def noise(n_samples: int, *, seed: int = 0, peak: float = 0.5) -> torch.Tensor:
 def make_one(root: Path, waveform: torch.Tensor, params: SpectrogramParams = PARAMS, **settings) -> SpectrogramDataset:
     """A dataset of one recording."""
     save_wav(root / "audio" / "a" / "0.wav", waveform, PARAMS.sample_rate)
-    make_spectrograms(root / "audio", root / "specs", params=replace(params, n_frames=None), **settings)
+    settings = {"params": replace(params, n_frames=None), "keep_sounds": 1, **settings}
+    make_spectrograms(root / "audio", root / "specs", **settings)
     return SpectrogramDataset(root / "specs", "train", params)
+
+
+def sound_of(dataset: SpectrogramDataset, index: int) -> torch.Tensor:
+    return dataset.waveforms([(index, 0.0)])
 
 
 @pytest.fixture(scope="module")
@@ -234,7 +242,7 @@ def test_no_dataset_folder(tmp_path):
 def test_waveform_is_the_sound_that_the_example_shows(tmp_path, n_samples, peak):
     sound = noise(n_samples, peak=0.25)
     dataset = make_one(tmp_path, sound, peak=peak)
-    waveform = dataset.waveform(0)
+    waveform = sound_of(dataset, 0)
     assert waveform.shape == (1, 2048)
     n_there = min(n_samples, 2048)
     expected = sound[:n_there] * (1 if peak is None else peak / 0.25)
@@ -252,14 +260,14 @@ def test_spectrogram_of_the_waveform_of_a_sound_that_ends_is_the_whole_example(t
     sound = noise(1000)
     sound[800:] = 0  # what comes after the clip is silence in both
     dataset = make_one(tmp_path, sound)
-    heard = Spectrogram(PARAMS)(dataset.waveform(0))[0]
+    heard = Spectrogram(PARAMS)(sound_of(dataset, 0))[0]
     torch.testing.assert_close(denormalise(dataset[0][0][0], dataset.level_range), heard, rtol=0, atol=1e-3)
 
 
 def test_waveform_peak_is_of_the_whole_recording(tmp_path):
     sound = noise(9000, peak=0.1)
     sound[8000] = 0.5  # the loudest sample is behind the example
-    waveform = make_one(tmp_path, sound, peak=1.0).waveform(0)
+    waveform = sound_of(make_one(tmp_path, sound, peak=1.0), 0)
     assert waveform.abs().max() == pytest.approx(0.2, abs=1e-3)
 
 
@@ -291,17 +299,125 @@ def test_waveforms_come_in_the_order_of_their_places(tmp_path):
     together = dataset.waveforms(places)
     assert all(dataset.waveforms([place])[0].equal(waveform) for place, waveform in zip(places, together, strict=True))
     assert together[0].equal(together[2])
-    assert together[3].equal(dataset.waveform(0)[0])
+    assert together[3].equal(sound_of(dataset, 0)[0])
     assert not together[1].equal(together[3])
 
 
-def test_waveform_of_a_recording_that_is_gone(tmp_path):
-    dataset = make_one(tmp_path, noise(1000))
-    (tmp_path / "audio" / "a" / "0.wav").unlink()
-    with pytest.raises(FileNotFoundError, match=r"0\.wav"):
-        dataset.waveform(0)
-    with pytest.raises(FileNotFoundError, match=r"0\.wav"):
-        dataset.waveforms([(0, 0.0)])
+# Kept sounds
+
+
+def flacs(folder: Path) -> dict[str, int]:
+    return {path.name: path.stat().st_mtime_ns for path in (folder / "sounds").glob("*")}
+
+
+def test_sounds_outlive_the_recordings_and_the_place_of_the_folder(tmp_path):
+    before = sound_of(make_one(tmp_path / "a", noise(3000)), 0)
+    shutil.rmtree(tmp_path / "a" / "audio")
+    (tmp_path / "a" / "specs").rename(tmp_path / "b")
+    dataset = SpectrogramDataset(tmp_path / "b", "train", PARAMS)
+    assert dataset.with_sound.tolist() == [0]
+    assert sound_of(dataset, 0).equal(before)
+
+
+@pytest.mark.parametrize("peak", [None, 0.5])
+@pytest.mark.parametrize("loudest", [3.0, 0.0, 1e-4])
+def test_levels_are_kept_above_full_scale_and_far_below_it(tmp_path, loudest, peak):
+    sound = loudest * noise(2048, peak=1.0)
+    save_wav(tmp_path / "audio" / "a" / "0.wav", sound, PARAMS.sample_rate, subtype="FLOAT")
+    save_wav(tmp_path / "audio" / "a" / "1.wav", noise(2048), PARAMS.sample_rate)  # a data set of silence is refused
+    make_spectrograms(tmp_path / "audio", tmp_path / "specs", params=WHOLE, peak=peak, keep_sounds=2)
+    expected = sound if peak is None or not loudest else sound * peak / loudest
+    waveform = sound_of(SpectrogramDataset(tmp_path / "specs", "train", PARAMS), 0)[0]
+    torch.testing.assert_close(waveform, expected, rtol=0, atol=float(expected.abs().max()) / 2**15)
+
+
+def test_the_kept_channel_is_that_of_the_spectrograms(tmp_path):
+    channels = torch.stack([noise(2048, peak=0.1), noise(2048, seed=1, peak=0.5)])
+    save_wav(tmp_path / "audio" / "a" / "0.wav", channels, PARAMS.sample_rate)
+    for downmix, expected in (("mean", channels.mean(dim=0)), ("left", channels[0]), ("max_energy", channels[1])):
+        make_spectrograms(tmp_path / "audio", tmp_path / "specs", params=WHOLE, downmix=downmix, keep_sounds=1)
+        waveform = sound_of(SpectrogramDataset(tmp_path / "specs", "train", PARAMS), 0)[0]
+        torch.testing.assert_close(waveform, expected, rtol=0, atol=2 / 2**15)
+        assert len(flacs(tmp_path / "specs")) == 1  # none of the other mixes
+
+
+def test_long_recordings_are_kept_block_by_block(tmp_path, monkeypatch):
+    sound = noise(9000)
+    sound[8500] = 0.9  # in the last block
+    whole = sound_of(make_one(tmp_path / "a", sound), 0)
+    monkeypatch.setattr("specgan.data.sounds.open_audio", partial(open_audio, block_frames=1000))
+    assert sound_of(make_one(tmp_path / "b", sound), 0).equal(whole)
+
+
+def test_each_label_and_split_keeps_its_share(audio, tmp_path):
+    few = partial(make_spectrograms, params=WHOLE, splits=(80, 10, 10), merge={"rush": "hiss"}, min_recordings=1)
+    for i in range(4):
+        save_wav(tmp_path / "audio" / "rare" / f"{i}.wav", noise(1000, seed=i), PARAMS.sample_rate)
+    shutil.copytree(audio, tmp_path / "audio", dirs_exist_ok=True)
+    few(tmp_path / "audio", tmp_path / "specs", keep_sounds=9)
+    table = read_manifest(tmp_path / "specs")
+    kept = table[table["sound"] != ""].groupby(["split", "label"]).size()
+    assert kept.to_dict() == {
+        **{("train", "hiss"): 8, ("train", "rare"): 1},  # of 16 and 2
+        **{(split, "hiss"): 2 for split in ("val", "test")},
+        **{(split, "rare"): 1 for split in ("val", "test")},
+    }
+    few(tmp_path / "audio", tmp_path / "other", keep_sounds=9, seed=1)
+    other = read_manifest(tmp_path / "other")
+    assert set(other["recording"][other["sound"] != ""]) != set(table["recording"][table["sound"] != ""])
+
+
+def test_a_second_run_writes_what_is_missing_and_removes_what_is_stale(audio, tmp_path):
+    shutil.copytree(audio, tmp_path / "audio")
+    make = partial(make_spectrograms, tmp_path / "audio", tmp_path / "specs", params=WHOLE, splits=(80, 10, 10))
+    make(keep_sounds=4)
+    first = flacs(tmp_path / "specs")
+    assert len(first) == 4 + 2 + 2
+    make(keep_sounds=4)
+    assert flacs(tmp_path / "specs") == first
+    lost = min(first)
+    (tmp_path / "specs" / "sounds" / lost).unlink()
+    make(keep_sounds=4)
+    again = flacs(tmp_path / "specs")
+    assert set(again) == set(first) and {name for name in first if again[name] != first[name]} == {lost}
+    dataset = SpectrogramDataset(tmp_path / "specs", "train", PARAMS)
+    source = dataset.sources[int(dataset.with_sound[0])]
+    save_wav(source, noise(3000, seed=99), PARAMS.sample_rate)
+    make(keep_sounds=4)
+    assert len(set(flacs(tmp_path / "specs")) - set(first)) == len(set(first) - set(flacs(tmp_path / "specs"))) == 1
+    (tmp_path / "specs" / "sounds" / "mine.flac").touch()
+    make(keep_sounds=0)
+    assert set(flacs(tmp_path / "specs")) == {"mine.flac"}  # which no run made
+    assert len(SpectrogramDataset(tmp_path / "specs", "train", PARAMS).with_sound) == 0
+
+
+def test_clips_without_sound_are_named(audio, tmp_path):
+    make_spectrograms(audio, tmp_path / "specs", params=WHOLE, keep_sounds=5)
+    dataset = SpectrogramDataset(tmp_path / "specs", "train", PARAMS)
+    without = next(i for i in range(20) if i not in dataset.with_sound)
+    with pytest.raises(FileNotFoundError, match=f"specs: the sound of clip {without} is not kept"):
+        dataset.waveforms([(without, 0.0)])
+    damaged = tmp_path / "specs" / read_manifest(tmp_path / "specs")["sound"][int(dataset.with_sound[0])]
+    damaged.write_bytes(b"no sound")
+    with pytest.raises(AudioError, match=f"{damaged.name}: damaged"):
+        sound_of(dataset, int(dataset.with_sound[0]))
+    shutil.rmtree(tmp_path / "specs" / "sounds")
+    assert len(SpectrogramDataset(tmp_path / "specs", "train", PARAMS).with_sound) == 0
+
+
+def test_a_manifest_whose_sounds_lead_out_of_the_folder_is_refused(tmp_path):
+    make_one(tmp_path, noise(1000))
+    table = read_manifest(tmp_path / "specs")
+    write_manifest(table.assign(sound="../audio/a/0.wav"), tmp_path / "specs")
+    with pytest.raises(ValueError, match="do not trust this data"):
+        SpectrogramDataset(tmp_path / "specs", "train", PARAMS)
+
+
+@pytest.mark.parametrize("keep_sounds", [-1, 0.5])
+def test_impossible_numbers_of_sounds(audio, tmp_path, keep_sounds):
+    with pytest.raises(ValueError, match=f"keep_sounds is {keep_sounds}; an integer of at least 0"):
+        make_spectrograms(audio, tmp_path / "specs", params=WHOLE, keep_sounds=keep_sounds)
+    assert not (tmp_path / "specs").exists()
 
 
 # SpectrogramDataModule
@@ -361,8 +477,13 @@ def test_prepare_data_makes_and_setup_opens(audio, tmp_path):
     assert {path: path.stat().st_mtime_ns for path in data.dataset_dir.rglob("*.pt")} == written
 
 
-def test_setup_opens_all_three_splits(specs):
+def test_setup_opens_all_three_splits_of_a_manifest_that_is_read_once(specs, monkeypatch):
+    reads = []
+    monkeypatch.setattr(
+        "specgan.data.dataset.read_manifest", lambda *args, **kw: reads.append(args) or read_manifest(*args, **kw)
+    )
     data = open_data(specs)
+    assert len(reads) == 1
     assert (len(data.train), len(data.val), len(data.test)) == (16, 2, 2)
     sources = {source for split in (data.train, data.val, data.test) for source in split.sources}
     assert len(sources) == 20
@@ -484,7 +605,9 @@ def test_other_settings_use_another_dataset_folder(audio, tmp_path):
     assert base.parent == tmp_path
     assert base.name.startswith("audio-")
     # What does not change the data does not change the folder.
-    assert name(**same_settings, batch_size=3, crop="start", epoch_size=9, num_workers=1, seed=7).dataset_dir == base
+    unchanging = {"batch_size": 3, "crop": "start", "epoch_size": 9, "num_workers": 1, "seed": 7, "on_error": "raise"}
+    shorter = replace(PARAMS, n_frames=8)
+    assert name(**{**same_settings, **unchanging, "params": shorter}).dataset_dir == base
     others = [
         {"params": replace(PARAMS, n_mels=8)},
         {"peak": None},
@@ -492,11 +615,38 @@ def test_other_settings_use_another_dataset_folder(audio, tmp_path):
         {"splits": [60, 20, 20]},
         {"label_from": "prefix"},
         {"merge": {"hiss": "rush"}},
+        {"keep_sounds": 3},
         {"audio_dir": str(tmp_path / "audio")},  # of the same name, elsewhere
     ]
     folders = {name(**(same_settings | other)).dataset_dir for other in others}
     assert len(folders) == len(others)
     assert base not in folders
+
+
+def test_a_fingerprint_is_the_same_in_every_process_and_tells_settings_apart():
+    settings = [
+        {"a": 1, "b": [1, 2.5, None, "x"]},
+        {"a": PARAMS},
+        {"a": replace(PARAMS, n_mels=8)},
+        {"a": save_wav},
+        {"a": partial(save_wav, subtype="FLOAT")},
+        {"a": partial(save_wav, subtype="PCM_24")},
+        {"a": partial(save_wav, Path("x.wav"))},
+        {"a": SpectrogramParams},
+    ]
+    code = (
+        "from functools import partial\nfrom pathlib import Path\n"
+        "from specgan.data.fingerprint import fingerprint\nfrom specgan.audio import save_wav\n"
+        "print(fingerprint(b=Path('x'), a=partial(save_wav, subtype='FLOAT')))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == fingerprint(a=partial(save_wav, subtype="FLOAT"), b=Path("x"))
+    assert len({fingerprint(**some) for some in settings}) == len(settings)
+    assert fingerprint(a=1, b=2) == fingerprint(b=2, a=1)
+    assert fingerprint(a=(1, 2)) == "0bf464f8"
+    assert fingerprint(a=(1, 2), n_digits=16).startswith("0bf464f8")
+    with pytest.raises(TypeError, match="no fingerprint of"):
+        fingerprint(a=torch.nn.Identity())
 
 
 def test_the_dataset_folder_is_the_same_from_wherever_it_is_asked_for(audio, monkeypatch):
@@ -540,7 +690,7 @@ def make_few(root: Path, **settings) -> Path:
     """A dataset folder of two recordings, of 9000 and of 1500 samples: 71 and 12 frames."""
     for name, waveform in (("long", noise(9000)), ("short", noise(1500, seed=1))):
         save_wav(root / "audio" / "a" / f"{name}.wav", waveform, PARAMS.sample_rate)
-    make_spectrograms(root / "audio", root / "specs", **{"params": WHOLE, **settings})
+    make_spectrograms(root / "audio", root / "specs", **{"params": WHOLE, "keep_sounds": 2, **settings})
     return root / "specs"
 
 
@@ -591,7 +741,7 @@ def test_slices_are_examples_of_their_own_with_the_sound_that_they_show(tmp_path
             continue
         start = round(start_s * 8000)
         expected = torch.nn.functional.pad(noise(9000)[start : start + 2048], (0, max(0, start + 2048 - 9000)))
-        torch.testing.assert_close(dataset.waveform(i)[0], expected, rtol=0, atol=1 / 32768)
+        torch.testing.assert_close(sound_of(dataset, i)[0], expected, rtol=0, atol=1 / 32768)
         shown = denormalise(dataset[i][0][0], dataset.level_range)
         piece = whole[:, start // 128 : start // 128 + 16]
         torch.testing.assert_close(shown[:, : piece.shape[1]], piece, rtol=0, atol=0.1)  # WAV of 16 bits

@@ -1,7 +1,10 @@
-"""specgan.evaluation.judge: a judge that is trained once, and generators of known quality."""
+"""specgan.evaluation: a judge that is trained once, and generators of known quality."""
 
 import json
+import re
 import shutil
+import subprocess
+import sys
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -12,7 +15,9 @@ import torch
 from specgan.audio import save_wav, scale_to_peak
 from specgan.data.datamodule import SpectrogramDataModule
 from specgan.data.drums import drum
-from specgan.evaluation.judge import Evaluation
+from specgan.evaluation import judge as judge_module
+from specgan.evaluation.evaluator import Evaluation, Evaluator
+from specgan.evaluation.page import write_report
 from specgan.models.classifier import Classifier
 from specgan.spectrogram import Spectrogram, SpectrogramParams, normalise
 from specgan.tasks.spectrograms import make_spectrograms
@@ -22,7 +27,7 @@ NAMES = ("clap", "kick", "open_hat")
 PARAMS = SpectrogramParams(hop_length=512, n_mels=32, n_frames=32)
 VOCODER = partial(GriffinLim, n_iter=6, n_inversion_iter=10)
 JUDGE = partial(Classifier, width=8, n_features=16, n_steps=50, learning_rate=6e-3)
-UNTAUGHT = partial(JUDGE, n_steps=1)  # where what it hears does not matter
+UNTAUGHT = partial(JUDGE, n_steps=1)  # where its verdicts do not matter
 N_SAMPLES = 12
 
 
@@ -35,7 +40,7 @@ def write_drums(root: Path, **n_of_class: int) -> Path:
 
 def make_dataset(sounds: Path, folder: Path, *, splits, n_frames: int | None = None, **settings) -> Path:
     params = replace(PARAMS, n_frames=n_frames)
-    make_spectrograms(sounds, folder, params=params, splits=splits, **{"peak": 0.5, **settings})
+    make_spectrograms(sounds, folder, params=params, splits=splits, **{"peak": 0.5, "keep_sounds": 4000, **settings})
     return folder
 
 
@@ -57,10 +62,12 @@ def make_evaluation(**settings) -> Evaluation:
     return Evaluation(**{"classifier_steps": 0, **settings})
 
 
-def prepared(data: SpectrogramDataModule, **settings) -> Evaluation:
-    evaluation = make_evaluation(**settings)
-    evaluation.prepare(data)
-    return evaluation
+def prepared(data: SpectrogramDataModule, **settings) -> Evaluator:
+    return make_evaluation(**settings).of(data)
+
+
+def sound_of(clips, index: int) -> torch.Tensor:
+    return clips.waveforms([(index, 0.0)])
 
 
 def judges(folder: Path) -> set[str]:
@@ -167,22 +174,22 @@ def test_the_judge_is_trained_once_for_a_data_set(specs_without_judge, monkeypat
     first = prepared(data, judge=UNTAUGHT)
     (name,) = judges(specs_without_judge)
 
-    def fail(*_):
+    def fail(*_, **__):
         raise AssertionError("trained again")
 
-    monkeypatch.setattr(Evaluation, "_fit", fail)
+    monkeypatch.setattr(judge_module, "fit_classifier", fail)
     second = prepared(open_data(specs_without_judge), judge=UNTAUGHT)
     assert judges(specs_without_judge) == {name}
-    assert second.accuracy == first.accuracy
-    sound = data.test.waveform(0)
-    assert second.judge.judge(sound)[0].equal(first.judge.judge(sound)[0])
+    assert second.judge.accuracy == first.judge.accuracy
+    sound = sound_of(data.test, 0)
+    assert second.judge.classify(sound) == first.judge.classify(sound)
     assert second.quick(perfect(data), n_samples=3) == first.quick(perfect(data), n_samples=3)
     with pytest.raises(AssertionError, match="trained again"):
-        make_evaluation(judge=UNTAUGHT).prepare(data, again=True)
+        make_evaluation(judge=UNTAUGHT).of(data, retrain=True)
 
 
-def test_the_judge_knows_how_much_it_hears_right(data):
-    accuracy = prepared(data).accuracy
+def test_the_judge_knows_its_accuracy_on_real_clips(data):
+    accuracy = prepared(data).judge.accuracy
     assert {split: figure["n"] for split, figure in accuracy.items()} == {
         "val": 6,
         "vocoded_val": 6,
@@ -190,7 +197,7 @@ def test_the_judge_knows_how_much_it_hears_right(data):
         "vocoded_test": 15,
     }
     assert accuracy["test"]["value"] > 0.8
-    untaught = prepared(data, judge=UNTAUGHT).accuracy
+    untaught = prepared(data, judge=UNTAUGHT).judge.accuracy
     assert untaught["test"]["value"] < accuracy["test"]["value"]
 
 
@@ -211,6 +218,25 @@ def test_the_judge_is_kept_for_its_own_settings(specs_without_judge):
     for settings in ({"n_samples": 20}, {"n_shown": 1}, {"split": "val"}, {"n_neighbors": 5}, {"classifier_steps": 5}):
         prepared(open_data(specs_without_judge, batch_size=2, seed=5), judge=UNTAUGHT, **settings)
         assert judges(specs_without_judge) == made, settings
+
+
+def a_vocoder(params, level_range):
+    """A plain function: its name has no address in it."""
+    return VOCODER(params, level_range)
+
+
+def test_the_judge_has_the_same_name_in_every_process(specs):
+    code = (
+        "import test_evaluation as t\n"
+        "evaluation = t.make_evaluation(judge=t.JUDGE, vocoder=t.a_vocoder)\n"
+        f"print(evaluation.recipe.path(t.open_data({str(specs)!r})).name)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=Path(__file__).parent, capture_output=True, text=True, check=True
+    )
+    here = make_evaluation(judge=JUDGE, vocoder=a_vocoder).recipe
+    assert re.fullmatch(r"judge-[0-9a-f]{8}\.pt", here.path(open_data(specs)).name)
+    assert done.stdout.split()[-1] == here.path(open_data(specs)).name
 
 
 @pytest.mark.parametrize("change", [{"peak": 0.25}, {"splits": [40, 24, 36]}])
@@ -236,8 +262,7 @@ def test_the_judge_depends_on_its_own_seed_alone(specs_without_judge):
     for global_seed in (1, 2):
         torch.manual_seed(global_seed)
         evaluation = make_evaluation(judge=partial(JUDGE, n_steps=5))
-        evaluation.prepare(data, again=True)
-        references.append(evaluation.reference)
+        references.append(evaluation.of(data, retrain=True).judge.reference)
     assert references[0].equal(references[1])
 
 
@@ -261,13 +286,70 @@ def test_a_file_that_is_no_judge_is_named_and_not_run(specs_without_judge, tmp_p
     assert not (tmp_path / "touched").exists()
 
 
-def test_a_recording_that_is_gone_is_named(sounds, tmp_path):
-    shutil.copytree(sounds, tmp_path / "sounds")
-    data = open_data(make_dataset(tmp_path / "sounds", tmp_path / "specs", splits=[50, 14, 36]))
-    Path(data.train.sources[3]).unlink()
-    with pytest.raises(FileNotFoundError, match=Path(data.train.sources[3]).name):
-        prepared(data)
-    assert not judges(tmp_path / "specs")
+@pytest.mark.parametrize("makes", [JUDGE, UNTAUGHT])
+def test_a_judge_that_was_not_trained_is_not_found(specs, makes):
+    found = make_evaluation(judge=makes, seed=0 if makes is JUDGE else 99).find_judge(open_data(specs))
+    assert (found is None) == (makes is UNTAUGHT)
+
+
+# --- without the recordings
+
+
+@pytest.fixture(scope="module")
+def moved(tmp_path_factory) -> Path:
+    """A dataset folder with sounds, elsewhere than it was made; the recordings are gone."""
+    root = tmp_path_factory.mktemp("moved")
+    folder = make_dataset(write_drums(root / "sounds", **dict.fromkeys(NAMES, 8)), root / "a", splits=[50, 14, 36])
+    prepared(open_data(folder), judge=UNTAUGHT)
+    shutil.rmtree(root / "sounds")
+    return folder.rename(root / "b")
+
+
+def test_a_folder_with_sounds_is_measured_elsewhere_without_the_recordings(moved):
+    before = judges(moved)
+    data = open_data(moved)
+    evaluator = prepared(data, judge=UNTAUGHT)
+    assert judges(moved) == before
+    report, examples = evaluator.report(perfect(data))
+    assert list(report["rows"]) == list(examples["kick"]) == ["real", "vocoded", "generated"]
+    assert not any("keeps no sounds" in warning for warning in report["warnings"])
+
+
+@pytest.mark.parametrize("is_url", [False, True])
+@pytest.mark.parametrize("has_sounds", [True, False])
+def test_where_sounds_are_missing_clips_are_taken_through_the_vocoder(moved, tmp_path, is_url, has_sounds):
+    ignored = shutil.ignore_patterns("judge*", *([] if has_sounds else ["sounds"]))
+    folder = shutil.copytree(moved, tmp_path / "specs", ignore=ignored)
+    if is_url:
+        import fsspec
+
+        url = f"memory://{tmp_path.name}-{has_sounds}"
+        fsspec.filesystem("memory").put(str(folder), url, recursive=True)
+    settings = {"datasets_dir": str(tmp_path)}
+    data = SpectrogramDataModule(dataset_dir=url if is_url else str(folder), params=PARAMS, crop="start", **settings)
+    data.setup("test")
+    evaluator = prepared(data)
+    assert evaluator.quick(perfect(data), n_samples=4).frechet_distance > 0
+    assert evaluator.quick_real(n_samples=4)[0] >= 0
+    report, examples = evaluator.report(perfect(data))
+    rows = ["vocoded", "generated"]
+    assert list(report["rows"]) == list(examples["kick"]) == (["real", *rows] if has_sounds else rows)
+    assert set(evaluator.judge.accuracy) == {"vocoded_val", "vocoded_test"} | ({"val", "test"} if has_sounds else set())
+    for row in report["rows"].values():
+        assert {"frechet_distance", "conditional_accuracy", "diversity"} <= set(row)
+    said = [warning for warning in report["warnings"] if "keeps no sounds of its recordings" in warning]
+    assert len(said) == (0 if has_sounds else 1)
+    vocoder = VOCODER(PARAMS, data.level_range)
+    first = sound_of(data.train, 0) if has_sounds else vocoder(data.train[0][0].unsqueeze(0), seeds=[0])
+    features = evaluator.judge.classifier.judge(first)[0]
+    torch.testing.assert_close(evaluator.judge.reference[:1], features, rtol=1e-2, atol=1e-2)
+    write_report(
+        tmp_path / "report.html",
+        {**report, "checkpoint": "a.ckpt", "n_steps": 1},
+        examples=examples,
+        sample_rate=PARAMS.sample_rate,
+    )
+    assert (tmp_path / "report.html").stat().st_size > 10_000
 
 
 # --- the report
@@ -349,7 +431,7 @@ def test_a_generator_that_learned_clips_by_heart_is_found_out(found, data):
     for label, name in enumerate(NAMES):
         own = [i for i, wanted in enumerate(data.train.labels) if wanted == label]
         for seed, example in enumerate(examples[name]["generated"]):
-            assert example.nearest.waveform.equal(data.train.waveform(own[seed])[0])
+            assert example.nearest.waveform.equal(sound_of(data.train, own[seed])[0])
             assert name in example.nearest.caption
             torch.testing.assert_close(example.nearest.spectrogram, example.spectrogram, rtol=0, atol=0.2)
 
@@ -387,7 +469,7 @@ def test_examples_are_the_sounds_that_were_measured(found, data):
         }
         first = data.test.labels.tolist().index(label)
         real, vocoded = examples[name]["real"][0], examples[name]["vocoded"][0]
-        assert real.waveform.equal(data.test.waveform(first)[0])
+        assert real.waveform.equal(sound_of(data.test, first)[0])
         torch.testing.assert_close(real.spectrogram, data.test[first][0][0], rtol=0, atol=0.3)
         assert (vocoded.spectrogram - real.spectrogram).abs().mean() < 0.2
         expected = VOCODER(PARAMS, data.level_range)(perfect(data)([label], [1]), seeds=[1])[0]
@@ -483,21 +565,21 @@ def test_longer_clips_are_cut_as_training_cuts_them(sounds, tmp_path):
     data = open_data(folder, crop="random")
     lengths = [-(-n // PARAMS.n_frames) for n in data.train.n_frames_of.tolist()]
     assert max(lengths) > 2
-    evaluation = prepared(data, judge=UNTAUGHT)
-    assert len(evaluation.reference) == sum(lengths)
-    kicks = evaluation.reference[evaluation.reference_labels == data.class_names.index("kicks")]
+    judge = prepared(data, judge=UNTAUGHT).judge
+    assert len(judge.reference) == sum(lengths)
+    kicks = judge.reference[judge.reference_labels == data.class_names.index("kicks")]
     assert torch.pdist(kicks).min() > 1e-4  # each another piece
 
     data = open_data(folder, crop="start")
-    evaluation = prepared(data, judge=UNTAUGHT)
-    assert len(evaluation.reference) == len(data.train) == 6
-    start = torch.cat([data.train.waveform(i) for i in range(6)])
-    torch.testing.assert_close(evaluation.judge.judge(start)[0], evaluation.reference, rtol=1e-3, atol=1e-4)
+    judge = prepared(data, judge=UNTAUGHT).judge
+    assert len(judge.reference) == len(data.train) == 6
+    start = data.train.waveforms([(i, 0.0) for i in range(6)])
+    torch.testing.assert_close(judge.classifier.judge(start)[0], judge.reference, rtol=1e-3, atol=1e-4)
 
 
 def test_most_clips_are_used_at_most(data):
     evaluation = prepared(data, most_clips=10, judge=UNTAUGHT)
-    assert len(evaluation.reference) == len(evaluation.reference_labels) == 10
+    assert len(evaluation.judge.reference) == len(evaluation.judge.reference_labels) == 10
     report, _ = evaluation.report(perfect(data))
     assert report["rows"]["real"]["conditional_accuracy"]["n"] == 10
 
@@ -508,10 +590,12 @@ def test_most_clips_are_used_at_most(data):
 def test_quick_figures_tell_good_from_bad(data):
     evaluation = prepared(data)
     good, bad = (evaluation.quick(make(data), n_samples=6) for make in (perfect, noise))
-    assert set(good) == {"fad", "conditional_accuracy", "confusion"}
-    assert good["fad"] < bad["fad"] / 3
-    assert good["conditional_accuracy"] > 0.8
-    assert evaluation.quick(deaf(data), n_samples=6)["conditional_accuracy"] == pytest.approx(1 / 3, abs=0.1)
+    assert good.frechet_distance < bad.frechet_distance / 3
+    assert good.conditional_accuracy > 0.8
+    one_class = evaluation.quick(deaf(data), n_samples=6)
+    assert one_class.conditional_accuracy == pytest.approx(1 / 3, abs=0.1)
+    assert [sum(row) for row in one_class.confusion] == [6, 6, 6]
+    assert sum(row[1] for row in one_class.confusion) >= 16  # kicks
 
 
 def test_quick_figures_draw_each_class_as_often_as_it_is_trained_on(tmp_path):

@@ -13,7 +13,7 @@ def normal(n: int, n_features: int = 4, *, seed: int = 0, scale: float = 1.0, me
     return mean + scale * torch.randn(n, n_features, generator=torch.Generator().manual_seed(seed))
 
 
-# --- what is heard
+# --- levels
 
 
 def test_silent_and_clipped_go_by_the_peak_of_each_sound():
@@ -157,19 +157,19 @@ def test_a_set_that_is_too_small_is_named_with_its_size():
     assert all(math.isfinite(value) for value in of(normal(6), normal(6, seed=1)))
 
 
-# --- diversity, nearest
+# --- distances in a class and to the nearest
 
 
-def test_diversity_by_hand():
+def test_mean_distance_in_class_by_hand():
     features = torch.tensor([[0.0, 0.0], [9.0, 9.0], [3.0, 4.0], [9.0, 8.0], [7.0, 7.0], [6.0, 8.0]])
     # class 0: (0, 0), (3, 4), (6, 8) with distances 5, 5 and 10; class 1: two sounds, 1 apart; class 2: one sound
     labels = torch.tensor([0, 1, 0, 1, 2, 0])
-    assert metrics.diversity(features, labels) == pytest.approx((20 / 3 + 1) / 2)
-    assert metrics.diversity(torch.ones(4, 2), torch.tensor([0, 0, 1, 1])) == 0
+    assert metrics.mean_distance_in_class(features, labels) == pytest.approx((20 / 3 + 1) / 2)
+    assert metrics.mean_distance_in_class(torch.ones(4, 2), torch.tensor([0, 0, 1, 1])) == 0
 
 
-def test_diversity_without_two_sounds_of_a_class_is_not_a_number():
-    assert math.isnan(metrics.diversity(normal(3), torch.tensor([0, 1, 2])))
+def test_no_class_with_two_sounds_has_no_distance_in_it():
+    assert math.isnan(metrics.mean_distance_in_class(normal(3), torch.tensor([0, 1, 2])))
 
 
 def test_nearest_names_the_nearest_of_many():

@@ -34,7 +34,8 @@ from specgan.codec.coding import CodecError, CodecParams
 from specgan.codec.png import SliceInfo, from_png, read_info, to_png
 from specgan.data.dataset import SpectrogramDataset
 from specgan.data.manifest import MANIFEST_NAME, REQUIRED_COLUMNS, read_manifest
-from specgan.evaluation.judge import Evaluation
+from specgan.evaluation import judge as judge_module
+from specgan.evaluation.evaluator import Evaluation
 from specgan.files import load_tensors, safe_name
 from specgan.generation import TrainedGenerator, generate
 from specgan.models.generators import DCGANGenerator
@@ -123,7 +124,7 @@ def test_the_programs_of_these_tests_do_run(armed, tmp_path):
 
 def refused(path: Path, read, *arguments) -> None:
     """Asserts that a file is refused by name, and that nothing that is shown tells how to read it all the same."""
-    with pytest.raises(ValueError, match=r"not read|made again") as caught:
+    with pytest.raises(ValueError, match=r"not read|trained again") as caught:
         read(*arguments)
     errors = [caught.value]
     while errors[-1] is not None:
@@ -159,20 +160,19 @@ def test_a_program_as_judge_does_not_run(tmp_path, monkeypatch):
         (tmp_path / name).write_text("")
     kept = []
     monkeypatch.setattr(
-        Evaluation,
+        judge_module,
         "_train_judge",
-        lambda self, path: kept.append(saved(path, {"state_dict": Program(tmp_path / "ran")})),
+        lambda recipe, data, path, device: kept.append(saved(path, {"state_dict": Program(tmp_path / "ran")})),
     )
     evaluation = Evaluation(
         vocoder=lambda params, level_range: nn.Identity(), judge=lambda **settings: nn.Linear(1, 1), device="cpu"
     )
-    data = SimpleNamespace(
-        params=PARAMS, level_range=None, class_names=["kick"], crop="start", dataset_dir=tmp_path, local_dir=tmp_path
-    )
-    with pytest.raises(ValueError, match="made again"):
-        evaluation.prepare(data)
+    data = SimpleNamespace(params=PARAMS, class_names=["kick"], crop="start", dataset_dir=tmp_path, local_dir=tmp_path)
+    data.level_range, data.train, data.val, data.test = None, (), (), ()
+    with pytest.raises(ValueError, match="trained again"):
+        evaluation.of(data)
     assert kept[0].name.startswith("judge-")
-    refused(kept[0], evaluation.prepare, data)
+    refused(kept[0], evaluation.of, data)
     assert not (tmp_path / "ran").exists()
 
 

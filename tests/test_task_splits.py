@@ -376,7 +376,6 @@ def test_from_sounds_to_split(tmp_path, out):
     before, after = (SpectrogramDataset(folder, "train", PARAMS) for folder in (tmp_path / "specs", out))
     assert sorted(before.sources) == sorted(after.sources)  # the same percentages and seed deal the same
     assert before.level_range == after.level_range
-    torch.testing.assert_close(before.waveform(0), after.waveform(after.sources.index(before.sources[0])))
 
 
 def test_a_folder_of_tensors_that_is_no_dataset(tmp_path, out):

@@ -1,4 +1,4 @@
-"""The data of a training run: made when missing, opened, dealt out in batches."""
+"""The data of a training run: written when missing, opened, and given out in batches."""
 
 import hashlib
 import logging
@@ -12,12 +12,15 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Sampler
 
-from specgan.data.dataset import SpectrogramDataset, as_batched
+from specgan.data.dataset import SpectrogramDataset, as_batched, open_splits
+from specgan.data.fingerprint import fingerprint
 from specgan.data.manifest import is_url
-from specgan.spectrogram import SpectrogramParams
+from specgan.spectrogram import LevelRange, SpectrogramParams
 
 log = logging.getLogger(__name__)
 
+# Settings of `make_dataset` that do not change what it makes.
+_NO_CHANGE = ("on_error", "executor")
 _SEED_STEP = 1_000_003  # between the seeds of two runs, so that their epochs do not share any
 
 
@@ -26,17 +29,17 @@ class SpectrogramDataModule(L.LightningDataModule):
 
     Args:
         params: of the spectrograms.
-        audio_dir: folder of labelled sounds; None: `dataset_dir` is there already.
+        audio_dir: folder of labelled sounds; None: `dataset_dir` exists already.
         dataset_dir: where the spectrograms are, a folder or a URL for fsspec (s3://bucket/specs); None: a folder of
-            `datasets_dir` whose name stands for the settings, so that runs with other settings do not overwrite each
-            other's data.
+            `datasets_dir` whose name is a digest of the settings, so that runs with other settings do not overwrite
+            each other's data.
         datasets_dir: parent of such folders.
-        make_audio: called with `audio_dir` before anything else: makes built-in sounds.
-        make_dataset: called with input, output, params, seed (of the splits) and `dataset_settings`: makes what is
+        make_audio: called with `audio_dir` before anything else: writes built-in sounds.
+        make_dataset: called with input, output, params, seed (of the splits) and `dataset_settings`: writes what is
             missing or stale in `dataset_dir`.
         batch_size: examples in a batch of each process.
         epoch_size: examples in an epoch, of all processes together; None: each training clip once, but at least 16
-            batches: smaller folders are gone through several times, so that an epoch is worth its overhead.
+            batches: an epoch goes through smaller folders several times, so that it is worth its overhead.
         crop: of clips longer than an example: "random" takes another piece each time, "start" their beginning (for
             hits whose attack matters).
         num_workers: processes that fetch batches; 0: this one, as the data are in memory.
@@ -91,20 +94,28 @@ class SpectrogramDataModule(L.LightningDataModule):
         if dataset_dir is not None and is_url(dataset_dir):
             self.dataset_dir = dataset_dir
             self.local_dir = Path(datasets_dir) / f"remote-{hashlib.sha256(dataset_dir.encode()).hexdigest()[:8]}"
-        self.train: SpectrogramDataset | None = None
+        self.train: SpectrogramDataset | None = None  # as val and test: opened by `setup`
+        self.val: SpectrogramDataset | None = None
+        self.test: SpectrogramDataset | None = None
 
     def _default_dir(self, datasets_dir: str) -> Path:
         audio_dir = Path(self.audio_dir).resolve()
-        settings = repr((audio_dir, self.params, sorted(self.dataset_settings.items())))
-        return Path(datasets_dir) / f"{audio_dir.name}-{hashlib.sha256(settings.encode()).hexdigest()[:8]}"
+        settings = {name: value for name, value in self.dataset_settings.items() if name not in _NO_CHANGE}
+        digest = fingerprint(audio_dir=audio_dir, params=self._whole, settings=settings)
+        return Path(datasets_dir) / f"{audio_dir.name}-{digest}"
+
+    @property
+    def _whole(self) -> SpectrogramParams:
+        """What the data are made with: whole recordings, so that examples of any length can be cut anywhere in them."""
+        return replace(self.params, n_frames=None)
 
     def prepare_data(self) -> None:
         if self.make_audio is not None:
             self.make_audio(self.audio_dir)
         if self.audio_dir is None:
             return
-        whole = replace(self.params, n_frames=None)  # so that crops of a clip can be anywhere in it
-        report = self.make_dataset(input=self.audio_dir, output=self.dataset_dir, params=whole, **self.dataset_settings)
+        settings = self.dataset_settings
+        report = self.make_dataset(input=self.audio_dir, output=self.dataset_dir, params=self._whole, **settings)
         log.info("%s", report)
         if report.failures:
             log.warning(
@@ -114,9 +125,8 @@ class SpectrogramDataModule(L.LightningDataModule):
             )
 
     def setup(self, stage: str) -> None:
-        self.train = SpectrogramDataset(self.dataset_dir, "train", self.params)
-        self.val = SpectrogramDataset(self.dataset_dir, "val", self.params)
-        self.test = SpectrogramDataset(self.dataset_dir, "test", self.params)
+        splits = open_splits(self.dataset_dir, self.params)
+        self.train, self.val, self.test = splits["train"], splits["val"], splits["test"]
         if not len(self.train):
             raise ValueError(f"{self.dataset_dir}: the training split is empty; make it with task.splits=[80,10,10]")
 
@@ -126,7 +136,7 @@ class SpectrogramDataModule(L.LightningDataModule):
         return self.train.class_names
 
     @property
-    def level_range(self):
+    def level_range(self) -> LevelRange:
         """The level statistics of the training split. Known after `setup`."""
         return self.train.level_range
 
@@ -151,7 +161,7 @@ class SpectrogramDataModule(L.LightningDataModule):
             num_workers=self.num_workers,
             pin_memory=self.pin_memory,
             persistent_workers=self.num_workers > 0,
-            generator=torch.Generator().manual_seed(self.seed),  # else each epoch draws from that of everybody
+            generator=torch.Generator().manual_seed(self.seed),  # else each epoch would draw from the global one
         )
         if before is not None:
             self.loader.load_state_dict(before)
@@ -166,14 +176,14 @@ class SpectrogramDataModule(L.LightningDataModule):
 
 
 class BatchPlan(Sampler[list[tuple[int, float]]]):
-    """Which examples stand in which batch, and where each is cut: decided by the seed and the epoch alone.
+    """Which examples are in which batch, and where each is cut: decided by the seed and the epoch alone.
 
     Each process takes its own part of batches that all agree on, so that several train as one would.
 
     Args:
         order: called with a torch.Generator, gives all indices of the examples, shuffled.
         batch_size: examples in a batch of one process.
-        epoch_size: examples in an epoch; what is left over after whole batches is left out, but one batch is made.
+        epoch_size: examples in an epoch; what is left over after whole batches is left out, except of a single batch.
         crop: "random" or "start".
         seed: another gives other batches.
         n_processes: that train together.
@@ -194,7 +204,7 @@ class BatchPlan(Sampler[list[tuple[int, float]]]):
         self.order, self.crop, self.seed = order, crop, seed
         self.batch_size, self.n_processes, self.rank = batch_size, n_processes, rank
         self.n_batches = max(1, epoch_size // (batch_size * n_processes))
-        self.epoch, self.n_given = 0, 0  # batches of the epoch that the training has had
+        self.epoch, self.n_given = 0, 0  # batches of this epoch that were trained on
 
     def __len__(self) -> int:
         return self.n_batches
@@ -219,8 +229,7 @@ class BatchPlan(Sampler[list[tuple[int, float]]]):
 class TrainLoader(DataLoader):
     """A DataLoader over a `BatchPlan` that can go on in the middle of an epoch.
 
-    Batches that workers have fetched ahead do not count: the training has
-    not had them.
+    Batches that workers have fetched ahead do not count: they were not trained on.
     """
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:

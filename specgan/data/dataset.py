@@ -8,29 +8,29 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import torch
-import torch.nn.functional as F
 import yaml
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from specgan.audio import load_audio, scale_to_peak
-from specgan.data.manifest import is_url, read_file, read_manifest
+from specgan.data.manifest import SPLITS, is_url, read_file, read_manifest
 from specgan.data.shards import Shards
+from specgan.data.sounds import KeptSounds
 from specgan.files import load_tensors
 from specgan.spectrogram import LevelRange, SpectrogramParams, normalise
 
-_COLUMNS = ("path", "label", "start_s", "n_frames", "first_frame", "source")
+_COLUMNS = ("path", "label", "start_s", "n_frames", "first_frame", "source", "sound")
 
 
 class SpectrogramDataset(Dataset):
-    """The clips of one split, all of one length: held in memory, or read from shards while they are asked for.
+    """The clips of one split, all of one length: held in memory, or read from shards when they are needed.
 
     Args:
-        folder: a dataset folder that task=spectrograms made, or the URL of one for fsspec (s3://bucket/specs).
+        folder: a dataset folder of task=spectrograms, or the URL of one for fsspec (s3://bucket/specs).
         split: "train", "val" or "test".
         params: of the spectrograms; `n_frames` is the length of an example. Shorter clips are followed by silence, of
             longer ones a piece is cut.
         n_open: shards that stay open, and the clips of which `order` mixes, at least 1.
+        manifest: of the folder, if it was read already, with the rows of all splits; None: it is read.
     Raises:
         FileNotFoundError: no finished dataset folder.
         ValueError: the folder was made with other spectrogram settings, or for other ends (pictures alone, several
@@ -41,7 +41,15 @@ class SpectrogramDataset(Dataset):
         starts_s: (N,) where in its recording each clip starts; NaN: the manifest does not say.
     """
 
-    def __init__(self, folder: str | Path, split: str, params: SpectrogramParams, *, n_open: int = 8) -> None:
+    def __init__(
+        self,
+        folder: str | Path,
+        split: str,
+        params: SpectrogramParams,
+        *,
+        n_open: int = 8,
+        manifest: pd.DataFrame | None = None,
+    ) -> None:
         self.folder, self.params = folder if is_url(folder) else Path(folder), params
         info = read_info(folder)
         require_same_params(params, info, folder)
@@ -50,8 +58,9 @@ class SpectrogramDataset(Dataset):
             raise ValueError("n_frames is None: examples need one length; choose a spectrogram preset that has one")
         self.class_names: list[str] = info["class_names"]
         self.level_range = LevelRange(**info["level_range"])
-        self.peak: float | None = info["peak"]
-        table = read_manifest(folder, split=split, columns=_COLUMNS)
+        if manifest is None:
+            manifest = read_manifest(folder, split=split, columns=_COLUMNS)
+        table = manifest[manifest["split"] == split].reset_index(drop=True)
         paths = None
         if "first_frame" in table and len(table):  # one shard behind the other, as they are best read
             numbers, paths = pd.factorize(table["path"].to_numpy(object), sort=True)
@@ -60,12 +69,13 @@ class SpectrogramDataset(Dataset):
         if (labels < 0).any():
             raise ValueError(f"{folder}: its manifest has labels that params.yaml does not know; make it again")
         self.labels = torch.from_numpy(labels.astype(np.int64))
-        # One text: a list of a million is for those who want to hear the recordings.
+        # One text, because few ask: a list of a million takes much more.
         self._sources = "\0".join(table["source"]).encode(errors="surrogateescape")
         whole = info["spectrogram"].get("n_frames") is None
         self.starts_s: np.ndarray = np.full(len(table), 0.0 if whole else np.nan)
         if "start_s" in table:
             self.starts_s = table["start_s"].to_numpy(float)
+        self._sounds = KeptSounds(folder, table["sound"] if "sound" in table else [""] * len(table))
         # Clip i is `n_frames_of[i]` frames from `_first[i]` on, of `_frames`, or of shard number `_shard_of[i]`.
         self._frames = torch.empty(0, params.n_bins)
         self._shards: Shards | None = None
@@ -174,42 +184,38 @@ class SpectrogramDataset(Dataset):
 
     @cached_property
     def sources(self) -> list[str]:
-        """The recording that each clip is from."""
+        """The file that each clip was made from, which need not exist any more."""
         return self._sources.decode(errors="surrogateescape").split("\0") if len(self) else []
 
-    def waveform(self, index: int) -> Tensor:
-        """Loads the recorded sound (1, n_frames * hop_length) that example `index`, cut at its start, shows.
-
-        Raises:
-            FileNotFoundError: the recording is no longer where the dataset was made from, or the manifest does not say
-                where in it the slice was.
-        """
-        return self.waveforms([(index, 0.0)])
+    @property
+    def with_sound(self) -> Tensor:
+        """The clips whose sound is kept: (n,) int64, indices, ascending."""
+        return self._sounds.indices
 
     def waveforms(self, places: Sequence[tuple[int, float]]) -> Tensor:
-        """Loads the recorded sounds (N, n_frames * hop_length) that the examples at `places` (as in []) show.
+        """Reads the kept sounds (N, n_frames * hop_length) that the examples at `places` (as in []) show.
 
         Raises:
-            FileNotFoundError: as `waveform`.
+            FileNotFoundError: the sound of a clip is not kept, see `with_sound`.
+            AudioError: its file is damaged.
         """
-        n_samples, cut, recording, loaded = self.params.n_samples, [], torch.empty(0), None
+        pieces = []
         for index, position in places:
-            if index != loaded:  # neighbouring places are often of one clip
-                recording, loaded = self._recording(index), index
             surplus = max(0, int(self.n_frames_of[index]) - self.params.n_frames)
-            start = round(position * surplus) * self.params.hop_length
-            piece = recording[start : start + n_samples]
-            cut.append(F.pad(piece, (0, n_samples - len(piece))))
-        return torch.stack(cut)
+            first_frame = round(position * surplus)
+            start = round(self.starts_s[index] * self.params.sample_rate) + first_frame * self.params.hop_length
+            pieces.append(self._sounds.piece(index, start, self.params.n_samples))
+        return torch.stack(pieces)
 
-    def _recording(self, index: int) -> Tensor:
-        start_s = self.starts_s[index]
-        if np.isnan(start_s):
-            raise FileNotFoundError(f"{self.folder}: its manifest has no start_s, which tells where the slices were")
-        waveform, _ = load_audio(self.sources[index], sample_rate=self.params.sample_rate)
-        if self.peak is not None:
-            waveform = scale_to_peak(waveform, self.peak)
-        return waveform[0, round(start_s * self.params.sample_rate) :]
+
+def open_splits(folder: str | Path, params: SpectrogramParams) -> dict[str, SpectrogramDataset]:
+    """Opens all splits of a dataset folder, for which its manifest is read once.
+
+    Raises: as `SpectrogramDataset`.
+    """
+    read_info(folder)  # first: of a folder that is none, or not finished, it says more
+    manifest = read_manifest(folder, columns=_COLUMNS)
+    return {split: SpectrogramDataset(folder, split, params, manifest=manifest) for split in SPLITS}
 
 
 def as_batched(batch: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:

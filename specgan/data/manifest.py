@@ -15,7 +15,7 @@ from specgan.files import atomic_path
 pd.set_option("mode.string_storage", "python")
 
 MANIFEST_NAME = "manifest.csv"
-COLUMNS = ("path", "label", "split", "recording", "start_s", "duration_s", "n_frames", "first_frame", "source")
+COLUMNS = ("path", "label", "split", "recording", "start_s", "duration_s", "n_frames", "first_frame", "source", "sound")
 REQUIRED_COLUMNS = ("path", "label", "split", "recording", "source")  # the others are of clips cut from sounds
 SPLITS = ("train", "val", "test")
 
@@ -65,7 +65,7 @@ def read_manifest(
     path = f"{str(folder).rstrip('/')}/{MANIFEST_NAME}"
     wanted = None if columns is None else {*columns, "split"}
     # Labels are words, also when they look like numbers ("007") or like a missing value ("nan").
-    text = dict.fromkeys(REQUIRED_COLUMNS, str)
+    text = dict.fromkeys((*REQUIRED_COLUMNS, "sound"), str)
     how = {"dtype": text, "keep_default_na": False, "encoding_errors": _ENCODING_ERRORS}
     try:
         file = _open_file(folder, MANIFEST_NAME)

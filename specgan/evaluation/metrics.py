@@ -7,6 +7,7 @@ used; precision, recall, density and coverage it does not have.
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from typing import TypedDict
 
 import torch
 from lightning.pytorch.utilities.seed import isolate_rng
@@ -123,10 +124,10 @@ def _radii(points: Tensor, n_neighbors: int) -> Tensor:
     return torch.cdist(points, points).kthvalue(n_neighbors + 1, dim=1).values
 
 
-def diversity(features: Tensor, labels: Tensor) -> float:
+def mean_distance_in_class(features: Tensor, labels: Tensor) -> float:
     """Mean distance between two sounds of a class, averaged over the classes that have two. NaN if none has."""
     by_class = [features[labels == label] for label in labels.unique()]
-    distances = [torch.pdist(some).mean() for some in by_class if len(some) > 1]
+    distances = [torch.pdist(members).mean() for members in by_class if len(members) > 1]
     return float(torch.stack(distances).mean()) if distances else float("nan")
 
 
@@ -134,6 +135,22 @@ def nearest(points: Tensor, reference: Tensor) -> tuple[Tensor, Tensor]:
     """Distance of each of the points (N, d) to the nearest of the reference (M, d), and which that is."""
     distances, indices = zip(*(torch.cdist(some, reference).min(dim=1) for some in points.split(256)), strict=True)
     return torch.cat(distances), torch.cat(indices)
+
+
+class Figure(TypedDict):
+    """A measured value, the interval of its uncertainty, and how many sounds it was measured on."""
+
+    value: float
+    low: float
+    high: float
+    n: int
+
+
+def share(hits: Tensor) -> Figure:
+    """The share of `hits` (N,) of bool that are true, N >= 1."""
+    n, n_hits = len(hits), int(hits.sum())
+    low, high = share_interval(n_hits, n)
+    return Figure(value=n_hits / n, low=low, high=high, n=n)
 
 
 def share_interval(n_hits: int, n: int, *, confidence: float = 0.95) -> tuple[float, float]:

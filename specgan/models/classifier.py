@@ -1,4 +1,4 @@
-"""The judge: a small classifier of sounds as they are heard, and the features that distances are measured in."""
+"""The classifier that judges generated sounds, and the features that distances are measured in."""
 
 from collections.abc import Sequence
 from itertools import pairwise
@@ -16,7 +16,7 @@ FLOOR_DB = -80.0
 
 
 def analysis_params(sample_rate: int, n_samples: int) -> SpectrogramParams:
-    """What the judge hears, whatever the spectrograms of the generator are: 64 mel bands, windows of 25 ms."""
+    """Settings of the classifier's analysis, whatever the generator's spectrograms are: 64 bands, windows of 25 ms."""
     hop_length = max(round(0.01 * sample_rate), -(-n_samples // MOST_FRAMES))
     win_length = max(round(0.025 * sample_rate), hop_length)
     n_fft = 2 ** max(win_length - 1, round(0.05 * sample_rate)).bit_length()  # fine enough for 64 bands
@@ -35,8 +35,8 @@ def analysis_params(sample_rate: int, n_samples: int) -> SpectrogramParams:
 class Classifier(L.LightningModule):
     """Tells the class of a waveform. Strided convolutions over its own log-mel analysis, then two linear layers.
 
-    Batches are (waveform (B, T), label (B,)). While it trains, sounds are made up to `gain_db` softer or louder, moved
-    by up to `shift` of their length, and a band and a stretch of each are hidden, so that small sets suffice.
+    Batches are (waveform (B, T), label (B,)). Training changes each sound's level by up to `gain_db`, moves it by up to
+    `shift` of its length, and hides a band and a stretch of it, so that small data sets suffice.
 
     Args:
         sample_rate: of the waveforms, Hz.
@@ -83,12 +83,12 @@ class Classifier(L.LightningModule):
         self.logits = nn.Sequential(nn.ReLU(), nn.Dropout(dropout), nn.Linear(n_features, len(class_names)))
 
     def analyse(self, waveform: Tensor) -> Tensor:
-        """Maps waveforms (B, T) to what is heard of them: (B, 64, frames), 0 for silence, about 1 at full scale."""
+        """Maps waveforms (B, T) to levels (B, 64, frames), 0 for silence, about 1 at full scale."""
         return self.analysis(waveform) / -FLOOR_DB + 1
 
-    def embed(self, heard: Tensor) -> Tensor:
+    def embed(self, levels: Tensor) -> Tensor:
         """Maps what `analyse` returns to features (B, n_features)."""
-        maps = self.layers(heard.unsqueeze(1).contiguous(memory_format=torch.channels_last))
+        maps = self.layers(levels.unsqueeze(1).contiguous(memory_format=torch.channels_last))
         return self.embedding(torch.cat([maps.mean(dim=3), maps.amax(dim=3)], dim=1).flatten(1))
 
     def forward(self, waveform: Tensor) -> Tensor:
@@ -100,30 +100,34 @@ class Classifier(L.LightningModule):
         """Maps waveforms (N, T) to features (N, n_features) and logits (N, n_classes), on the CPU."""
         self.eval()
         features = [self.embed(self.analyse(batch.to(self.device))) for batch in waveforms.split(batch_size)]
-        logits = [self.logits(some) for some in features]
+        logits = [self.logits(batch) for batch in features]
         return torch.cat(features).cpu(), torch.cat(logits).cpu()
+
+    def predict(self, waveforms: Tensor) -> Tensor:
+        """Maps waveforms (N, T) to their likeliest classes (N,), int64, on the CPU."""
+        return self.judge(waveforms)[1].argmax(dim=1)
 
     def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
         waveform, labels = batch
         with torch.no_grad():
-            heard = self._augment(self.analyse(waveform))
-        loss = F.cross_entropy(self.logits(self.embed(heard)), labels)
+            levels = self._augment(self.analyse(waveform))
+        loss = F.cross_entropy(self.logits(self.embed(levels)), labels)
         self.log("train/loss", loss, on_step=False, on_epoch=True)
         return loss
 
-    def _augment(self, heard: Tensor) -> Tensor:
+    def _augment(self, levels: Tensor) -> Tensor:
         """A gain, a shift in time, a hidden band and a hidden stretch, drawn for each item of (B, bands, frames)."""
-        n, n_bands, n_frames = heard.shape
-        gain = (2 * torch.rand(n, 1, 1) - 1).to(heard) * self.gain_db / -FLOOR_DB
-        heard = torch.where(heard > 0, heard + gain, heard).clamp_min(0)
+        n, n_bands, n_frames = levels.shape
+        gain = (2 * torch.rand(n, 1, 1) - 1).to(levels) * self.gain_db / -FLOOR_DB
+        levels = torch.where(levels > 0, levels + gain, levels).clamp_min(0)
         most = round(self.shift * n_frames)
         frames = torch.arange(n_frames) - torch.randint(-most, most + 1, (n, 1))
-        inside = ((frames >= 0) & (frames < n_frames)).to(heard.device)
-        index = frames.clamp(0, n_frames - 1).to(heard.device)
-        heard = heard.gather(2, index.unsqueeze(1).expand(-1, n_bands, -1)) * inside.unsqueeze(1)
-        bands = _stretch(n, n_bands, n_bands // 8).to(heard.device)
-        stretch = _stretch(n, n_frames, n_frames // 8).to(heard.device)
-        return heard * ~bands.unsqueeze(2) * ~stretch.unsqueeze(1)
+        inside = ((frames >= 0) & (frames < n_frames)).to(levels.device)
+        index = frames.clamp(0, n_frames - 1).to(levels.device)
+        levels = levels.gather(2, index.unsqueeze(1).expand(-1, n_bands, -1)) * inside.unsqueeze(1)
+        bands = _stretch(n, n_bands, n_bands // 8).to(levels.device)
+        stretch = _stretch(n, n_frames, n_frames // 8).to(levels.device)
+        return levels * ~bands.unsqueeze(2) * ~stretch.unsqueeze(1)
 
     def configure_optimizers(self) -> dict[str, Any]:
         optimizer = torch.optim.AdamW(self.parameters(), lr=self.learning_rate, weight_decay=0.01, fused=True)

@@ -22,6 +22,7 @@ from specgan.batch.executors import serial
 from specgan.batch.journal import Journal, run_missing
 from specgan.batch.runner import FAILURES_NAME, Report, check_on_error, run_units
 from specgan.clips.files import Clip, Recipe, check_device, make_clips, make_clips_on_device, make_shards
+from specgan.data import sounds
 from specgan.data.manifest import MANIFEST_NAME, SPLITS, assign_splits, label_of, read_manifest, write_manifest
 from specgan.data.shards import SHARD_BYTES, SHARDS_NAME, open_shard, remove_shards, write_shard
 from specgan.files import atomic_path, remove_files, safe_name, unique_names
@@ -30,7 +31,13 @@ from specgan.spectrogram import LevelRange, SpectrogramParams
 log = logging.getLogger(__name__)
 
 PARAMS_NAME = "params.yaml"
-_RESERVED = {MANIFEST_NAME, PARAMS_NAME, FAILURES_NAME, SHARDS_NAME}  # in a dataset folder; no label's folder
+_RESERVED = {
+    MANIFEST_NAME,
+    PARAMS_NAME,
+    FAILURES_NAME,
+    SHARDS_NAME,
+    sounds.SOUNDS_NAME,
+}  # in a dataset folder; no label's folder
 _LEAST_CLIPS = 64  # that a worker takes at a time for a shard, if they are short
 _MOST_SMALL = 8  # shards, before they are joined
 _MOST_BYTES = 2**28  # of sound files that it takes: long recordings keep it busy too
@@ -50,6 +57,7 @@ def make_spectrograms(
     splits: Sequence[float] = (100, 0, 0),
     seed: int = 0,
     shard_size: int = 4096,
+    keep_sounds: int = 0,
     executor: Callable[[], AbstractContextManager[Executor]] = serial,
     device: str = "cpu",
     on_error: str = "skip",
@@ -75,6 +83,8 @@ def make_spectrograms(
         seed: of the splits, and of which clips share a shard.
         shard_size: recordings in a shard at most, with format "shards"; fewer where that keeps all workers busy, or
             where their frames fill 64 MiB.
+        keep_sounds: recordings of each split whose sound is kept too, at most; 0: none. By it generated sounds are
+            measured against real ones as recorded; without it, as the spectrograms sound through a vocoder.
         executor: opens the workers, see tasks.executors.
         device: "cpu": the workers do it all, each alone. Any other torch device, "cuda" for one: the workers decode,
             and this process transforms what they send in batches on that device; the numbers agree within 1e-4.
@@ -90,6 +100,8 @@ def make_spectrograms(
     check_device(device)
     if not isinstance(shard_size, int) or shard_size < 1:
         raise ValueError(f"shard_size is {shard_size!r}; an integer of at least 1")
+    if not isinstance(keep_sounds, int) or keep_sounds < 0:
+        raise ValueError(f"keep_sounds is {keep_sounds!r}; an integer of at least 0")
     clips = _plan(
         input, recursive=recursive, label_from=label_from, separator=separator, classes=classes, merge=merge or {}
     )
@@ -127,6 +139,15 @@ def make_spectrograms(
     table = _table(there, journal)
     table["split"] = assign_splits(table["recording"], table["label"], percentages=splits, seed=seed)
     remove_shards(output, keep=table["path"].unique())
+    table = sounds.keep_sounds(
+        table,
+        output,
+        n_of_split=keep_sounds,
+        sample_rate=params.sample_rate,
+        downmix=made_of.downmix,
+        peak=made_of.peak,
+        seed=seed,
+    )
     _finish(output, table, settings, params)
     counts = ", ".join(f"{label} {count}" for label, count in sorted(Counter(table["label"]).items()))
     return Report(

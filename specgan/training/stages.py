@@ -89,9 +89,8 @@ def test(cfg: DictConfig) -> float | None:
     datamodule.prepare_data()
     datamodule.setup("test")
     _require_same_data(trained, datamodule)
-    evaluation = instantiate(cfg.evaluation, _convert_="all")
-    evaluation.prepare(datamodule)
-    report, examples = evaluation.report(trained.sample_indices)
+    evaluator = instantiate(cfg.evaluation, _convert_="all").of(datamodule)
+    report, examples = evaluator.report(trained.sample_indices)
     curve = run_dir / "curve.json"
     report |= {
         "checkpoint": str(cfg.ckpt_path),
@@ -100,10 +99,11 @@ def test(cfg: DictConfig) -> float | None:
     }
     _write_json(run_dir / "report.json", report)
     write_report(run_dir / "report.html", report, examples=examples, sample_rate=datamodule.params.sample_rate)
-    write_overview(run_dir / "report.png", examples, kinds=["real", "generated"])
+    real = "real" if "real" in report["rows"] else "vocoded"
+    write_overview(run_dir / "report.png", examples, kinds=[real, "generated"])
     log.info("%s", _table(report["rows"]))
     if not report["judge"]["trusted"]:
-        log.warning("the judge hears many real clips wrong, so conditional accuracy means little here")
+        log.warning("the judge classifies many real clips wrong, so conditional accuracy means little here")
     for warning in report["warnings"]:
         log.warning("%s", warning)
     log.info("see and hear it: %s", run_dir / "report.html")
@@ -118,8 +118,8 @@ def fit_judge(cfg: DictConfig) -> None:
     datamodule.prepare_data()
     datamodule.setup("fit")
     evaluation = instantiate(cfg.evaluation, judge=cfg.model, _convert_="all")
-    evaluation.prepare(datamodule, again=True)
-    metrics = {f"judge/{name}_accuracy": figure["value"] for name, figure in evaluation.accuracy.items()}
+    judge = evaluation.of(datamodule, retrain=True).judge
+    metrics = {f"judge/{name}_accuracy": figure["value"] for name, figure in judge.accuracy.items()}
     _write_json(Path(cfg.paths.run_dir) / "metrics.json", metrics)
 
 

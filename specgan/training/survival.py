@@ -19,6 +19,7 @@ from lightning.pytorch.callbacks import Checkpoint
 from torch import Tensor
 
 from specgan.files import atomic_path
+from specgan.training.pace import is_due
 
 log = logging.getLogger(__name__)
 
@@ -111,8 +112,7 @@ class LastCheckpoint(Checkpoint):
             raise KeyboardInterrupt  # Lightning ends the training and the process
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        epoch = trainer.current_epoch + 1
-        if trainer.should_stop or epoch == trainer.max_epochs or epoch % self.every_n_epochs == 0:
+        if is_due(trainer, self.every_n_epochs):
             self._save(trainer, pl_module)
 
     def _save(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:

@@ -1,0 +1,92 @@
+"""The clips that a generator is measured against: which, cut where, as recorded and through the vocoder."""
+
+import math
+from collections.abc import Iterable, Sequence
+from itertools import count, islice
+
+import torch
+from rich.progress import track
+from torch import Tensor, nn
+
+from specgan.data.datamodule import SpectrogramDataModule
+from specgan.data.dataset import SpectrogramDataset
+
+Place = tuple[int, float]  # the index of a clip, and where it is cut, from 0 (its start) to 1 (its end)
+
+_BATCH_SIZE = 32  # sounds that go through the vocoder together
+
+
+def has_sounds(data: SpectrogramDataModule) -> bool:
+    """Whether the data set keeps sounds of recordings, in every split that has clips."""
+    return all(len(clips.with_sound) > 0 for clips in (data.train, data.val, data.test) if len(clips))
+
+
+class MeasuredClips:
+    """Waveforms and spectrograms of a data set's clips, cut as training cuts them.
+
+    Args:
+        data: set up.
+        vocoder: called with spectrograms (B, 1, n_mels, n_frames) and seeds, gives waveforms (B, T).
+        most_clips: examples of a split at most; longer clips give several.
+        seed: of the choice and the cuts.
+        device: where the vocoder runs.
+    Attributes:
+        has_sounds: see the function. Without them clips sound as the vocoder makes them of their
+            spectrograms, and what the vocoder costs is not known.
+    """
+
+    def __init__(
+        self, data: SpectrogramDataModule, vocoder: nn.Module, *, most_clips: int, seed: int, device: torch.device
+    ) -> None:
+        self.data, self.vocoder = data, vocoder.to(device)
+        self.most_clips, self.seed, self.device = most_clips, seed, device
+        self.has_sounds = has_sounds(data)
+
+    def places(self, clips: SpectrogramDataset) -> list[Place]:
+        """The examples of a split."""
+        generator = torch.Generator().manual_seed(self.seed)
+        length = self.data.params.n_frames
+        places = []
+        for index in (clips.with_sound if self.has_sounds else torch.arange(len(clips))).tolist():
+            n_pieces = 1 if self.data.crop == "start" else max(1, math.ceil(int(clips.n_frames_of[index]) / length))
+            positions = torch.rand(n_pieces, generator=generator)
+            places += [(index, position) for position in positions.tolist()]
+        if len(places) > self.most_clips:
+            chosen = torch.randperm(len(places), generator=generator)[: self.most_clips].sort().values
+            places = [places[index] for index in chosen.tolist()]
+        return places if self.data.crop == "random" else [(index, 0.0) for index, _ in places]
+
+    def labels(self, clips: SpectrogramDataset) -> Tensor:
+        """The labels (N,) of the examples of a split."""
+        return clips.labels[[index for index, _ in self.places(clips)]]
+
+    def spectrograms(self, clips: SpectrogramDataset, places: Sequence[Place] | None = None) -> Tensor:
+        """The examples of a split, or those at `places`: (N, 1, n_mels, n_frames)."""
+        return clips.__getitems__(self.places(clips) if places is None else places)[0]  # all at once
+
+    def waveforms(self, clips: SpectrogramDataset, places: Sequence[Place] | None = None) -> Tensor:
+        """The same as sound, (N, T): as recorded if the data set has sounds, else through the vocoder."""
+        if not self.has_sounds:
+            return self.vocoded(clips, places)
+        return clips.waveforms(self.places(clips) if places is None else places)
+
+    def vocoded(
+        self, clips: SpectrogramDataset, places: Sequence[Place] | None = None, *, description: str | None = None
+    ) -> Tensor:
+        """The same through the vocoder, (N, T). `description` is of a progress bar; None: there is none."""
+        return self.vocode(self.spectrograms(clips, places), count(), description=description)
+
+    @torch.no_grad()
+    def vocode(self, spectrograms: Tensor, seeds: Iterable[int], *, description: str | None = None) -> Tensor:
+        """Turns spectrograms (N, 1, n_mels, n_frames) into waveforms (N, T), on the CPU.
+
+        Args:
+            spectrograms: in [-1, 1].
+            seeds: of each.
+            description: of a progress bar; None: there is none.
+        """
+        batches, seeds = spectrograms.split(_BATCH_SIZE), iter(seeds)
+        shown = track(batches, description or "", transient=True, disable=description is None)
+        return torch.cat(
+            [self.vocoder(batch.to(self.device), seeds=list(islice(seeds, len(batch)))).cpu() for batch in shown]
+        )

@@ -1,0 +1,86 @@
+"""Every few epochs, how far generated sounds are from real ones: `val/fad`, by which the best checkpoint is kept."""
+
+import json
+import logging
+import time
+from pathlib import Path
+
+import lightning as L
+
+from specgan.evaluation.evaluator import Evaluation, Evaluator
+from specgan.files import atomic_path
+from specgan.training.dashboards import dashboards
+from specgan.training.pace import is_due, log_known
+
+log = logging.getLogger(__name__)
+
+
+class Measure(L.Callback):
+    """Every few epochs, measures sounds drawn from fixed seeds against the training clips.
+
+    Metrics: `val/fad` (Fréchet distance on the features of the data set's judge), beside it `val/fad_real`, that of as
+    many real clips that were not trained on, and `val/conditional_accuracy` (the share of sounds that the judge takes
+    for the class that was asked for). `curve` has them over epochs and time; a resumed run continues it. Loggers that
+    are dashboards get the confusion matrix.
+
+    Args:
+        evaluation: gives the `Evaluator` of the data set.
+        curve: path of a JSON file, a list of {epoch, time_s, n_steps, <metric>: ...}.
+        every_n_epochs: epochs from measurement to measurement; the last epoch is measured too.
+        n_samples: sounds of a class on average.
+    """
+
+    def __init__(
+        self, evaluation: Evaluation, curve: str | Path, *, every_n_epochs: int = 10, n_samples: int = 20
+    ) -> None:
+        if every_n_epochs < 1:
+            raise ValueError(f"every_n_epochs is {every_n_epochs}; at least 1")
+        if n_samples < 1:
+            raise ValueError(f"n_samples is {n_samples}; at least 1")
+        self.evaluation, self.curve = evaluation, Path(curve)
+        self.every_n_epochs, self.n_samples = every_n_epochs, n_samples
+        self.points: list[dict[str, float]] = []
+        self.evaluator: Evaluator | None = None  # of the first process, which alone measures
+        self.real_distance: float | None = None
+
+    def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
+        if stage != "fit" or not trainer.is_global_zero:
+            return
+        self.evaluator = self.evaluation.of(trainer.datamodule)
+        real = self.evaluator.quick_real(n_samples=self.n_samples)
+        if real is None:
+            log.info("val/fad has no real clips to compare with: the data set has no validation or test split")
+        else:
+            self.real_distance, n_clips = real
+            log.info("real clips: fad %.3f (%d that were not trained on)", self.real_distance, n_clips)
+
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        past_s = self.points[-1]["time_s"] if self.points else 0.0
+        self.start_s = time.monotonic() - past_s
+
+    def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        if not is_due(trainer, self.every_n_epochs):
+            return
+        metrics = self._measure(trainer, pl_module) if trainer.is_global_zero else None
+        metrics = trainer.strategy.broadcast(metrics)
+        log_known(pl_module, {f"val/{name}": value for name, value in metrics.items()}, prog_bar=True)
+
+    def _measure(self, trainer: L.Trainer, pl_module: L.LightningModule) -> dict[str, float]:
+        epoch, time_s = trainer.current_epoch + 1, round(time.monotonic() - self.start_s, 1)
+        figures = self.evaluator.quick(pl_module.sample, n_samples=self.n_samples)
+        for dashboard in dashboards(trainer):
+            dashboard.log_confusion(figures.confusion, pl_module.class_names, epoch=epoch)
+        beside = "" if self.real_distance is None else f" (real clips {self.real_distance:.3f})"
+        distance, accuracy = figures.frechet_distance, figures.conditional_accuracy
+        log.info("epoch %d: fad %.3f%s, conditional_accuracy %.3f", epoch, distance, beside, accuracy)
+        metrics = {"fad": distance, "conditional_accuracy": accuracy}  # the names that they have on dashboards
+        self.points.append({"epoch": epoch, "time_s": time_s, "n_steps": pl_module.n_steps, **metrics})
+        with atomic_path(self.curve) as temporary:
+            temporary.write_text(json.dumps(self.points) + "\n")
+        return metrics if self.real_distance is None else {**metrics, "fad_real": self.real_distance}
+
+    def state_dict(self) -> dict[str, list[dict[str, float]]]:
+        return {"points": self.points}
+
+    def load_state_dict(self, state_dict: dict[str, list[dict[str, float]]]) -> None:
+        self.points = state_dict["points"]

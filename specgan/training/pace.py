@@ -1,0 +1,54 @@
+"""How far and how fast training is: logged every epoch, and which epochs are due for what is done every few."""
+
+import time
+
+import lightning as L
+import torch
+from torch import Tensor
+
+
+class Pace(L.Callback):
+    """Logs how far and how fast training is, every epoch: `epoch`, `n_steps` and `train/examples_per_s`.
+
+    `epoch` is the axis of the dashboards. It counts from 1, as previews and curve.json do, where Lightning's own counts
+    from 0. The speed is that of all processes together, without what callbacks do at the end of an epoch.
+    """
+
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        self._begin()  # a run that goes on in the middle of an epoch is not told of its start
+
+    def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        self._begin()
+
+    def _begin(self) -> None:
+        self.n_examples, self.start_s = 0, time.monotonic()
+
+    def on_train_batch_end(
+        self,
+        trainer: L.Trainer,
+        pl_module: L.LightningModule,
+        outputs: object,
+        batch: tuple[Tensor, Tensor],
+        batch_idx: int,
+    ) -> None:
+        self.n_examples += len(batch[1]) * trainer.world_size
+        if pl_module.device.type == "cuda" and batch_idx + 1 == trainer.num_training_batches:
+            torch.cuda.synchronize(pl_module.device)  # it may be behind
+        self.end_s = time.monotonic()
+
+    def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        metrics = {"epoch": float(trainer.current_epoch + 1), "n_steps": float(pl_module.n_steps)}
+        if self.n_examples:
+            metrics["train/examples_per_s"] = self.n_examples / (self.end_s - self.start_s)
+        log_known(pl_module, metrics)
+
+
+def is_due(trainer: L.Trainer, every_n_epochs: int) -> bool:
+    """Whether the epoch that ends is one of every `every_n_epochs`, or the last one."""
+    epoch = trainer.current_epoch + 1
+    return trainer.should_stop or epoch == trainer.max_epochs or epoch % every_n_epochs == 0
+
+
+def log_known(pl_module: L.LightningModule, metrics: dict[str, float], *, prog_bar: bool = False) -> None:
+    """Logs values that are the same in all processes: they need no reduction, but each process must have them."""
+    pl_module.log_dict(metrics, sync_dist=True, rank_zero_only=True, prog_bar=prog_bar)

@@ -1,0 +1,208 @@
+"""Every few epochs, sounds and pictures of each class, and warnings about a run that goes wrong."""
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import lightning as L
+import torch
+from torch import Tensor, nn
+
+from specgan.audio import save_wav, scale_to_peak
+from specgan.data.dataset import SpectrogramDataset
+from specgan.evaluation.evaluator import Evaluation
+from specgan.evaluation.judge import Judge
+from specgan.evaluation.metrics import clipped, silent
+from specgan.files import atomic_path, safe_name
+from specgan.pictures.figures import to_figure
+from specgan.pictures.gallery import Sound, write_gallery
+from specgan.spectrogram import Spectrogram, normalise
+from specgan.training.dashboards import Exhibit, dashboards
+from specgan.training.pace import is_due, log_known
+
+log = logging.getLogger(__name__)
+
+COLLAPSED = 0.1  # of the distance between real clips of a class
+
+
+@dataclass(frozen=True)
+class _Sample:
+    """A sound to be shown, and the class that the judge takes it for with its probability."""
+
+    class_name: str
+    kind: str
+    spectrogram: Tensor  # (1, n_mels, n_frames)
+    waveform: Tensor  # (T,)
+    verdict: tuple[str, float | None]
+    epoch: int = 0
+    seed: int | None = None
+
+
+class Preview(L.Callback):
+    """Every few epochs, draws each class from fixed seeds, writes sounds and pictures, logs them, checks them.
+
+    Once, at the start, it does the same with a real clip of each class, as recorded (if the data set keeps its sound)
+    and through the vocoder, so that a listener knows what the vocoder costs. Files go to `folder`, whose index.html
+    shows them all, and to the loggers that are dashboards. Each sound has the class that the judge takes it for.
+
+    Metrics: `val/silent_share` and `val/clipped_share` (sounds under -60 dB, or over full scale before they are scaled
+    down for the file) and `val/diversity` (mean distance between generated spectrograms of a class, as a share of that
+    between real ones; near 0 is collapse). A bad value is logged as a warning too.
+
+    Args:
+        folder: where the files go.
+        vocoder: called with params and level_range, makes what turns spectrograms into sound.
+        evaluation: gives the data set's judge, if it has been trained; None: sounds are not classified.
+        every_n_epochs: epochs from preview to preview.
+        n_samples: sounds of each class that are drawn and checked.
+        n_shown: how many of these are written and logged.
+        seed: of the first sound of each class.
+    """
+
+    def __init__(
+        self,
+        folder: str | Path,
+        vocoder: Callable[..., nn.Module],
+        *,
+        evaluation: Evaluation | None = None,
+        every_n_epochs: int = 10,
+        n_samples: int = 4,
+        n_shown: int = 1,
+        seed: int = 0,
+    ) -> None:
+        if every_n_epochs < 1:
+            raise ValueError(f"every_n_epochs is {every_n_epochs}; at least 1")
+        if not 1 <= n_shown <= n_samples or n_samples < 2:
+            raise ValueError(f"n_shown is {n_shown}, n_samples {n_samples}; 1 <= n_shown <= n_samples, n_samples >= 2")
+        self.folder = Path(folder)
+        self.make_vocoder, self.evaluation = vocoder, evaluation
+        self.every_n_epochs, self.n_samples, self.n_shown, self.seed = every_n_epochs, n_samples, n_shown, seed
+        self.sections: dict[str, list[Sound]] = {}
+        self.judge: Judge | None = None
+
+    def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        if not trainer.is_global_zero:  # one process draws
+            return
+        self.vocoder = self.make_vocoder(pl_module.params, pl_module.level_range)
+        if self.evaluation is not None:
+            self.judge = self.evaluation.find_judge(trainer.datamodule)
+        self.examples = _examples_by_class(trainer.datamodule.train, len(pl_module.class_names), n_each=16)
+        self._show_real(trainer, pl_module)
+
+    def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        if not is_due(trainer, self.every_n_epochs):
+            return
+        metrics = self._show_generated(trainer, pl_module) if trainer.is_global_zero else None
+        metrics = trainer.strategy.broadcast(metrics)
+        log_known(pl_module, {f"val/{name}": value for name, value in metrics.items()})
+
+    def _show_real(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        data = trainer.datamodule
+        clips = data.val if len(data.val) else data.train
+        transform = Spectrogram(data.params)
+        exhibits = []
+        for label, name in enumerate(pl_module.class_names):
+            index = _first_clip(clips, label)
+            if index is None:
+                continue
+            spectrogram = clips[index][0]
+            if index in clips.with_sound:
+                waveforms = clips.waveforms([(index, 0.0)])
+                (verdict,) = self._classify(waveforms)
+                exhibits.append(self._write(pl_module, _Sample(name, "real", spectrogram, waveforms[0], verdict)))
+            vocoded = self.vocoder(spectrogram.unsqueeze(0), seeds=[self.seed])
+            after = normalise(transform(vocoded), data.params, data.level_range)
+            (verdict,) = self._classify(vocoded)
+            exhibits.append(self._write(pl_module, _Sample(name, "real, vocoded", after, vocoded[0], verdict)))
+        self._exhibit(trainer, exhibits, epoch=0)
+
+    def _show_generated(self, trainer: L.Trainer, pl_module: L.LightningModule) -> dict[str, float]:
+        epoch = trainer.current_epoch + 1
+        seeds = list(range(self.seed, self.seed + self.n_samples))
+        drawn, diversity, exhibits = [], {}, []
+        for label, name in enumerate(pl_module.class_names):
+            spectrograms = pl_module.sample([label] * self.n_samples, seeds)
+            waveforms = self.vocoder(spectrograms, seeds=seeds)
+            drawn.append(waveforms)
+            if len(self.examples[label]) > 1:
+                real_distance = mean_distance(self.examples[label])
+                diversity[name] = mean_distance(spectrograms) / max(real_distance, 1e-8)
+            for i, verdict in enumerate(self._classify(waveforms[: self.n_shown])):
+                sample = _Sample(name, "generated", spectrograms[i], waveforms[i], verdict, epoch, seeds[i])
+                exhibits.append(self._write(pl_module, sample))
+        self._exhibit(trainer, exhibits, epoch=epoch)
+        metrics = {
+            "silent_share": float(silent(torch.cat(drawn)).float().mean()),
+            "clipped_share": float(clipped(torch.cat(drawn)).float().mean()),
+        }
+        if diversity:
+            metrics["diversity"] = sum(diversity.values()) / len(diversity)
+        log.info("epoch %d: %s", epoch, ", ".join(f"{name} {value:.3f}" for name, value in metrics.items()))
+        _warn(epoch, metrics, collapsed=[name for name, value in diversity.items() if value < COLLAPSED])
+        return metrics
+
+    def _classify(self, waveforms: Tensor) -> list[tuple[str, float | None]]:
+        """The class that the judge takes each waveform for, and its probability; ("", None) without a judge."""
+        return [("", None)] * len(waveforms) if self.judge is None else self.judge.classify(waveforms)
+
+    def _write(self, pl_module: L.LightningModule, sample: _Sample) -> Exhibit:
+        """Writes one sound and its picture."""
+        folder, params, seed = safe_name(sample.class_name), pl_module.params, sample.seed
+        of_several = f", seed {seed}" if self.n_shown > 1 else ""
+        title = sample.kind if seed is None else f"epoch {sample.epoch}{of_several}"
+        stem = f"{folder}/{title.replace(', ', '_').replace(' ', '_')}"
+        place = stem if seed is None else f"{folder}/seed_{seed}" if self.n_shown > 1 else folder
+        heard_as, probability = sample.verdict
+        verdict = f"heard as {heard_as} ({100 * probability:.0f} %)" if heard_as else ""
+
+        sound, picture, waveform = self.folder / f"{stem}.wav", self.folder / f"{stem}.png", sample.waveform
+        if waveform.abs().max() > 1:  # here, because `_warn` says it once for all sounds
+            waveform = scale_to_peak(waveform, 1.0)
+        save_wav(sound, waveform, params.sample_rate)
+        with atomic_path(picture) as temporary:
+            above = f"{sample.class_name}, {title}\n{verdict}".strip()
+            temporary.write_bytes(to_figure(sample.spectrogram[0], params, pl_module.level_range, title=above))
+        caption = f"{title}, {verdict}" if verdict else title
+        self.sections.setdefault(sample.class_name, []).append(Sound(caption, f"{stem}.png", f"{stem}.wav"))
+        files = (sound, picture, waveform, params.sample_rate)
+        return Exhibit(sample.class_name, sample.kind, seed, place, caption, *files, *sample.verdict)
+
+    def _exhibit(self, trainer: L.Trainer, exhibits: list[Exhibit], *, epoch: int) -> None:
+        write_gallery(
+            self.folder / "index.html",
+            title="Training preview",
+            note="Real clips, the same through the vocoder, and sounds drawn during training from fixed seeds.",
+            sections=self.sections,
+            pixelated=False,
+        )
+        for dashboard in dashboards(trainer):
+            dashboard.log_exhibits(exhibits, epoch=epoch)
+
+
+def mean_distance(spectrograms: Tensor) -> float:
+    """Returns the mean distance between all pairs of (B, 1, n_mels, n_frames), as a root mean square; B >= 2."""
+    flat = spectrograms.flatten(1)
+    return float(torch.pdist(flat).mean()) / flat.shape[1] ** 0.5
+
+
+def _first_clip(clips: SpectrogramDataset, label: int) -> int | None:
+    """The first clip of a class, of those with sound if there are such."""
+    of_class = (clips.labels == label).nonzero()[:, 0]
+    with_sound = of_class[torch.isin(of_class, clips.with_sound)]
+    first = [*with_sound[:1].tolist(), *of_class[:1].tolist()]
+    return first[0] if first else None
+
+
+def _examples_by_class(clips: SpectrogramDataset, n_classes: int, *, n_each: int) -> list[Tensor]:
+    chosen = [(clips.labels == label).nonzero()[:n_each, 0].tolist() for label in range(n_classes)]
+    return [torch.stack([clips[index][0] for index in indices]) for indices in chosen]
+
+
+def _warn(epoch: int, metrics: dict[str, float], collapsed: list[str]) -> None:
+    if metrics["silent_share"] > 0.1:
+        log.warning("epoch %d: %.0f %% of the sounds are silent", epoch, 100 * metrics["silent_share"])
+    if metrics["clipped_share"] > 0.1:
+        log.warning("epoch %d: %.0f %% of the sounds exceed full scale", epoch, 100 * metrics["clipped_share"])
+    if collapsed:
+        log.warning("epoch %d: nearly equal sounds for every seed of %s", epoch, ", ".join(collapsed))
