@@ -19,8 +19,8 @@ from test_executors import processes_of_group, wait_until
 import specgan
 from specgan.audio import load_audio, open_audio, save_wav
 from specgan.batch import runner
-from specgan.batch.runner import UnitError
-from specgan.clips import files as clips
+from specgan.batch.failures import UnitError
+from specgan.clips import levels
 from specgan.data.dataset import SpectrogramDataset
 from specgan.data.manifest import read_manifest
 from specgan.data.shards import open_shard
@@ -494,7 +494,7 @@ def interrupt_after(monkeypatch, k: int) -> None:
             raise KeyboardInterrupt
         return open_audio(path, **settings)
 
-    monkeypatch.setattr(clips, "open_audio", read)
+    monkeypatch.setattr(levels, "open_audio", read)
     monkeypatch.setattr(runner, "_MOST_UNITS", 1)  # noted as done one by one
 
 
