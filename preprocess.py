@@ -19,11 +19,20 @@ def main(cfg: DictConfig) -> None:
     if ask:
         instantiate(ask)(cfg)
     OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)  # names what is not set
-    instantiate(cfg.task.get("executor"))  # before the task: its workers import torch while this process does
+    warm_up(cfg.task.get("executor"))
     report = instantiate(cfg.task, _convert_="all")()
     logging.getLogger(__name__).info("%s", report)
     if report.failures:
         sys.exit(1)
+
+
+def warm_up(executor: DictConfig | None) -> None:
+    """Lets the workers import torch while this process does, where the executor can."""
+    from hydra.utils import instantiate
+
+    start = getattr(instantiate(executor), "warm_up", None)
+    if start is not None:
+        start()
 
 
 if __name__ == "__main__":

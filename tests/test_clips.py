@@ -20,9 +20,17 @@ from folders import contents as files
 from specgan import spectrogram as spectrogram_module
 from specgan.audio import BLOCK_FRAMES, AudioStream, load_audio, open_audio
 from specgan.batch.executors import serial
-from specgan.batch.runner import Failure, UnitError
-from specgan.clips import files as clips_module
-from specgan.clips.files import Clip, Recipe, make_clip, make_clips, make_clips_on_device
+from specgan.batch.failures import Failure, UnitError
+from specgan.batch.journal import made_from
+from specgan.batch.runner import Batch
+from specgan.clips import files as files_module
+from specgan.clips import levels as levels_module
+from specgan.clips import on_device as device_module
+from specgan.clips.clip import Clip, ClipEntry
+from specgan.clips.files import make_clips, write_clips
+from specgan.clips.levels import Loaded, levels_of
+from specgan.clips.on_device import run_on_device
+from specgan.clips.recipe import Recipe
 from specgan.data.manifest import read_manifest
 from specgan.files import atomic_path
 from specgan.spectrogram import Spectrogram, SpectrogramParams
@@ -51,15 +59,25 @@ def write(path: Path, samples: np.ndarray, *, rate: int = RATE, subtype: str = "
     return Clip(path, "a", f"a/{path.stem}")
 
 
-def in_a_group(clip: Clip, *, recipe: Recipe, output: Path) -> dict:
-    """`make_clips` of one clip among others."""
-    (outcome,) = make_clips([clip], recipe=recipe, output=output)
+def make_clip(clip: Clip, *, recipe: Recipe, output: Path) -> ClipEntry:
+    """The entry of one clip, whose files are made."""
+    return only(make_clips([clip], recipe=recipe, output=output))
+
+
+def make_long(clip: Clip, *, recipe: Recipe, output: Path) -> ClipEntry:
+    """The same for a clip that is read block by block, as if it were long."""
+    levels = levels_of(Loaded(clip, made_from(clip.sources), None), recipe=recipe)
+    return only(write_clips([levels], recipe=recipe, output=output))
+
+
+def only(outcomes: list[ClipEntry | UnitError]) -> ClipEntry:
+    (outcome,) = outcomes
     if isinstance(outcome, UnitError):
         raise outcome
     return outcome
 
 
-both_ways = pytest.mark.parametrize("make", [make_clip, in_a_group], ids=["alone", "in a group"])
+both_ways = pytest.mark.parametrize("make", [make_long, make_clip], ids=["long", "short"])
 
 
 def tensor(folder: Path, name: str) -> torch.Tensor:
@@ -501,7 +519,7 @@ def test_nan_late_in_a_long_file_leaves_none_of_its_slices(tmp_path, monkeypatch
     samples[49_000] = np.nan
     clip = write(tmp_path / "x.wav", samples)
     fine = write(tmp_path / "fine.wav", noise(50_000, channels=channels))
-    monkeypatch.setattr(clips_module, "open_audio", partial(open_audio, block_frames=4000))
+    monkeypatch.setattr(levels_module, "open_audio", partial(open_audio, block_frames=4000))
     recipe = Recipe(SLICES, format="both")
     make(fine, recipe=recipe, output=tmp_path / "out")
     before = files(tmp_path / "out")
@@ -520,7 +538,7 @@ def test_what_is_wrong_with_a_file_is_said_once(tmp_path, monkeypatch, caplog, m
     samples = noise(20_000)
     clip = write(tmp_path / "x.wav", np.concatenate([samples, -samples], axis=1), rate=rate)  # antiphase
     clip.source.write_bytes(clip.source.read_bytes()[:-80_000])  # and cut in half
-    monkeypatch.setattr(clips_module, "open_audio", partial(open_audio, block_frames=block_frames))
+    monkeypatch.setattr(levels_module, "open_audio", partial(open_audio, block_frames=block_frames))
     make(clip, recipe=Recipe(PARAMS, peak=peak), output=tmp_path / "out")
     messages = [record.getMessage() for record in caplog.records]
     assert sorted(("cut short" in text, "antiphase" in text) for text in messages) == [(False, True), (True, False)]
@@ -541,14 +559,14 @@ def test_a_full_disk_leaves_none_of_the_files(tmp_path, monkeypatch, make):
                 raise OSError(28, "No space left on device")
 
     with monkeypatch.context() as patch, pytest.raises(UnitError, match="No space left") as info:
-        patch.setattr(clips_module, "atomic_path", fill_up)
+        patch.setattr(files_module, "atomic_path", fill_up)
         make(clip, recipe=Recipe(SLICES, format="both"), output=tmp_path / "out")
     assert info.value.stage == "write"
     assert files(tmp_path / "out") == {}
 
 
 def test_a_group_gives_each_clip_what_it_gets_alone_and_goes_on_past_bad_ones(tmp_path, monkeypatch):
-    monkeypatch.setattr(clips_module, "_GROUP_SAMPLES", 5000)  # several groups
+    monkeypatch.setattr(levels_module, "_GROUP_SAMPLES", 5000)  # several groups
     clips = [write(tmp_path / f"{i}.wav", noise(700 * i, seed=i, channels=1 + i % 2)) for i in range(1, 9)]
     (tmp_path / "2.wav").write_bytes(b"no sound at all")
     (tmp_path / "8.wav").write_bytes(b"")
@@ -585,7 +603,7 @@ def test_a_file_in_several_blocks_gives_the_same_as_in_one(tmp_path, monkeypatch
     clip = write(tmp_path / "x.wav", noise(round(2.5 * rate), channels=2), rate=rate)
     recipe = Recipe(**{"params": PARAMS, **settings})
     one = make(clip, recipe=recipe, output=tmp_path / "one")
-    monkeypatch.setattr(clips_module, "open_audio", partial(open_audio, block_frames=3001))
+    monkeypatch.setattr(levels_module, "open_audio", partial(open_audio, block_frames=3001))
     several = make(clip, recipe=recipe, output=tmp_path / "several")
     assert set(files(tmp_path / "one")) == set(files(tmp_path / "several"))
     levels = tensors(tmp_path / "several")
@@ -609,7 +627,8 @@ def test_a_long_tensor_has_the_bytes_of_a_short_one(tmp_path, monkeypatch, make,
     make(clip, recipe=recipe, output=tmp_path / "short")
     monkeypatch.setattr(spectrogram_module, "MOST_FRAMES", 7)  # parts of that many frames
     make(clip, recipe=recipe, output=tmp_path / "pieces")
-    monkeypatch.setattr(clips_module, "_PART_BYTES", 1000)
+    for module in (files_module, levels_module):
+        monkeypatch.setattr(module, "PART_BYTES", 1000)
     make(clip, recipe=recipe, output=tmp_path / "long")
     assert files(tmp_path / "long") == files(tmp_path / "pieces")
     assert {name: len(content) for name, content in files(tmp_path / "short").items() if ".pt" in name} == {
@@ -648,7 +667,7 @@ def test_blocks_of_a_long_file_are_not_kept(tmp_path, monkeypatch, make, peak):
 
         yield AudioStream(RATE, 1, read())
 
-    monkeypatch.setattr(clips_module, "open_audio", open_hours)
+    monkeypatch.setattr(levels_module, "open_audio", open_hours)
     (tmp_path / "x.wav").touch()
     entry = make(Clip(tmp_path / "x.wav", "a", "a/x"), recipe=Recipe(SLICES, peak=peak), output=tmp_path / "out")
     assert len(entry["outputs"]) == math.ceil(160_000 / 1280)
@@ -662,15 +681,8 @@ def test_blocks_of_a_long_file_are_not_kept(tmp_path, monkeypatch, make, peak):
 def on_device(
     clips: list[Clip], output: Path, recipe: Recipe, *, device: str, on_error: str = "skip", executor=serial
 ) -> dict:
-    results = make_clips_on_device(
-        clips,
-        recipe=recipe,
-        output=output,
-        device=device,
-        executor=executor,
-        on_error=on_error,
-        description="spectrograms",
-    )
+    batch = Batch(executor, on_error, "spectrograms")
+    results = run_on_device(clips, batch=batch, recipe=recipe, output=output, device=device, shard_size=1)
     return {clip.recording: outcome for clip, outcome in results}
 
 
@@ -695,8 +707,8 @@ devices = pytest.mark.parametrize("device", ["cpu", "cpu:0", *(["cuda"] if torch
     ids=["mono", "channels", "peak", "pooled", "slices", "pooled slices of channels", "linear", "log1p"],
 )
 def test_batches_on_a_device_give_each_clip_what_it_gets_alone(tmp_path, monkeypatch, device, batch_samples, settings):
-    monkeypatch.setattr(clips_module, "_BATCH_SAMPLES", batch_samples)
-    monkeypatch.setattr(clips_module, "open_audio", partial(open_audio, block_frames=10_000))
+    monkeypatch.setattr(device_module, "_BATCH_SAMPLES", batch_samples)
+    monkeypatch.setattr(levels_module, "open_audio", partial(open_audio, block_frames=10_000))
     lengths = [1, 127, 5000, 128, 25_000, 3000, 900, 10_000, 4001]  # the fifth is long: it comes in three blocks
     clips = [
         write(tmp_path / f"{i}.wav", noise(length, channels=1 + i % 2, seed=i)) for i, length in enumerate(lengths)
@@ -718,8 +730,8 @@ def test_batches_on_a_device_give_each_clip_what_it_gets_alone(tmp_path, monkeyp
 
 @devices
 def test_a_bad_file_among_batches_fails_alone(tmp_path, monkeypatch, device):
-    monkeypatch.setattr(clips_module, "_BATCH_SAMPLES", 3000)
-    monkeypatch.setattr(clips_module, "open_audio", partial(open_audio, block_frames=10_000))
+    monkeypatch.setattr(device_module, "_BATCH_SAMPLES", 3000)
+    monkeypatch.setattr(levels_module, "open_audio", partial(open_audio, block_frames=10_000))
     clips = [write(tmp_path / f"{i}.wav", noise(1000 + i, seed=i)) for i in range(8)]
     (tmp_path / "3.wav").write_bytes(b"no sound at all")
     samples = noise(25_000)
@@ -738,7 +750,7 @@ def test_a_bad_file_among_batches_fails_alone(tmp_path, monkeypatch, device):
 @devices
 @pytest.mark.parametrize("long", [False, True])
 def test_a_bad_file_among_batches_is_raised_where_asked_for(tmp_path, monkeypatch, device, long):
-    monkeypatch.setattr(clips_module, "open_audio", partial(open_audio, block_frames=10_000))
+    monkeypatch.setattr(levels_module, "open_audio", partial(open_audio, block_frames=10_000))
     clips = [write(tmp_path / f"{i}.wav", noise(1000 + i, seed=i)) for i in range(4)]
     (tmp_path / "1.wav").write_bytes(b"no sound at all")
     if long:

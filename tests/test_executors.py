@@ -23,10 +23,11 @@ import torch
 from folders import contents
 from processes import processes_of_group, wait_until
 
-from specgan.batch import runner
 from specgan.batch.executors import Processes, dask, serial
-from specgan.batch.runner import Failure, UnitError, run_units, stage
-from specgan.clips import files as clips_module
+from specgan.batch.failures import Failure, UnitError, stage
+from specgan.batch.runner import Batch
+from specgan.batch.worker import do_units
+from specgan.clips import levels
 from specgan.spectrogram import SpectrogramParams
 from specgan.tasks.spectrograms import make_spectrograms
 
@@ -50,8 +51,8 @@ def numbers(n: int) -> list[Number]:
 
 
 def run(units, work, executor, *, on_error: str = "skip") -> dict:
-    """What `run_units` yields, by the unit's number; each unit once."""
-    results = list(run_units(units, work, executor=executor, on_error=on_error, description="numbers"))
+    """What `Batch.run` yields, by the unit's number; each unit once."""
+    results = list(Batch(executor, on_error, "numbers").run(units, work))
     assert len({unit for unit, _ in results}) == len(results)
     return {unit.value: outcome for unit, outcome in results}
 
@@ -204,19 +205,20 @@ def test_threads_of_a_worker_elsewhere_each_send_home_what_they_said():
     with ThreadPoolExecutor(2) as pool:  # as a dask worker of two threads
         chunks = [[Number(0)], [Number(1)]]
         sent = [
-            pool.submit(runner._run_chunk, talk_at_the_same_time, chunk, "skip", ("elsewhere", 1)) for chunk in chunks
+            pool.submit(do_units, chunk, work=talk_at_the_same_time, stops=False, sender=("elsewhere", 1))
+            for chunk in chunks
         ]
         for chunk, future in zip(chunks, sent, strict=True):
-            outcomes, messages = future.result()
-            assert outcomes == [None]
+            answer = future.result()
+            assert (answer.outcomes, answer.mistake) == ([None], None)
             said = [f"{chunk[0].source} {word}" for word in ("begins", "goes on", "ends")]
-            assert messages == [(logging.WARNING, text) for text in said]
+            assert answer.messages == [(logging.WARNING, text) for text in said]
 
 
 def test_messages_pass_while_another_thread_is_at_work(caplog):
     GOT_FIRST.clear()
     with caplog.at_level(logging.WARNING):
-        results = run_units(numbers(2), talk_in_turn, executor=two_threads, on_error="skip", description="numbers")
+        results = Batch(two_threads, "skip", "numbers").run(numbers(2), talk_in_turn)
         assert next(results)[0].value == 0
         assert [record.getMessage() for record in caplog.records] == ["0.wav ends"]
         log.warning("the caller's own")
@@ -316,8 +318,7 @@ def test_what_cannot_be_sent_is_an_error_and_no_unit_is_to_blame(request, name, 
 def test_no_worker_is_left_behind(two_processes, tmp_path, stop):
     before = set(multiprocessing.active_children())
     work = partial(hang_but_for_one, folder=tmp_path)
-    arguments = {"executor": two_processes, "on_error": "raise" if stop == "error" else "skip", "description": ""}
-    results = run_units(numbers(2), work, **arguments)
+    results = Batch(two_processes, "raise" if stop == "error" else "skip", "numbers").run(numbers(2), work)
     if stop == "error":
         with pytest.raises(UnitError, match="broken"):
             next(results)
@@ -380,6 +381,33 @@ def test_workers_end_when_their_parent_is_killed():
     wait_until(lambda: not processes_of_group(parent.pid))  # its server of processes too
 
 
+WARM_UP = """
+from specgan.batch.executors import Processes
+
+executor = Processes(n_workers=2)
+print(flush=True)
+input()
+executor.warm_up()
+print(flush=True)
+input()
+"""
+
+
+@linux
+def test_warming_up_starts_processes_and_making_the_executor_does_not():
+    command = [sys.executable, "-c", WARM_UP]
+    pipe = subprocess.PIPE
+    with subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True, start_new_session=True) as parent:
+        parent.stdout.readline()
+        assert processes_of_group(parent.pid) == [parent.pid]
+        parent.stdin.write("\n")
+        parent.stdin.flush()
+        parent.stdout.readline()
+        assert len(processes_of_group(parent.pid)) > 1
+        parent.kill()
+    wait_until(lambda: not processes_of_group(parent.pid))
+
+
 # A dataset folder
 
 PARAMS = SpectrogramParams(sample_rate=8000, n_fft=256, win_length=256, hop_length=128, n_mels=16, n_frames=16)
@@ -414,7 +442,7 @@ def made_serially(recordings, tmp_path_factory) -> dict[str, bytes]:
 
 def die_once_at(name: str, marker: str) -> None:
     """Makes this process kill itself when it reads the file, if no other did."""
-    read = clips_module.open_audio
+    read = levels.open_audio
 
     def read_or_die(path, **settings):
         if path.name == name:
@@ -425,7 +453,7 @@ def die_once_at(name: str, marker: str) -> None:
                 pass
         return read(path, **settings)
 
-    clips_module.open_audio = read_or_die
+    levels.open_audio = read_or_die
 
 
 def test_processes_give_the_same_bytes_as_serial(recordings, made_serially, two_processes, tmp_path):

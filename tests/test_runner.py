@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 
 from specgan.batch.executors import SerialExecutor, serial
-from specgan.batch.runner import Failure, Report, UnitError, run_units, stage, write_failures
+from specgan.batch.failures import Failure, UnitError, stage, write_failures
+from specgan.batch.runner import Batch, Report
 
 
 @dataclass(frozen=True)
@@ -24,7 +25,7 @@ def sounds(n: int) -> list[Sound]:
 
 
 def run(units, work, *, on_error: str = "skip", executor=serial) -> list:
-    return list(run_units(units, work, executor=executor, on_error=on_error, description="sounds"))
+    return list(Batch(executor, on_error, "sounds").run(units, work))
 
 
 def fails_on(*names: str, calls: list[str]):
@@ -185,7 +186,7 @@ def test_the_executor_is_closed_as_soon_as_it_is_over(stop):
             yield 0
 
     on_error = "raise" if stop == "error" else "skip"
-    results = run_units(sounds(4), work, executor=workers, on_error=on_error, description="sounds")
+    results = Batch(workers, on_error, "sounds").run(sounds(4), work)
     assert next(results)[1] == 0
     assert closed == []
     if stop == "caller":
@@ -203,7 +204,7 @@ class Fragile(SerialExecutor):
     def __init__(self, kills) -> None:
         self.kills, self.is_broken = kills, False
 
-    def submit(self, fn, work, units, /, *args) -> Future:
+    def submit(self, fn, units, /) -> Future:
         if self.is_broken:
             raise BrokenExecutor("a worker died before")
         future: Future = Future()
@@ -211,7 +212,7 @@ class Fragile(SerialExecutor):
             self.is_broken = True
             future.set_exception(BrokenExecutor("a worker died"))
             return future
-        return super().submit(fn, work, units, *args)
+        return super().submit(fn, units)
 
 
 @pytest.mark.parametrize("deadly", [{"0.wav"}, {"5.wav"}, {"39.wav"}, {"3.wav", "4.wav", "20.wav"}])

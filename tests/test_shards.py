@@ -24,13 +24,14 @@ from torch.utils.data import DataLoader
 
 from specgan.audio import open_audio, save_wav
 from specgan.batch.executors import Processes, dask, serial
-from specgan.clips import files as clips_module
+from specgan.clips import levels as levels_module
+from specgan.clips import on_device as device_module
+from specgan.clips import shards as making_module
 from specgan.data import shards as shards_module
 from specgan.data.dataset import SpectrogramDataset, as_batched
 from specgan.data.manifest import read_manifest
 from specgan.data.shards import Shards, open_shard, remove_shards, write_shard
 from specgan.spectrogram import SpectrogramParams
-from specgan.tasks import spectrograms as task_module
 from specgan.tasks.spectrograms import make_spectrograms
 
 PARAMS = SpectrogramParams(sample_rate=8000, n_fft=256, win_length=256, hop_length=128, n_mels=16, n_frames=None)
@@ -367,9 +368,9 @@ def test_a_shard_has_all_labels_and_one_split(made):
 
 
 def test_a_full_shard_is_followed_by_another(audio, files, tmp_path, monkeypatch):
-    monkeypatch.setattr(clips_module, "SHARD_BYTES", 100 * 16 * 4)
-    monkeypatch.setattr(clips_module, "_GROUP_SAMPLES", 1)
-    monkeypatch.setattr(task_module, "SHARD_BYTES", 1)
+    monkeypatch.setattr(making_module, "SHARD_BYTES", 100 * 16 * 4)
+    monkeypatch.setattr(making_module, "_MOST_SMALL", 1000)  # none are joined
+    monkeypatch.setattr(levels_module, "_GROUP_SAMPLES", 1)
     make(audio, tmp_path, shard_size=100)
     assert_same_dataset(tmp_path, files)
     n_frames = read_manifest(tmp_path).groupby("path")["n_frames"].sum()
@@ -379,7 +380,7 @@ def test_a_full_shard_is_followed_by_another(audio, files, tmp_path, monkeypatch
 
 
 def test_long_recordings_come_in_blocks(audio, tmp_path, monkeypatch):
-    monkeypatch.setattr(clips_module, "open_audio", partial(open_audio, block_frames=3000))
+    monkeypatch.setattr(levels_module, "open_audio", partial(open_audio, block_frames=3000))
     make(audio, tmp_path, peak=0.5)
     monkeypatch.undo()
     make(audio, tmp_path / "files", peak=0.5, format="pt")
@@ -390,7 +391,7 @@ def test_long_recordings_come_in_blocks(audio, tmp_path, monkeypatch):
 
 
 def test_on_a_device_they_are_the_same_within_rounding(audio, files, tmp_path, monkeypatch):
-    monkeypatch.setattr(clips_module, "_BATCH_SAMPLES", 20_000)
+    monkeypatch.setattr(device_module, "_BATCH_SAMPLES", 20_000)
     make(audio, tmp_path, device="cpu:0")  # the CPU, but as a device of its own
     assert_same_manifest(tmp_path, files)
     assert len(shard_files(tmp_path)) > 2
@@ -426,7 +427,7 @@ def test_a_shard_that_cannot_be_written_fails_its_recordings(audio, tmp_path, mo
         return write_shard(levels, folder)
 
     with monkeypatch.context() as patch:
-        patch.setattr(clips_module, "write_shard", write)
+        patch.setattr(making_module, "write_shard", write)
         report = make(audio, tmp_path, splits=(100, 0, 0))
     assert (report.n_done, len(report.failures)) == (N - 6, 6)
     with (tmp_path / "failures.csv").open(newline="") as file:
@@ -538,7 +539,7 @@ def test_an_interrupted_run_goes_on_where_it_was(audio, files, tmp_path, monkeyp
         return open_audio(path, **settings)
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(clips_module, "open_audio", read)
+        patch.setattr(levels_module, "open_audio", read)
         make(audio, tmp_path)
     before = shard_files(tmp_path)
     assert len(before) == 3
@@ -687,7 +688,7 @@ def test_a_manifest_that_cannot_be_is_refused(specs, values, message):
 
 def test_a_manifest_of_more_frames_than_there_are_is_refused_by_the_shard(specs):
     rewrite(specs, n_frames=10**6)
-    with pytest.raises(ValueError, match=r"[0-9a-f]{16}\.safetensors: has \d+ frames of 16 bins, and the manifest"):
+    with pytest.raises(ValueError, match=r"[0-9a-f]{16}\.safetensors: has \d+ frames of 16 bins, but the manifest"):
         SpectrogramDataset(specs, "train", EXAMPLES)[0]
 
 

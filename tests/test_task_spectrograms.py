@@ -19,8 +19,8 @@ from processes import processes_of_group, wait_until
 import specgan
 from specgan.audio import load_audio, open_audio, save_wav
 from specgan.batch import runner
-from specgan.batch.runner import UnitError
-from specgan.clips import files as clips
+from specgan.batch.failures import UnitError
+from specgan.clips import levels
 from specgan.data.dataset import SpectrogramDataset
 from specgan.data.manifest import read_manifest
 from specgan.data.shards import open_shard
@@ -185,22 +185,24 @@ def labels_in(output: Path) -> dict[str, int]:
     return dict(Counter(read_manifest(output)["label"]))
 
 
-def test_prefix_is_the_name_up_to_the_first_separator(tmp_path, specs):
-    audio = flat_folder(tmp_path / "audio", ["dog_1_loud.wav", "dog_2.wav", "cat_1.wav", "bird.wav"])
-    make(audio, specs, label_from="prefix")
-    assert labels_in(specs) == {"dog": 2, "cat": 1, "bird": 1}
+PREFIX = {"label_from": "prefix"}
 
 
-def test_another_separator(tmp_path, specs):
-    audio = flat_folder(tmp_path / "audio", ["big_dog--1.wav", "big_dog--2--x.wav", "cat--1.wav"])
-    make(audio, specs, label_from="prefix", separator="--")
-    assert labels_in(specs) == {"big_dog": 2, "cat": 1}
-
-
-def test_prefixes_of_several_folders_are_one_label(tmp_path, specs):
-    audio = flat_folder(tmp_path / "audio", ["a/dog_1.wav", "b/dog_2.wav"])
-    make(audio, specs, label_from="prefix")
-    assert labels_in(specs) == {"dog": 2}
+@pytest.mark.parametrize(
+    ("names", "settings", "labels"),
+    [
+        (["a.wav", "b.wav", "c.wav"], {}, {"audio": 3}),
+        (["kit1/kick/a.wav", "kit2/kick/b.wav", "kit2/snare/c.wav"], {}, {"kick": 2, "snare": 1}),
+        (["dog_1_loud.wav", "dog_2.wav", "cat_1.wav", "bird.wav"], PREFIX, {"dog": 2, "cat": 1, "bird": 1}),
+        (["big_dog--1.wav", "big_dog--2--x.wav"], {**PREFIX, "separator": "--"}, {"big_dog": 2}),
+        (["a/dog_1.wav", "b/dog_2.wav"], PREFIX, {"dog": 2}),
+    ],
+    ids=["flat folder", "nested folders", "prefix", "separator", "prefixes in folders"],
+)
+def test_a_label_is_the_folder_or_the_prefix(tmp_path, specs, names, settings, labels):
+    make(flat_folder(tmp_path / "audio", names), specs, **settings)
+    assert labels_in(specs) == labels
+    assert info_of(specs)["class_names"] == sorted(labels)
 
 
 def test_a_name_without_a_prefix_is_an_error(tmp_path, specs):
@@ -209,24 +211,11 @@ def test_a_name_without_a_prefix_is_an_error(tmp_path, specs):
         make(audio, specs, label_from="prefix")
 
 
-def test_flat_folder_and_single_class(tmp_path, specs):
-    audio = flat_folder(tmp_path / "kicks", ["a.wav", "b.wav", "c.wav"])
-    make(audio, specs)
-    assert labels_in(specs) == {"kicks": 3}
-    assert info_of(specs)["class_names"] == ["kicks"]
-
-
 @pytest.mark.parametrize("input", [".", "../kicks"])
 def test_a_relative_flat_folder_has_its_name(tmp_path, specs, monkeypatch, input):
     monkeypatch.chdir(flat_folder(tmp_path / "kicks", ["a.wav", "b.wav"]))
     make(Path(input), specs)
     assert labels_in(specs) == {"kicks": 2}
-
-
-def test_nested_files_have_the_label_of_the_folder_they_are_in(tmp_path, specs):
-    audio = flat_folder(tmp_path / "audio", ["kit1/kick/a.wav", "kit2/kick/b.wav", "kit2/snare/c.wav"])
-    make(audio, specs)
-    assert labels_in(specs) == {"kick": 2, "snare": 1}
 
 
 def test_linked_files_and_folders_have_the_label_of_where_they_are_seen(tmp_path, specs):
@@ -493,7 +482,7 @@ def interrupt_after(monkeypatch, k: int) -> None:
             raise KeyboardInterrupt
         return open_audio(path, **settings)
 
-    monkeypatch.setattr(clips, "open_audio", read)
+    monkeypatch.setattr(levels, "open_audio", read)
     monkeypatch.setattr(runner, "_MOST_UNITS", 1)  # noted as done one by one
 
 

@@ -1,17 +1,24 @@
 """Where the work units of a task run: what opens a concurrent.futures.Executor for the time of a `with` block.
 
-Anything else with that interface will do as well, a ThreadPoolExecutor for one. An attribute `n_workers` says how many
-units it works on at a time.
+Anything else with that interface works too, for example ThreadPoolExecutor. An attribute `n_workers` says how many
+units it works on at a time. A method `warm_up` is called before the task is imported.
 """
 
 import multiprocessing
 import os
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import Executor, Future, ProcessPoolExecutor
 from contextlib import ExitStack, contextmanager
 from multiprocessing import forkserver
+from typing import TYPE_CHECKING, ParamSpec, TypeVar
+
+if TYPE_CHECKING:
+    from distributed import Worker, WorkerPlugin
+
+P = ParamSpec("P")
+R = TypeVar("R")
 
 
 class SerialExecutor(Executor):
@@ -19,8 +26,8 @@ class SerialExecutor(Executor):
 
     n_workers = 1
 
-    def submit(self, fn, /, *args, **kwargs) -> Future:
-        future: Future = Future()
+    def submit(self, fn: Callable[P, R], /, *args: P.args, **kwargs: P.kwargs) -> Future[R]:
+        future: Future[R] = Future()
         try:
             future.set_result(fn(*args, **kwargs))
         except Exception as err:
@@ -44,8 +51,8 @@ def serial() -> Iterator[Executor]:
 class Processes:
     """Worker processes on this machine, one thread each: the units are too small for threads to share.
 
-    Where the system can, the workers are forked from a server that imports torch once for all, and starts to do so when
-    this object is made. (They are not forked from this process, which would copy locks that its threads hold.)
+    Where the system can, the workers are forked from a server that imports torch once for all of them. (They are not
+    forked from this process, which would copy locks that its threads hold.)
 
     Args:
         n_workers: at least 1; None: one for each core that this process may use.
@@ -59,16 +66,18 @@ class Processes:
         _require_workers(n_workers)
         self.n_workers = n_workers
         self.start_method = "forkserver" if "forkserver" in multiprocessing.get_all_start_methods() else "spawn"
+
+    def warm_up(self) -> None:
+        """Starts the server that imports torch for the workers, if it is not running, and returns at once."""
         if self.start_method == "forkserver":
             forkserver.set_forkserver_preload(["__main__", "specgan.audio", "torchaudio.functional"])
             forkserver.ensure_running()
 
     @contextmanager
     def __call__(self) -> Iterator[Executor]:
+        self.warm_up()
         before = set(multiprocessing.active_children())
-        context = multiprocessing.get_context(self.start_method)
-        pool = ProcessPoolExecutor(self.n_workers, mp_context=context, initializer=_start_worker)
-        pool.n_workers = self.n_workers  # type: ignore[attr-defined]
+        pool = _ProcessPool(self.n_workers, self.start_method)
         try:
             yield pool
         except BaseException:  # an interrupt or an error: nobody waits for what is under way
@@ -77,6 +86,12 @@ class Processes:
                 process.terminate()
             raise
         pool.shutdown()
+
+
+class _ProcessPool(ProcessPoolExecutor):
+    def __init__(self, n_workers: int, start_method: str) -> None:
+        super().__init__(n_workers, mp_context=multiprocessing.get_context(start_method), initializer=_start_worker)
+        self.n_workers = n_workers
 
 
 def _start_worker() -> None:
@@ -124,13 +139,13 @@ def dask(address: str | None = None, n_workers: int | None = None) -> Iterator[E
         yield pool
 
 
-def _one_thread_plugin():
+def _one_thread_plugin() -> "WorkerPlugin":
     from distributed import WorkerPlugin
 
     class OneThread(WorkerPlugin):
         name = "specgan-one-thread"
 
-        def setup(self, worker) -> None:  # also of workers that join later
+        def setup(self, worker: "Worker") -> None:  # also of workers that join later
             _use_one_thread()
 
     return OneThread()

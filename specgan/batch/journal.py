@@ -1,38 +1,42 @@
-"""What a task has done so far, kept on disk so that a killed run goes on where it was."""
+"""What a task has done so far, kept on disk so that a killed run goes on where it stopped."""
 
 import json
 import re
 from collections import defaultdict
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Generic, Protocol, TextIO, TypeVar
 
-from specgan.batch.runner import FAILURES_NAME, Failure, check_on_error, write_failures
+from specgan.batch.failures import FAILURES_NAME, Failure, Unit, write_failures
 from specgan.files import atomic_path, remove_files
 
 JOURNAL_NAME = ".journal.jsonl"
 
+State = list[str | int]  # of a file: path, bytes and time of change in ns
+E = TypeVar("E", bound=Mapping[str, object])  # an entry: `made_from`, `outputs`, and what the task wants to keep
 
-class Journal:
-    """A file of one JSON object a line: the settings, and a unit's key with its entry when it is done, or keys begun.
 
-    Lines are appended; a last line that a killed run left half-written counts for nothing.
+class Journal(Generic[E]):
+    """A file of one JSON object per line: first the settings, then keys of units begun, and the entries of units done.
+
+    Lines are appended; a last line that a killed run left half-written is ignored.
 
     Args:
         folder: of the outputs; the journal is a hidden file in it.
         settings: what the outputs are made with, by name; values of JSON's types. Outputs of other settings are stale.
         name: of the file. Tasks that may share a folder have journals of different names.
         endings: regular expression for what follows a unit's key in the paths of its outputs. Files of this form that a
-            killed run left are cleared away, so it must fit no other files. None: nothing is looked for, because
-            outputs appear whole and will be replaced.
+            killed run left are removed, so it must fit no other files. None: nothing is searched for, because outputs
+            appear whole and will be replaced.
     """
 
     def __init__(
         self,
         folder: Path,
-        settings: Mapping[str, Any] | None = None,
+        settings: Mapping[str, object] | None = None,
         *,
         name: str = JOURNAL_NAME,
         endings: str | None = None,
@@ -41,7 +45,7 @@ class Journal:
         self.folder, self.path = folder, folder / name
         self.settings = json.loads(json.dumps(settings or {}))  # as they will be read again: tuples are lists
         self.file: TextIO | None = None
-        self.entries: dict[str, dict[str, Any]] = {}
+        self.entries: dict[str, E] = {}
         self.begun: set[str] = set()  # and neither done nor given up, when the run ended
         self.is_outdated = False  # made with other settings
         if self.path.exists():
@@ -65,22 +69,22 @@ class Journal:
                 self.entries[key] = content
 
     def start(self, sources: Mapping[str, Sequence[Path]], *, final: Path | None = None) -> list[str]:
-        """Clears away what is stale, notes that work begins, and gives the keys of the units that are to be made.
+        """Removes what is stale, notes that work begins, and returns the keys of the units that are to be made.
 
         Args:
             sources: the files that each unit is made from, by key. An entry needs `made_from`, see the function of that
-                name, and `outputs`, paths in the folder; a path that is of several units stays while one of them does.
-            final: a file that says that the folder is complete: it goes before anything else does.
+                name, and `outputs`, paths in the folder; a path of several units stays as long as one of them does.
+            final: a file that says that the folder is complete: it is removed before anything else.
         """
-        is_there = cache(lambda path: (self.folder / path).exists())  # of many units one output may be the same
-        stale = [key for key, files in sources.items() if self.is_outdated or not self._is_fresh(key, files, is_there)]
+        exists = cache(lambda path: (self.folder / path).exists())  # of many units one output may be the same
+        stale = [key for key, files in sources.items() if self.is_outdated or not self._is_fresh(key, files, exists)]
         if not stale and set(sources) == set(self.entries) and not self.begun:
             return []
         if final is not None:
             final.unlink(missing_ok=True)
         fresh = set(sources) - set(stale)
         gone = {*self.entries, *self.begun} - fresh
-        kept = {path for key in fresh for path in self.entries[key]["outputs"]}  # `a_0001` may be a unit, and a slice
+        kept = {path for key in fresh for path in outputs_of(self.entries[key])}  # `a_0001` may be a unit, and a slice
         remove_files(set(self._outputs(gone)) - kept, self.folder)
         for key in gone:
             self.entries.pop(key, None)
@@ -89,14 +93,14 @@ class Journal:
         return stale
 
     def begin(self, keys: Iterable[str]) -> None:
-        """Forgets what the keys' entries say, if there are any, and notes that work on them begins."""
+        """Forgets the entries of the keys, if any, and notes that work on them begins."""
         keys = list(keys)
         for key in keys:
             self.entries.pop(key, None)
         self.write([*self.begun, *keys])
         self.file = self.path.open("a", buffering=1)  # a line at a time
 
-    def add(self, key: str, entry: dict[str, Any]) -> None:
+    def add(self, key: str, entry: E) -> None:
         """Notes that a unit is done. The entry is of JSON's types."""
         self.entries[key] = entry
         self.file.write(json.dumps({"key": key, **entry}) + "\n")
@@ -113,22 +117,22 @@ class Journal:
             for key in sorted(self.entries):
                 file.write(json.dumps({"key": key, **self.entries[key]}) + "\n")
 
-    def _is_fresh(self, key: str, sources: Sequence[Path], is_there: Callable[[str], bool]) -> bool:
-        """Whether the unit's outputs are there, and were made from its sources as they are now."""
+    def _is_fresh(self, key: str, sources: Sequence[Path], exists: Callable[[str], bool]) -> bool:
+        """Whether the unit's outputs exist, and were made from its sources as they are now."""
         entry = self.entries.get(key)
         try:
             if entry is None or entry["made_from"] != made_from(sources):
                 return False
         except OSError:
             return False
-        return all(is_there(path) for path in entry["outputs"])
+        return all(exists(path) for path in outputs_of(entry))
 
     def _outputs(self, keys: Iterable[str]) -> Iterator[str]:
-        """The files that were made of units, also of those at which a killed run was at work."""
+        """The files of units, also of those that a killed run was working on."""
         unfinished: dict[str, set[str]] = defaultdict(set)
         for key in keys:
             if key in self.entries:
-                yield from self.entries[key]["outputs"]
+                yield from outputs_of(self.entries[key])
             else:
                 folder, _, name = key.rpartition("/")
                 unfinished[folder].add(name)
@@ -137,57 +141,78 @@ class Journal:
                 cuts = range(1, len(path.name))  # `a_0001.png` may be of the unit a, or of a_0001
                 if any(path.name[:cut] in names and self.endings.fullmatch(path.name, cut) for cut in cuts):
                     yield f"{folder}/{path.name}".lstrip("/")
-            yield f"{folder}/.partial".lstrip("/")  # none of that name: so that half-written files are looked for there
+            yield f"{folder}/.partial".lstrip("/")  # no such file: so that half-written files are removed there
+
+
+class Resumable(Unit, Protocol):
+    """A unit with a key of its own, and the files that it is made from."""
+
+    @property
+    def key(self) -> str: ...
+    @property
+    def sources(self) -> Sequence[Path]: ...
+
+
+U = TypeVar("U", bound=Resumable)
+E_co = TypeVar("E_co", bound=Mapping[str, object], covariant=True)
+
+
+@dataclass(frozen=True)
+class Partly(Generic[E_co]):
+    """What was made of a unit some parts of which failed: it is not noted, so that the next run makes it again."""
+
+    entry: E_co
+    failures: Sequence[Failure]
+
+
+class Run(Protocol[U, E_co]):
+    """`Batch.run` with its `work`, or what does the same elsewhere."""
+
+    def __call__(self, units: Sequence[U], *, n_skipped: int) -> Generator[tuple[U, E_co | Partly[E_co] | Failure]]: ...
 
 
 def run_missing(
-    journal: Journal,
-    units: Sequence[Any],
-    run: Callable[..., Generator[tuple[Any, Any]]],
+    journal: Journal[E],
+    units: Sequence[U],
+    run: Run[U, E],
     *,
     final: Path | None = None,
     failures: Sequence[Failure] = (),
-    on_error: str,
-    **settings: Any,
-) -> tuple[dict[str, dict[str, Any]], list[Failure], int]:
+) -> tuple[dict[str, E], list[Failure], int]:
     """Does a task's work on the units whose outputs are missing or stale, notes what is done, writes failures.csv.
 
     Args:
         journal: of the task.
-        units: each has a `key`, and `sources`, the files that it is made from.
-        run: `run_units` with its `work`. What it makes of a unit is the entry for the journal. An entry may have
-            `failures`, of parts of the unit: then it is not noted, and the next run makes it again.
+        units: each with a key that no other has.
+        run: does units; the result of each is its entry for the journal.
         final: see Journal.start.
-        failures: of what did not even make a unit.
-        on_error, settings: for `run`.
+        failures: of files that did not become units.
     Returns:
-        the entries of what was made now, by key; all failures, sorted by key; how many units were there already.
+        the entries of what was made in this run, by key; all failures, sorted by key; how many units were skipped.
     Raises:
-        ValueError: nothing could be made, or an unknown `on_error`.
-        UnitError: with on_error "raise", the first failure.
+        ValueError: nothing could be made.
+        UnitError: the first failure, where `run` raises it.
     """
-    check_on_error(on_error)
     by_key = {unit.key: unit for unit in units}
     todo = journal.start({key: unit.sources for key, unit in by_key.items()}, final=final)
     n_skipped = len(units) - len(todo)
-    made: dict[str, dict[str, Any]] = {}
-    failed: dict[str, list[Failure]] = {}
-    outcomes = run([by_key[key] for key in todo], on_error=on_error, n_skipped=n_skipped, **settings)
+    made: dict[str, E] = {}
+    failed: dict[str, Sequence[Failure]] = {}
+    outcomes = run([by_key[key] for key in todo], n_skipped=n_skipped)
     with closing(outcomes):  # so that an error ends the workers at once
         for unit, outcome in outcomes:
             if isinstance(outcome, Failure):
                 failed[unit.key] = [outcome]
-                continue
-            made[unit.key] = outcome
-            if parts := outcome.pop("failures", []):
-                failed[unit.key] = parts
+            elif isinstance(outcome, Partly):
+                made[unit.key], failed[unit.key] = outcome.entry, outcome.failures
             else:
+                made[unit.key] = outcome
                 journal.add(unit.key, outcome)
     if journal.file is not None:
         journal.write()
     failures = [*failures, *(failure for key in sorted(failed) for failure in failed[key])]
     write_failures(failures, journal.folder)
-    if len(failed) == len(units) and failures and not any(entry["outputs"] for entry in made.values()):
+    if len(failed) == len(units) and failures and not any(outputs_of(entry) for entry in made.values()):
         table = journal.folder / FAILURES_NAME
         raise ValueError(
             f"nothing could be made; {table} lists {len(failures)} failures, the first: {failures[0].error}"
@@ -195,13 +220,20 @@ def run_missing(
     return made, failures, n_skipped
 
 
-def made_from(sources: Iterable[Path]) -> list[list]:
-    """Which state of its sources a unit is made from: path, bytes and time of change in ns of each.
+def outputs_of(entry: Mapping[str, object]) -> list[str]:
+    """The paths of a unit's outputs in the folder."""
+    outputs = entry["outputs"]
+    assert isinstance(outputs, list)  # as the tasks make them, and as Journal reads them
+    return outputs
+
+
+def made_from(sources: Iterable[Path]) -> list[State]:
+    """The state of its sources that a unit is made from: path, bytes and time of change in ns of each.
 
     Raises:
-        OSError: one of them is not there.
+        OSError: one of them does not exist.
     """
-    states = []
+    states: list[State] = []
     for source in sources:
         status = source.stat()
         states.append([str(source), status.st_size, status.st_mtime_ns])

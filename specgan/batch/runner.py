@@ -1,74 +1,26 @@
-"""Runs a batch of work units: progress, failures, counts."""
+"""Runs a batch of work units: on workers, with a progress bar, and past bad units."""
 
-import csv
 import logging
 import math
 import os
 import pickle
-import secrets
-import threading
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, Executor, Future, wait
-from contextlib import AbstractContextManager, closing, contextmanager
+from contextlib import AbstractContextManager, closing
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any, Protocol
+from functools import partial
+from typing import Generic, TypeVar
 
-from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    ProgressColumn,
-    Task,
-    TextColumn,
-    TimeElapsedColumn,
-    TimeRemainingColumn,
-)
-from rich.text import Text
-
-from specgan.files import atomic_path
+from specgan.batch.failures import Failure, Unit, UnitError, check_on_error, failure_of
+from specgan.batch.progress import progress_bar
+from specgan.batch.worker import Answer, Work, do_units, here
 
 log = logging.getLogger(__name__)
 
-FAILURES_NAME = "failures.csv"
 _MOST_UNITS = 32  # sent to a worker at a time
 _MOST_DEATHS = 5  # of workers in a row, before the fault is sought elsewhere than in the units
 _NOT_SENT = (pickle.PicklingError, TypeError, AttributeError)  # by pickle: `work` or its outcomes cannot go to a worker
-
-_token = secrets.token_hex(8)  # dask's workers may have this process's id, on another machine
-
-
-class UnitError(Exception):
-    """What went wrong with one file, and at which stage."""
-
-    def __init__(self, stage: str, message: str) -> None:
-        super().__init__(stage, message)
-        self.stage, self.message = stage, message
-
-    def __str__(self) -> str:
-        return f"{self.stage}: {self.message}"
-
-
-@contextmanager
-def stage(name: str) -> Iterator[None]:
-    """Turns any exception of the block into a UnitError that names the stage; one that has a stage keeps it."""
-    try:
-        yield
-    except UnitError:
-        raise
-    except Exception as err:
-        raise UnitError(name, str(err) or type(err).__name__) from err
-
-
-@dataclass(frozen=True)
-class Failure:
-    """One row of failures.csv."""
-
-    path: str
-    stage: str
-    error: str
 
 
 @dataclass
@@ -77,7 +29,7 @@ class Report:
 
     Args:
         n_done: files made in this run.
-        n_skipped: files that were there already, made from the same source with the same settings.
+        n_skipped: files made before, from the same source with the same settings.
         failures: files that could not be made.
         message: a line for people about what was made and where.
     """
@@ -92,234 +44,139 @@ class Report:
         return f"{self.message} ({counts})"
 
 
-class Unit(Protocol):
-    """One piece of work; `source` is the file that messages name."""
+T = TypeVar("T")
+U = TypeVar("U", bound=Unit)
+R = TypeVar("R")
+OpenExecutor = Callable[[], AbstractContextManager[Executor]]
 
-    @property
-    def source(self) -> Path: ...
 
-
-def run_units(
-    units: Sequence[Unit],
-    work: Callable[[Sequence[Unit]], Iterable[Any]],
-    *,
-    executor: Callable[[], AbstractContextManager[Executor]],
-    on_error: str,
-    description: str,
-    n_skipped: int = 0,
-    chunk: int | None = None,
-) -> Generator[tuple[Any, Any]]:
-    """Runs `work` on each unit, on the workers of an executor, and goes on past a bad one.
-
-    A unit that kills its worker (a decoder that crashes, memory that runs out) is found and fails alone: the units that
-    were under way are tried again one by one, on a new executor.
+@dataclass(frozen=True)
+class Batch:
+    """How a task does its units.
 
     Args:
-        units: what is to be done; the order of the results is the executor's.
-        work: does a few units, and gives for each of them, in their order, what it made or the UnitError (see `stage`)
-            of one that cannot be done. It is sent to the workers: a function of a module, or a functools.partial.
-        executor: opens the executor, see tasks.executors.
+        executor: opens the workers, see batch.executors.
         on_error: "skip" goes on past a bad unit, "raise" stops at the first.
         description: of the progress bar.
-        n_skipped: units that were done before, for the progress bar.
-        chunk: how many units `work` does at a time; None: as many as keep all workers busy.
-    Yields:
-        Each unit with what `work` made of it, or with its Failure.
     Raises:
-        UnitError: with on_error "raise".
-        Exception: what `work` raised: a mistake in it, not in a unit.
+        ValueError: an unknown `on_error`.
     """
-    check_on_error(on_error)
-    if not units:
-        return
-    n_failed = 0
-    outcomes = _run_all(units, work, executor, on_error, chunk)
-    with (
-        _progress_bar(description, n_done=n_skipped, n_total=n_skipped + len(units)) as show,
-        closing(outcomes),  # so that an error ends the workers at once
-    ):
-        for unit, outcome in outcomes:
-            if isinstance(outcome, UnitError):
-                outcome = failure_of(unit, outcome, on_error)
-                n_failed += 1
-            elif isinstance(outcome, Exception):
-                raise outcome
-            show(n_failed)
-            yield unit, outcome
+
+    executor: OpenExecutor
+    on_error: str
+    description: str
+
+    def __post_init__(self) -> None:
+        check_on_error(self.on_error)
+
+    def run(
+        self, units: Sequence[U], work: Work[U, R], *, n_skipped: int = 0, chunk: int | None = None
+    ) -> Generator[tuple[U, R | Failure]]:
+        """Runs `work` on each unit, on the workers of the executor.
+
+        A unit that kills its worker (a decoder that crashes, memory that runs out) is found and fails alone: the units
+        that were under way are tried again one by one, on a new executor.
+
+        Args:
+            units: what is to be done; the order of the results is the executor's.
+            work: does a few units, and gives for each of them, in their order, its result, or the UnitError (see
+                `stage`) of one that cannot be done. It is sent to the workers: a function of a module, or a
+                functools.partial.
+            n_skipped: units that were done before, for the progress bar.
+            chunk: how many units `work` does at a time; None: as many as keep all workers busy.
+        Yields:
+            Each unit with its result, or with its Failure.
+        Raises:
+            UnitError: with on_error "raise".
+            Exception: what `work` raised: a mistake in it, not in a unit.
+        """
+        if not units:
+            return
+        n_failed = 0
+        job = partial(do_units, work=work, stops=self.on_error == "raise", sender=here())
+        outcomes = _Queue(units, job, chunk).outcomes(self.executor)
+        with (
+            progress_bar(self.description, n_done=n_skipped, n_total=n_skipped + len(units)) as advance,
+            closing(outcomes),  # so that an error ends the workers at once
+        ):
+            for unit, outcome in outcomes:
+                result = failure_of(unit, outcome, self.on_error) if isinstance(outcome, UnitError) else outcome
+                n_failed += isinstance(outcome, UnitError)
+                advance(n_failed)
+                yield unit, result
 
 
-def one_by_one(units: Sequence[Unit], *, make: Callable[[Unit], Any]) -> Iterator[Any]:
-    """Work for `run_units` of units that are made each by itself: what `make` gives, or the UnitError it raises."""
+def one_by_one(units: Iterable[T | UnitError], *, make: Callable[[T], R]) -> Iterator[R | UnitError]:
+    """Yields what `make` gives for each unit, or the UnitError that it raises; a UnitError among the units stays."""
     for unit in units:
         try:
-            yield make(unit)
+            yield unit if isinstance(unit, UnitError) else make(unit)
         except UnitError as err:
             yield err
 
 
-def failure_of(unit: Unit, err: UnitError, on_error: str) -> Failure:
-    """Logs a bad unit and gives its row of failures.csv; with on_error "raise" raises the error instead."""
-    if on_error == "raise":
-        raise err
-    log.warning("skipped: %s", err.message)
-    return Failure(str(unit.source), err.stage, err.message)
+class _Queue(Generic[U, R]):
+    """Units that wait for their turn; after the death of a worker, its units are `suspects`."""
 
+    def __init__(self, units: Sequence[U], job: Callable[[Sequence[U]], Answer[R]], chunk: int | None) -> None:
+        self.left, self.suspects = deque(units), deque[U]()
+        self.job, self.chunk = job, chunk
+        self.n_deaths = 0  # in a row
 
-def _run_all(
-    units: Sequence[Unit],
-    work: Callable,
-    executor: Callable[[], AbstractContextManager[Executor]],
-    on_error: str,
-    chunk: int | None,
-) -> Generator[tuple[Unit, Any]]:
-    """Yields each unit with what `work` gave for it."""
-    left, n_deaths = deque(units), 0
-    suspects: deque[Unit] = deque()
-    while left or suspects:
-        with executor() as pool:
-            while suspects:  # one at a time, so that the culprit is known
-                unit = suspects.popleft()
+    def outcomes(self, executor: OpenExecutor) -> Generator[tuple[U, R | UnitError]]:
+        """Yields each unit with its result, on as many executors as break."""
+        while self.left or self.suspects:
+            with executor() as pool:
+                is_whole = yield from self._alone(pool)
+                if is_whole:
+                    yield from self._in_chunks(pool)
+
+    def _alone(self, pool: Executor) -> Generator[tuple[U, R | UnitError], None, bool]:
+        """Does the suspects one at a time, so that the culprit is known; returns whether the pool survived them."""
+        while self.suspects:
+            unit = self.suspects.popleft()
+            try:
+                answer = pool.submit(self.job, [unit]).result()
+            except _NOT_SENT:
+                raise
+            except Exception as err:
+                self.n_deaths += 1
+                if self.n_deaths == _MOST_DEATHS:
+                    message = f"{self.n_deaths} workers in a row died; executor=serial may show why"
+                    raise RuntimeError(message) from err
+                yield unit, UnitError("worker", f"{unit.source}: the worker that had it died ({err!r})")
+                return False
+            self.n_deaths = 0
+            yield from _told([unit], answer)
+        return True
+
+    def _in_chunks(self, pool: Executor) -> Iterator[tuple[U, R | UnitError]]:
+        """Does all that is left; after the death of a worker, only what is under way."""
+        n_workers = getattr(pool, "n_workers", os.cpu_count())
+        size = self.chunk or min(_MOST_UNITS, math.ceil(len(self.left) / (4 * n_workers)))
+        most_chunks = 1 if n_workers == 1 else 2 * n_workers  # one at work and one waiting for each worker
+        running: dict[Future[Answer[R]], list[U]] = {}
+        while running or (self.left and not self.suspects):
+            while self.left and not self.suspects and len(running) < most_chunks:
+                sent = [self.left.popleft() for _ in range(min(size, len(self.left)))]
                 try:
-                    outcomes = _answer(pool.submit(_run_chunk, work, [unit], on_error, _here()))
-                except _NOT_SENT:
-                    raise
-                except Exception as err:
-                    n_deaths += 1
-                    if n_deaths == _MOST_DEATHS:
-                        raise RuntimeError(f"{n_deaths} workers in a row died; executor=serial may show why") from err
-                    yield unit, UnitError("worker", f"{unit.source}: the worker that had it died ({err!r})")
-                    break  # out of this executor, which may be broken
-                n_deaths = 0
-                yield unit, outcomes[0]
-            else:
-                yield from _run_in_chunks(pool, left, suspects, work, on_error, chunk)
+                    running[pool.submit(self.job, sent)] = sent
+                except BrokenExecutor:
+                    self.suspects.extend(sent)
+            for future in wait(running, return_when=FIRST_COMPLETED).done:
+                sent = running.pop(future)
+                try:
+                    answer = future.result()
+                except Exception:  # of the executor: those of `work` are in the answer
+                    self.suspects.extend(sent)
+                else:
+                    yield from _told(sent, answer)
 
 
-def _run_in_chunks(
-    pool: Executor, left: deque[Unit], suspects: deque[Unit], work: Callable, on_error: str, chunk: int | None
-) -> Iterator[tuple[Unit, Any]]:
-    """Empties `left`; after the death of a worker, only what was under way, and `suspects` has what is lost of it."""
-    n_workers = getattr(pool, "n_workers", os.cpu_count())
-    size = chunk or min(_MOST_UNITS, math.ceil(len(left) / (4 * n_workers)))
-    most_chunks = 1 if n_workers == 1 else 2 * n_workers  # one at work and one waiting for each worker
-    running: dict[Future, list[Unit]] = {}
-    while running or (left and not suspects):
-        while left and not suspects and len(running) < most_chunks:
-            sent = [left.popleft() for _ in range(min(size, len(left)))]
-            try:
-                running[pool.submit(_run_chunk, work, sent, on_error, _here())] = sent
-            except BrokenExecutor:
-                suspects.extend(sent)
-        for future in wait(running, return_when=FIRST_COMPLETED).done:
-            sent = running.pop(future)
-            try:
-                outcomes = _answer(future)
-            except Exception:  # of the executor: those of `work` are among the outcomes
-                suspects.extend(sent)
-            else:
-                yield from zip(sent, outcomes, strict=False)  # fewer outcomes where an error ended them
-
-
-def _answer(future: Future) -> list[Any]:
-    outcomes, messages = future.result()
-    for level, message in messages:
+def _told(units: Sequence[U], answer: Answer[R]) -> Iterator[tuple[U, R | UnitError]]:
+    """Logs a worker's messages here, yields its outcomes, and raises its mistake."""
+    for level, message in answer.messages:
         log.log(level, "%s", message)
-    return outcomes
-
-
-def _here() -> tuple[str, int]:
-    return _token, os.getpid()
-
-
-def _run_chunk(
-    work: Callable[[Sequence[Unit]], Iterable[Any]], units: Sequence[Unit], on_error: str, parent: tuple[str, int]
-) -> tuple[list[Any], list[tuple[int, str]]]:
-    """On the worker: the outcomes, and what was logged if the worker is another process than the parent."""
-    if parent == _here():
-        return _outcomes(work, units, on_error), []
-    with _collected_messages() as messages:
-        outcomes = _outcomes(work, units, on_error)
-    try:
-        pickle.dumps(outcomes)
-    except Exception as err:  # dask would wait for them for ever
-        outcomes = [err]
-    return outcomes, messages
-
-
-def _outcomes(work: Callable[[Sequence[Unit]], Iterable[Any]], units: Sequence[Unit], on_error: str) -> list[Any]:
-    """What `work` gave for each unit, or in the last place what it raised."""
-    outcomes: list[Any] = []
-    try:
-        for outcome in work(units):
-            outcomes.append(outcome)
-            if on_error == "raise" and isinstance(outcome, UnitError):
-                return outcomes
-        if len(outcomes) != len(units):
-            raise ValueError(f"work gave {len(outcomes)} outcomes for {len(units)} units")
-    except Exception as err:
-        outcomes[len(units) - 1 :] = [err]
-    return outcomes
-
-
-@contextmanager
-def _collected_messages() -> Iterator[list[tuple[int, str]]]:
-    """Collects what this package logs in this thread: a worker's messages belong into the parent's log."""
-    logger, thread, messages = logging.getLogger("specgan"), threading.get_ident(), []
-
-    class Collector(logging.Handler):
-        def emit(self, record: logging.LogRecord) -> None:
-            if record.thread == thread:
-                messages.append((record.levelno, record.getMessage()))
-
-    collector, propagate = Collector(), logger.propagate
-    logger.addHandler(collector)
-    logger.propagate = False
-    try:
-        yield messages
-    finally:
-        logger.removeHandler(collector)
-        logger.propagate = propagate
-
-
-class _CountsColumn(ProgressColumn):
-    """Units a second, and how many were there before or failed."""
-
-    def render(self, task: Task) -> Text:
-        rate = [f"{task.speed:.0f}/s"] if task.speed else []
-        there = [f"{task.fields['n_there']} there"] if task.fields["n_there"] else []
-        return Text(", ".join([*rate, *there, f"{task.fields['n_failed']} failed"]))
-
-
-@contextmanager
-def _progress_bar(description: str, *, n_done: int, n_total: int) -> Iterator[Callable[[int], None]]:
-    """Yields what advances the bar by one unit, given the number of failures so far."""
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), _CountsColumn())
-    with Progress(*columns, TimeElapsedColumn(), TimeRemainingColumn(), console=Console(stderr=True)) as progress:
-        bar = progress.add_task(description, completed=n_done, total=n_total, n_there=n_done, n_failed=0)
-
-        def show(n_failed: int) -> None:
-            progress.update(bar, advance=1, n_failed=n_failed)
-
-        yield show
-
-
-def check_on_error(on_error: str) -> None:
-    """Raises ValueError for an unknown `on_error`; for tasks that write before their first unit."""
-    if on_error not in ("skip", "raise"):
-        raise ValueError(f"on_error is {on_error!r}; skip or raise")
-
-
-def write_failures(failures: Sequence[Failure], folder: Path) -> None:
-    """Writes `<folder>/failures.csv`, or removes an old one when nothing failed."""
-    path = folder / FAILURES_NAME
-    if not failures:
-        path.unlink(missing_ok=True)
-        return
-    # surrogateescape: a file name need not be UTF-8
-    with (
-        atomic_path(path) as temporary,
-        temporary.open("w", newline="", encoding="utf-8", errors="surrogateescape") as file,
-    ):
-        writer = csv.writer(file)
-        writer.writerow(("path", "stage", "error"))
-        writer.writerows((failure.path, failure.stage, failure.error) for failure in failures)
+    yield from zip(units, answer.outcomes, strict=False)
+    if answer.mistake is not None:
+        raise answer.mistake

@@ -8,10 +8,10 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import torch
-import yaml
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from specgan.data.folder import read_info, require_same_params
 from specgan.data.manifest import SPLITS, is_url, read_file, read_manifest
 from specgan.data.shards import Shards
 from specgan.data.sounds import KeptSounds
@@ -234,30 +234,6 @@ def _place(folder: str | Path, path: str, *, is_shard: bool = False) -> str:
     if (is_shard or is_url(folder)) and (":" in path or not parts[0] or ".." in parts):
         raise ValueError(f"{folder}: its manifest has the path {path!r}, which leads out of it; do not trust this data")
     return f"{str(folder).rstrip('/')}/{path}" if is_url(folder) else str(Path(folder, path))
-
-
-def read_info(folder: str | Path) -> dict:
-    """Reads `<folder>/params.yaml`: spectrogram, peak, level_range, class_names."""
-    path = f"{str(folder).rstrip('/')}/params.yaml"
-    try:
-        info = yaml.safe_load(read_file(folder, "params.yaml"))
-    except (FileNotFoundError, IsADirectoryError) as err:
-        message = f"{path}: no such file, so {folder} is no dataset folder; make one with preprocess.py"
-        raise FileNotFoundError(message) from err
-    if "level_range" not in info:
-        raise ValueError(f"{path}: the folder was not finished; run the same preprocess.py command again")
-    return info
-
-
-def require_same_params(params: SpectrogramParams, info: dict, folder: str | Path) -> None:
-    """Raises ValueError, with both values, when a dataset folder was made with other settings."""
-    differing = [
-        f"{name}: the folder has {value!r}, asked for is {getattr(params, name)!r}"
-        for name, value in info["spectrogram"].items()
-        if name != "n_frames" and getattr(params, name) != value  # shorter examples can be cut from longer slices
-    ]
-    if differing:
-        raise ValueError(f"{folder}: made with other spectrogram settings; {'; '.join(differing)}")
 
 
 def _require_trainable(info: dict, params: SpectrogramParams, folder: str | Path) -> None:

@@ -1,4 +1,4 @@
-"""The table of clips in a dataset folder: read, write, split."""
+"""The table of the clips in a dataset folder: read, written, split."""
 
 import csv
 import hashlib
@@ -32,7 +32,7 @@ def read_file(folder: str | Path, path: str) -> bytes:
     """Reads a file of a dataset folder, which may be a URL.
 
     Raises:
-        FileNotFoundError: it is not there.
+        FileNotFoundError: it does not exist.
     """
     with _open_file(folder, path) as file:
         return file.read()
@@ -52,14 +52,14 @@ def read_manifest(
     """Reads `<folder>/manifest.csv`: one row a clip, columns REQUIRED_COLUMNS and perhaps others of COLUMNS.
 
     `path` is relative to the folder; it may lead out of it (`../specs/kick/1.pt`). Clips whose rows have a
-    `first_frame` stand in a shard, many in one file.
+    `first_frame` are in a shard, many in one file.
 
     Args:
         folder: a dataset folder, or the URL of one.
         split: only the rows of this one; None: all.
-        columns: only these, where the table has them, and split; None: all. There is less to read then, and to hold.
+        columns: only these, where the table has them, and split; None: all. Fewer take less time and memory.
     Raises:
-        FileNotFoundError: the folder holds no manifest: it is no dataset, or it was not finished.
+        FileNotFoundError: the folder has no manifest: it is not a dataset, or not finished.
         ValueError: one of REQUIRED_COLUMNS is missing.
     """
     path = f"{str(folder).rstrip('/')}/{MANIFEST_NAME}"
@@ -76,7 +76,7 @@ def read_manifest(
         ) from err
     usecols = None if wanted is None else lambda name: name in wanted
     with file, pd.read_csv(file, chunksize=_CHUNK_ROWS, usecols=usecols, **how) as parts:
-        # part by part: of a large table only what is asked for is held
+        # part by part: of a large table only the wanted rows and columns are held
         table = pd.concat([_rows_of(part, split) for part in parts], ignore_index=True)
     missing = [name for name in REQUIRED_COLUMNS if (wanted is None or name in wanted) and name not in table.columns]
     if missing:
@@ -153,11 +153,11 @@ def assign_splits(
             "train above 0, e.g. [80,10,10]"
         )
     n_splits = sum(percentage > 0 for percentage in percentages)
-    label_of: dict[str, str] = {}
+    label_by_recording: dict[str, str] = {}
     for recording, label in zip(recordings, labels, strict=True):
-        label_of.setdefault(recording, label)
+        label_by_recording.setdefault(recording, label)
     by_label: dict[str, list[str]] = {}
-    for recording, label in label_of.items():
+    for recording, label in label_by_recording.items():
         by_label.setdefault(label, []).append(recording)
     _require_enough(by_label, n_splits)
 

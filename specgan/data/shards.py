@@ -1,4 +1,4 @@
-"""Shards: large files, each with the spectrograms of many clips, one behind the other.
+"""Shards: large files, each with the spectrograms of many clips, one after the other.
 
 A shard is a safetensors file, which holds numbers and nothing that could be run, of two tensors: `frames`, float32
 (n_frames of all, n_bins), so that a clip is one piece of the file, and `offsets`, int64 (n_clips + 1,): clip i has the
@@ -16,7 +16,7 @@ from torch import Tensor
 from specgan.files import atomic_path, remove_files
 
 SHARDS_NAME = "shards"  # the folder in a dataset folder
-SHARD_BYTES = 2**26  # of frames; a shard that has so many is full
+SHARD_BYTES = 2**26  # of frames; a shard that has as many is full
 
 
 def write_shard(spectrograms: Sequence[Tensor], folder: str | Path) -> tuple[str, list[int]]:
@@ -38,7 +38,7 @@ def write_shard(spectrograms: Sequence[Tensor], folder: str | Path) -> tuple[str
     digest.update(offsets.numpy())
     path = f"{SHARDS_NAME}/{digest.hexdigest()}.safetensors"
     with atomic_path(Path(folder) / path) as temporary:
-        # Not by `save_file`, which writes into a temporary file of its own that a killed run would leave for good.
+        # Not by `save_file`, which writes into another temporary file, one that a killed run would leave behind.
         temporary.write_bytes(save({"frames": frames, "offsets": offsets}))
     return path, offsets[:-1].tolist()
 
@@ -47,11 +47,11 @@ def open_shard(place: str | Path) -> Tensor:
     """Opens the frames (n_frames, n_bins) of a shard.
 
     Args:
-        place: a file, which is mapped into memory: what is not looked at is not read; or a URL that fsspec knows
+        place: a file, which is mapped into memory, so that only what is used is read; or a URL that fsspec knows
             (s3://, gs://, https://, memory://, ...), which is read whole.
     Raises:
-        FileNotFoundError: it is not there.
-        ValueError: it is no shard, or not a whole one.
+        FileNotFoundError: it does not exist.
+        ValueError: it is not a shard, or not a whole one.
     """
     from safetensors import SafetensorError, safe_open
 
@@ -108,8 +108,8 @@ class Shards:
         frames = open_shard(self.places[number])
         if len(frames) < self.n_frames[number] or frames.shape[1] != self.n_bins:
             raise ValueError(
-                f"{self.places[number]}: has {len(frames)} frames of {frames.shape[1]} bins, and the manifest and "
-                f"params.yaml tell of {self.n_frames[number]} of {self.n_bins}; {_WAY_OUT}"
+                f"{self.places[number]}: has {len(frames)} frames of {frames.shape[1]} bins, but the manifest "
+                f"and params.yaml say {self.n_frames[number]} of {self.n_bins}; {_WAY_OUT}"
             )
         while len(self._open) >= self.n_open:
             self._open.popitem(last=False)
@@ -128,5 +128,5 @@ class Shards:
 def remove_shards(folder: str | Path, *, keep: Iterable[str]) -> None:
     """Removes the shards of a dataset folder that are not among `keep`, paths in it, and half-written ones."""
     own = {f"{SHARDS_NAME}/{path.name}" for path in Path(folder, SHARDS_NAME).glob(f"{'[0-9a-f]' * 16}.safetensors")}
-    # none of the last name: so that half-written files are looked for there
+    # no file has the last name: with it, half-written ones in the folder are removed
     remove_files([*(own - set(keep)), f"{SHARDS_NAME}/.partial"], folder)

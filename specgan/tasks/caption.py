@@ -14,8 +14,9 @@ from torch import Tensor
 
 from specgan.audio import load_audio, resample
 from specgan.batch.executors import SerialExecutor, serial
+from specgan.batch.failures import UnitError, stage
 from specgan.batch.journal import Journal, made_from, run_missing
-from specgan.batch.runner import Report, UnitError, one_by_one, run_units, stage
+from specgan.batch.runner import Batch, Report, one_by_one
 from specgan.captions.caption import SILENCE, Caption, Captioner
 from specgan.captions.tempo import find_tempo
 from specgan.codec.coding import CodecParams
@@ -101,27 +102,22 @@ def caption_songs(
     how = {**asdict(slicing), "tempo": [lowest_bpm, highest_bpm] if tempo else None, "input": os.path.realpath(input)}
 
     settings = {**how, "artist": artist, **_settings(captioner)}
-    journal = Journal(output, settings, name=JOURNAL_NAME, endings=r"(_ch\d+)?\.txt")
+    journal: Journal[dict[str, Any]] = Journal(output, settings, name=JOURNAL_NAME, endings=r"(_ch\d+)?\.txt")
     if journal.is_outdated or not journal.entries:
         captioner.load()  # rather now than after the beats of a thousand songs
 
-    known = Journal(output, how, name=SONGS_JOURNAL_NAME)
+    known: Journal[dict[str, Any]] = Journal(output, how, name=SONGS_JOURNAL_NAME)
     look = partial(_look, slicing=slicing, tempo=(lowest_bpm, highest_bpm) if tempo else None)
-    run = partial(run_units, work=partial(one_by_one, make=look))
-    _, failures, _ = run_missing(known, songs, run, executor=executor, on_error=on_error, description="songs")
+    run = partial(Batch(executor, on_error, "songs").run, work=partial(one_by_one, make=look))
+    _, failures, _ = run_missing(known, songs, run)
 
     slices = [each for song in songs if song.key in known.entries for each in _slices(song, known.entries[song.key])]
     with closing(_Reader(slicing)) as reader:
         work = partial(_caption, captioner=captioner, reader=reader, artist=artist, output=output)
-        made, failures, n_skipped = run_missing(
-            journal,
-            slices,
-            partial(run_units, work=work, chunk=captioner.batch_size),
-            failures=failures,
-            executor=lambda: nullcontext(SerialExecutor()),  # here, with all threads: there is one model
-            on_error=on_error,
-            description="captions",
-        )
+        # here, with all threads: there is one model
+        batch = Batch(lambda: nullcontext(SerialExecutor()), on_error, "captions")
+        in_batches = partial(batch.run, work=work, chunk=captioner.batch_size)
+        made, failures, n_skipped = run_missing(journal, slices, in_batches, failures=failures)
     there = [each for each in slices if each.key in journal.entries]
     _write_tables(output, there, journal.entries, artist=artist, title=title)
     return Report(
@@ -143,7 +139,7 @@ def _settings(captioner: Captioner) -> dict[str, Any]:
 
 
 def _look(song: Song, *, slicing: Slicing, tempo: tuple[float, float] | None) -> dict[str, Any]:
-    """Work for `run_units`: how a song is sliced, and its tempo."""
+    """Work for `Batch.run`: how a song is sliced, and its tempo."""
     with stage("decode"):
         state = made_from(song.sources)
         info = measure(song, slicing)
@@ -191,7 +187,7 @@ class _Reader:
 def _caption(
     slices: Sequence[_Slice], *, captioner: Captioner, reader: _Reader, artist: str | None, output: Path
 ) -> list[Any]:
-    """Work for `run_units`: the entry of each slice, or its UnitError."""
+    """Work for `Batch.run`: the entry of each slice, or its UnitError."""
     results: dict[int, Any] = {}
     waveforms: dict[int, Tensor] = {}
     for place, wanted in enumerate(slices):

@@ -20,8 +20,9 @@ import torch
 from torch import Tensor
 
 from specgan.batch.executors import serial
+from specgan.batch.failures import Failure, UnitError, stage
 from specgan.batch.journal import Journal, made_from, run_missing
-from specgan.batch.runner import Failure, Report, UnitError, check_on_error, one_by_one, run_units, stage
+from specgan.batch.runner import Batch, Report, one_by_one
 from specgan.codec.coding import CodecError, CodecParams, Song, decode_spectrum, fit_picture
 from specgan.codec.png import SliceInfo, from_png
 from specgan.files import atomic_path, find_files, remove_files
@@ -90,7 +91,7 @@ def compare_pictures(
     # The workers may run elsewhere.
     input, reconstructed, output = (Path(os.path.abspath(path)) for path in (input, reconstructed, output))
     settings: dict[str, Any] = {"phase_encoding": phase_encoding, "range_db": range_db}
-    check_on_error(on_error)
+    batch = Batch(executor, on_error, "comparison")
     CodecParams(**settings)  # refuses impossible ones
     _check_places(input, reconstructed, output)
     pairs, unpaired = _pair(input, reconstructed)
@@ -98,14 +99,12 @@ def compare_pictures(
         log.warning("no partner in %s for %s, of %s", there, _some(names), here)
 
     folders = {"input": str(input.resolve()), "reconstructed": str(reconstructed.resolve())}
-    journal = Journal(output, {**settings, **folders}, name=JOURNAL_NAME)
+    journal: Journal[dict[str, Any]] = Journal(output, {**settings, **folders}, name=JOURNAL_NAME)
     remove_files([f"{PICTURES_NAME}/{key}" for key in journal.begun], output)  # of a killed run
     for name in (TABLE_NAME, PAGE_NAME):
         (output / name).unlink(missing_ok=True)  # they say that the folder is complete
-    run = partial(run_units, work=partial(one_by_one, make=partial(_compare, output=output, **settings)))
-    made, failures, n_skipped = run_missing(
-        journal, pairs, run, executor=executor, on_error=on_error, description="comparison"
-    )
+    run = partial(batch.run, work=partial(one_by_one, make=partial(_compare, output=output, **settings)))
+    made, failures, n_skipped = run_missing(journal, pairs, run)
     rows = {key: journal.entries[key] for key in sorted(journal.entries)}
     _log_notes(rows)
     message = f"{output}: {_summary(list(rows.values()))}"
@@ -168,7 +167,7 @@ def _some(names: Sequence[str], most: int = 10) -> str:
 
 @torch.inference_mode()
 def _compare(pair: _Pair, output: Path, **sound_settings: Any) -> dict[str, Any]:
-    """Work for `run_units`: writes the picture of a pair and gives its entry."""
+    """Work for `Batch.run`: writes the picture of a pair and gives its entry."""
     with stage("read"):
         state = made_from(pair.sources)
     pictures, infos = zip(_read(pair.source), _read(pair.reconstructed), strict=True)

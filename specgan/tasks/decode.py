@@ -18,8 +18,9 @@ from torch import Tensor
 
 from specgan.audio import WAV_SUBTYPES, save_wav
 from specgan.batch.executors import serial
-from specgan.batch.journal import Journal, made_from, run_missing
-from specgan.batch.runner import Report, UnitError, failure_of, one_by_one, run_units, stage
+from specgan.batch.failures import UnitError, failure_of, stage
+from specgan.batch.journal import Journal, Partly, made_from, run_missing
+from specgan.batch.runner import Batch, Report, one_by_one
 from specgan.codec.coding import CodecError, CodecParams, Song, decode_spectrum, fit_picture
 from specgan.codec.png import SliceInfo, from_png, read_info
 from specgan.files import find_files, safe_name, unique_names
@@ -126,12 +127,12 @@ def decode_pictures(
             unread.append(failure_of(_Picture(path, None), err, on_error))
     songs = _songs(pictures, input)
     _report(songs, settings)
-    journal = Journal(output, {**asdict(settings), "input": str(input.resolve())}, name=JOURNAL_NAME)
-    make = partial(_decode_song, settings=settings, output=output)
-    run = partial(run_units, work=partial(one_by_one, make=make))
-    made, failures, n_skipped = run_missing(
-        journal, songs, run, failures=unread, executor=executor, on_error=on_error, description="songs"
+    journal: Journal[dict[str, Any]] = Journal(
+        output, {**asdict(settings), "input": str(input.resolve())}, name=JOURNAL_NAME
     )
+    make = partial(_decode_song, settings=settings, output=output)
+    run = partial(Batch(executor, on_error, "songs").run, work=partial(one_by_one, make=make))
+    made, failures, n_skipped = run_missing(journal, songs, run, failures=unread)
     return Report(
         n_done=sum(bool(entry["outputs"]) for entry in made.values()),
         n_skipped=n_skipped,
@@ -227,8 +228,8 @@ def _alone(picture: _Picture, key: str) -> _Pictures:
 
 
 @torch.inference_mode()
-def _decode_song(song: _Pictures, *, settings: _Settings, output: Path) -> dict[str, Any]:
-    """Work for `run_units`."""
+def _decode_song(song: _Pictures, *, settings: _Settings, output: Path) -> dict[str, Any] | Partly[dict[str, Any]]:
+    """Work for `Batch.run`."""
     with stage("read"):
         state = made_from(song.sources)
     failures, remarks, info = [], {}, None
@@ -251,7 +252,7 @@ def _decode_song(song: _Pictures, *, settings: _Settings, output: Path) -> dict[
     for remark in remarks:
         log.warning("%s: %s", song.source, remark)
     if info is None:
-        return {"made_from": state, "outputs": [], "failures": failures}
+        return Partly({"made_from": state, "outputs": []}, failures)
 
     with stage("decode"):
         silence = torch.zeros(1).expand(info.n_kept)
@@ -262,7 +263,8 @@ def _decode_song(song: _Pictures, *, settings: _Settings, output: Path) -> dict[
             waveform = F.pad(waveform, (info.offset, info.n_trimmed))
     with stage("write"):
         save_wav(output / f"{song.key}.wav", waveform, info.sample_rate, subtype=settings.subtype)
-    return {"made_from": state, "outputs": [f"{song.key}.wav"], "failures": failures}
+    entry = {"made_from": state, "outputs": [f"{song.key}.wav"]}
+    return Partly(entry, failures) if failures else entry
 
 
 def _check_length(song: _Pictures, info: SliceInfo, settings: _Settings) -> None:

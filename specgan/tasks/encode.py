@@ -13,8 +13,9 @@ import torch
 from torch import Tensor
 
 from specgan.batch.executors import serial
+from specgan.batch.failures import stage
 from specgan.batch.journal import Journal, made_from, run_missing
-from specgan.batch.runner import Report, one_by_one, run_units, stage
+from specgan.batch.runner import Batch, Report, one_by_one
 from specgan.codec.coding import CodecParams, encode_slice
 from specgan.codec.png import SliceInfo, to_png
 from specgan.codec.slices import Slicing, Song, find_songs, measure, picture_names, read_slices
@@ -60,11 +61,10 @@ def encode_songs(
     output = Path(os.path.abspath(output))  # the workers may run elsewhere
     songs = find_songs(input, recursive=recursive)
     settings = {**asdict(slicing), "input": os.path.realpath(input)}
-    journal = Journal(output, settings, name=JOURNAL_NAME, endings=r"_\d{4,}(_ch\d+)?\.png")
-    run = partial(run_units, work=partial(one_by_one, make=partial(_encode_song, slicing=slicing, output=output)))
-    made, failures, n_skipped = run_missing(
-        journal, songs, run, executor=executor, on_error=on_error, description="songs"
-    )
+    journal: Journal[dict[str, Any]] = Journal(output, settings, name=JOURNAL_NAME, endings=r"_\d{4,}(_ch\d+)?\.png")
+    batch = Batch(executor, on_error, "songs")
+    run = partial(batch.run, work=partial(one_by_one, make=partial(_encode_song, slicing=slicing, output=output)))
+    made, failures, n_skipped = run_missing(journal, songs, run)
     n_pictures = sum(len(entry["outputs"]) for entry in journal.entries.values())
     return Report(
         n_done=len(made),
@@ -76,7 +76,7 @@ def encode_songs(
 
 @torch.inference_mode()
 def _encode_song(song: Song, *, slicing: Slicing, output: Path) -> dict[str, Any]:
-    """Work for `run_units`."""
+    """Work for `Batch.run`."""
     outputs: list[str] = []
     try:
         with stage("decode"):

@@ -10,7 +10,8 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from specgan.batch.executors import serial
-from specgan.batch.runner import Report, write_failures
+from specgan.batch.failures import write_failures
+from specgan.batch.runner import Report
 from specgan.captions.caption import Captioner
 from specgan.tasks.caption import caption_songs
 from specgan.tasks.encode import encode_songs

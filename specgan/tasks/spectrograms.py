@@ -1,46 +1,42 @@
 """Task: a folder of audio -> a dataset folder of spectrograms that train.py opens."""
 
 import logging
-import math
 import os
 import random
 from collections import Counter, defaultdict
-from collections.abc import Callable, Generator, Mapping, Sequence
-from concurrent.futures import Executor
-from contextlib import AbstractContextManager
-from dataclasses import asdict
+from collections.abc import Mapping, Sequence
 from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
-import yaml
 
-import specgan
 from specgan.audio import find_audio
 from specgan.batch.executors import serial
-from specgan.batch.journal import Journal, run_missing
-from specgan.batch.runner import FAILURES_NAME, Report, check_on_error, run_units
-from specgan.clips.files import Clip, Recipe, check_device, make_clips, make_clips_on_device, make_shards
+from specgan.batch.failures import FAILURES_NAME
+from specgan.batch.journal import Journal, Run, run_missing
+from specgan.batch.runner import Batch, OpenExecutor, Report
+from specgan.clips.clip import Clip, ClipEntry
+from specgan.clips.files import make_clips
+from specgan.clips.on_device import check_device, run_on_device
+from specgan.clips.recipe import Recipe
+from specgan.clips.shards import join_small_shards, run_in_shards
 from specgan.data import sounds
+from specgan.data.folder import PARAMS_NAME, write_info, write_settings
 from specgan.data.manifest import MANIFEST_NAME, SPLITS, assign_splits, label_of, read_manifest, write_manifest
-from specgan.data.shards import SHARD_BYTES, SHARDS_NAME, open_shard, remove_shards, write_shard
-from specgan.files import atomic_path, remove_files, safe_name, unique_names
-from specgan.spectrogram import LevelRange, SpectrogramParams
+from specgan.data.shards import SHARDS_NAME, remove_shards
+from specgan.files import remove_files, safe_name, unique_names
+from specgan.spectrogram import SpectrogramParams
 
 log = logging.getLogger(__name__)
 
-PARAMS_NAME = "params.yaml"
 _RESERVED = {
     MANIFEST_NAME,
     PARAMS_NAME,
     FAILURES_NAME,
     SHARDS_NAME,
     sounds.SOUNDS_NAME,
-}  # in a dataset folder; no label's folder
-_LEAST_CLIPS = 64  # that a worker takes at a time for a shard, if they are short
-_MOST_SMALL = 8  # shards, before they are joined
-_MOST_BYTES = 2**28  # of sound files that it takes: long recordings keep it busy too
+}  # in a dataset folder; not names of labels' folders
 
 
 def make_spectrograms(
@@ -58,7 +54,7 @@ def make_spectrograms(
     seed: int = 0,
     shard_size: int = 4096,
     keep_sounds: int = 0,
-    executor: Callable[[], AbstractContextManager[Executor]] = serial,
+    executor: OpenExecutor = serial,
     device: str = "cpu",
     on_error: str = "skip",
     **recipe: Any,
@@ -85,7 +81,7 @@ def make_spectrograms(
             where their frames fill 64 MiB.
         keep_sounds: recordings of each split whose sound is kept too, at most; 0: none. By it generated sounds are
             measured against real ones as recorded; without it, as the spectrograms sound through a vocoder.
-        executor: opens the workers, see tasks.executors.
+        executor: opens the workers, see batch.executors.
         device: "cpu": the workers do it all, each alone. Any other torch device, "cuda" for one: the workers decode,
             and this process transforms what they send in batches on that device; the numbers agree within 1e-4.
         on_error: "skip" records a bad file in failures.csv and goes on; "raise" stops at the first.
@@ -96,7 +92,7 @@ def make_spectrograms(
     # Absolute, because the workers may run elsewhere. abspath: a link counts where it is, not where it leads.
     input, output = Path(os.path.abspath(input)), Path(os.path.abspath(output))
     made_of = Recipe(params=params, **recipe)
-    check_on_error(on_error)
+    batch = Batch(executor, on_error, "spectrograms")
     check_device(device)
     if not isinstance(shard_size, int) or shard_size < 1:
         raise ValueError(f"shard_size is {shard_size!r}; an integer of at least 1")
@@ -108,35 +104,17 @@ def make_spectrograms(
     clips = _drop_small(clips, min_recordings)
     # Refuse impossible splits before the work, not after it.
     split_of = assign_splits([c.recording for c in clips], [c.label for c in clips], percentages=splits, seed=seed)
+    in_order = _shuffled(clips, split_of, seed) if made_of.format == "shards" else clips
 
     # input: files of another folder may have the names and dates of this one's.
     settings = {**made_of.settings(), "input": str(input.resolve())}
-    journal = Journal(output, settings, endings=r"(_\d{4,})?(_ch\d+)?\.(pt|png)")
-    if not journal.path.exists() and (output / MANIFEST_NAME).exists():  # a copy without hidden files, of any settings
-        remove_files(read_manifest(output)["path"].unique(), output)
-    if journal.is_outdated or not (output / PARAMS_NAME).exists():
-        _write_yaml(output / PARAMS_NAME, settings)  # without statistics: the folder is unfinished
-    run: Callable[..., Generator[tuple[Any, Any]]]
-    if device != "cpu":
-        run = partial(make_clips_on_device, recipe=made_of, output=output, device=device, shard_size=shard_size)
-    elif made_of.format == "shards":
-        run = partial(_run_in_shards, recipe=made_of, output=output, shard_size=shard_size)
-    else:
-        run = partial(run_units, work=partial(make_clips, recipe=made_of, output=output))
-    made, failures, n_skipped = run_missing(
-        journal,
-        _shuffled(clips, split_of, seed) if made_of.format == "shards" else clips,
-        run,
-        final=output / MANIFEST_NAME,
-        executor=executor,
-        on_error=on_error,
-        description="spectrograms",
-    )
-
-    there = [clip for clip in clips if clip.recording in journal.entries]
+    journal = _open_journal(output, settings)
+    run = _run(batch, made_of, output, device=device, shard_size=shard_size)
+    made, failures, n_skipped = run_missing(journal, in_order, run, final=output / MANIFEST_NAME)
     if made_of.format == "shards":
-        _join_small_shards(_shuffled(clips, split_of, seed), journal, shard_size)
-    table = _table(there, journal)
+        join_small_shards(in_order, journal, shard_size)
+
+    table = _table([clip for clip in clips if clip.recording in journal.entries], journal)
     table["split"] = assign_splits(table["recording"], table["label"], percentages=splits, seed=seed)
     remove_shards(output, keep=table["path"].unique())
     table = sounds.keep_sounds(
@@ -148,7 +126,8 @@ def make_spectrograms(
         peak=made_of.peak,
         seed=seed,
     )
-    _finish(output, table, settings, params)
+    write_info(settings, table, output, silence=params.silence)
+    write_manifest(table, output)  # last: it says that the folder is complete
     counts = ", ".join(f"{label} {count}" for label, count in sorted(Counter(table["label"]).items()))
     return Report(
         n_done=len(made),
@@ -156,6 +135,25 @@ def make_spectrograms(
         failures=failures,
         message=f"{output}: {len(table)} spectrograms; {counts}",
     )
+
+
+def _open_journal(output: Path, settings: dict[str, object]) -> Journal[ClipEntry]:
+    """Opens the journal, and marks the folder as unfinished if it has other settings or none."""
+    journal: Journal[ClipEntry] = Journal(output, settings, endings=r"(_\d{4,})?(_ch\d+)?\.(pt|png)")
+    if not journal.path.exists() and (output / MANIFEST_NAME).exists():  # a copy without hidden files, of any settings
+        remove_files(read_manifest(output)["path"].unique(), output)
+    if journal.is_outdated or not (output / PARAMS_NAME).exists():
+        write_settings(settings, output)
+    return journal
+
+
+def _run(batch: Batch, recipe: Recipe, output: Path, *, device: str, shard_size: int) -> Run[Clip, ClipEntry]:
+    """What makes the spectrograms of clips: here on a device, or on the workers, into shards or files."""
+    if device != "cpu":
+        return partial(run_on_device, batch=batch, recipe=recipe, output=output, device=device, shard_size=shard_size)
+    if recipe.format == "shards":
+        return partial(run_in_shards, batch=batch, recipe=recipe, output=output, shard_size=shard_size)
+    return partial(batch.run, work=partial(make_clips, recipe=recipe, output=output))
 
 
 def _plan(
@@ -167,7 +165,7 @@ def _plan(
     classes: Sequence[str] | None,
     merge: Mapping[str, str],
 ) -> list[Clip]:
-    """Gives each audio file its label and a place of its own."""
+    """Gives each audio file its label and its own place in the dataset folder."""
     if classes is not None and not classes:
         raise ValueError("classes is empty; give the labels to keep, or null to keep all")
     # Labels are words; on the command line, classes=[0,1] are numbers.
@@ -178,11 +176,11 @@ def _plan(
     files = find_audio(root, recursive=recursive)
     raw = {source: label_of(source, label_from=label_from, separator=separator) for source in files}
     labels = {source: merge.get(label, label) for source, label in raw.items()}
-    there = set(labels.values())
-    unknown = (set(merge) - set(raw.values())) | (set(classes or ()) - there)
+    known = set(labels.values())
+    unknown = (set(merge) - set(raw.values())) | (set(classes or ()) - known)
     if unknown:
         raise ValueError(
-            f"{root}: no file has the label {', '.join(sorted(unknown))}; there are {', '.join(sorted(there))}"
+            f"{root}: no file has the label {', '.join(sorted(unknown))}; there are {', '.join(sorted(known))}"
         )
 
     wanted = {}
@@ -212,90 +210,23 @@ def _drop_small(clips: list[Clip], min_recordings: int) -> list[Clip]:
 def _shuffled(clips: Sequence[Clip], split_of: Sequence[str], seed: int) -> list[Clip]:
     """The order in which clips go into shards: training mixes few shards at a time, so each has all labels.
 
-    Each split has shards of its own, as long as the splits stay as they are.
+    Each split has its own shards, until the splits change.
     """
     together = list(zip(split_of, clips, strict=True))
     random.Random(seed).shuffle(together)
     return [clip for _, clip in sorted(together, key=lambda pair: SPLITS.index(pair[0]))]
 
 
-def _run_in_shards(
-    clips: Sequence[Clip], *, recipe: Recipe, output: Path, shard_size: int, **settings: Any
-) -> Generator[tuple[Clip, Any]]:
-    """`run_units` that gives a worker a shard's clips at a time."""
-    some = [os.path.getsize(clip.source) for clip in clips[:256] if clip.source.exists()]
-    most = min(shard_size, max(1, _MOST_BYTES * len(some) // max(1, sum(some))))
-    chunk = min(most, max(_LEAST_CLIPS, math.ceil(len(clips) / (4 * os.cpu_count()))))
-    yield from run_units(clips, partial(make_shards, recipe=recipe, output=output), chunk=chunk, **settings)
-
-
-def _join_small_shards(clips: Sequence[Clip], journal: Journal, shard_size: int) -> None:
-    """Joins shards that are small because they were made by many workers, for a few new clips, or after a crash."""
-    rows_of: dict[str, list[dict]] = defaultdict(list)  # by shard
-    for clip in clips:
-        for row in journal.entries.get(clip.recording, {}).get("rows", ()):
-            rows_of[row["path"]].append(row)
-    small = {}
-    for path, rows in rows_of.items():
-        frames = open_shard(journal.folder / path)
-        used = sum(row["n_frames"] for row in rows) * frames[:1].nbytes
-        if used < SHARD_BYTES / 4 and len(rows) < shard_size / 4:
-            small[path] = used
-    if len(small) <= _MOST_SMALL:
-        return
-
-    moved: dict[str, str] = {}
-    together: list[str] = []
-    for path in small:
-        together.append(path)
-        n_rows, n_bytes = sum(len(rows_of[p]) for p in together), sum(small[p] for p in together)
-        if n_bytes >= SHARD_BYTES or n_rows >= shard_size or path == next(reversed(small)):
-            rows = [row for p in together for row in rows_of[p]]
-            opened = {p: open_shard(journal.folder / p) for p in together}
-            levels = [opened[row["path"]][row["first_frame"] :][: row["n_frames"]].mT for row in rows]
-            joined, places = write_shard(levels, journal.folder)
-            for row, place in zip(rows, places, strict=True):
-                row.update(path=joined, first_frame=place)
-            moved |= dict.fromkeys(together, joined)
-            together = []
-    for entry in journal.entries.values():
-        entry["outputs"] = [moved.get(path, path) for path in entry["outputs"]]
-    journal.write()  # and after that the old ones can go
-
-
-def _table(clips: Sequence[Clip], journal: Journal) -> pd.DataFrame:
-    """The manifest as it stands in the journal, without splits."""
+def _table(clips: Sequence[Clip], journal: Journal[ClipEntry]) -> pd.DataFrame:
+    """The manifest of the clips in the journal, without splits."""
     real_folder = cache(os.path.realpath)
     columns: dict[str, list] = defaultdict(list)
     for clip in clips:
         folder, name = os.path.split(clip.source)
-        # Only links are followed one by one: the way to the folder is the same for all in it.
+        # Only links are resolved one by one: the folder of all files in it is resolved once.
         is_link = os.path.islink(clip.source)
         source = os.path.realpath(clip.source) if is_link else os.path.join(real_folder(folder), name)
         for row in journal.entries[clip.recording]["rows"]:
             for name, value in {"label": clip.label, "recording": clip.recording, "source": source, **row}.items():
                 columns[name].append(value)
     return pd.DataFrame(columns)
-
-
-def _finish(output: Path, table: pd.DataFrame, settings: dict, params: SpectrogramParams) -> None:
-    _write_yaml(
-        output / PARAMS_NAME,
-        {
-            **settings,
-            "level_range": asdict(_level_range(table, params)),
-            "class_names": sorted(table["label"].unique().tolist()),
-            "specgan_version": specgan.__version__,
-        },
-    )
-    write_manifest(table, output)  # last: it says that the folder is complete
-
-
-def _level_range(table: pd.DataFrame, params: SpectrogramParams) -> LevelRange:
-    peaks = table.loc[table["split"] == "train", "peak_level"]
-    return LevelRange(low=params.silence, high=float(peaks.mean() if params.level == "log1p" else peaks.max()))
-
-
-def _write_yaml(path: Path, content: dict) -> None:
-    with atomic_path(path) as temporary:
-        temporary.write_text(yaml.safe_dump(content, sort_keys=False))

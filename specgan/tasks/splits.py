@@ -10,12 +10,12 @@ from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 
 import pandas as pd
-import yaml
 from rich.console import Console
 from rich.progress import track
 
-import specgan
-from specgan.batch.runner import FAILURES_NAME, Failure, Report, UnitError, check_on_error, stage, write_failures
+from specgan.batch.failures import FAILURES_NAME, Failure, UnitError, check_on_error, stage, write_failures
+from specgan.batch.runner import Report
+from specgan.data.folder import PARAMS_NAME, find_info, write_info
 from specgan.data.manifest import (
     MANIFEST_NAME,
     REQUIRED_COLUMNS,
@@ -30,7 +30,6 @@ from specgan.files import atomic_path, load_tensors, remove_files, safe_name, un
 log = logging.getLogger(__name__)
 
 MODES = ("copy", "symlink", "hardlink", "manifest")
-PARAMS_NAME = "params.yaml"
 UNFINISHED_NAME = ".unfinished.json"  # while a run works: the files that it removes or makes
 
 _EXAMPLE = r"""'task.recording_pattern="^(.+?)(_\d+)?$"' for take, take_1 and take_2"""
@@ -65,8 +64,8 @@ def make_splits(
         seed: another seed deals other splits.
         mode: "copy", "symlink" (absolute), "hardlink", or "manifest": the manifest alone, with paths to the input.
         recording_pattern: regular expression, searched in the name without suffix, whose first group names the
-            recording that a file was made from, within its folder; None: the input's own manifest tells, and without
-            one each file is a recording.
+            recording that a file was made from, within its folder; None: as the input's own manifest says; without one,
+            each file is a recording.
         on_error: "skip" records a bad file in failures.csv and goes on; "raise" stops at the first.
     Raises:
         FileNotFoundError, ValueError: nothing to do, or arguments, names or labels that cannot work; nothing is
@@ -78,7 +77,7 @@ def make_splits(
         raise ValueError(f"mode is {mode!r}; one of {', '.join(MODES)}")
     suffix = "." + str(ext).lower().lstrip(".")
     files = _find(input, output, suffix)
-    info = _dataset_info(input)
+    info = find_info(input)
     table = _plan(input, files, label_from=label_from, separator=separator, pattern=recording_pattern)
     table["split"] = assign_splits(table["recording"], table["label"], percentages=splits, seed=seed)
     table["path"] = table["split"] + "/" + table["name"]
@@ -107,7 +106,8 @@ def make_splits(
 
     table = table[~table["path"].isin(failures)]
     if info:
-        _write_info(info, table.assign(peak_level=table["path"].map(peaks)), output)
+        measured = table.assign(peak_level=table["path"].map(peaks))
+        write_info(info, measured, output, silence=info["level_range"]["low"])
     write_manifest(table, output)  # last: it says that the folder is complete
     (output / UNFINISHED_NAME).unlink()
     return Report(n_done=len(table), failures=list(failures.values()), message=f"{output}: {_summary(table)}")
@@ -160,7 +160,7 @@ def _absolute(file: Path) -> Path:
 
 
 def _plan(root: Path, files: Sequence[Path], *, label_from: str, separator: str, pattern: str | None) -> pd.DataFrame:
-    """Gives each file its label, its recording, the sound it comes from, and a name of its own in a split's folder."""
+    """Gives each file its label, its recording, the sound it comes from, and a unique name in a split's folder."""
     listed = _listed(root)
     rows, wanted = [], {}
     for file in files:
@@ -187,7 +187,7 @@ def _plan(root: Path, files: Sequence[Path], *, label_from: str, separator: str,
         if labels.nunique() > 1:
             raise ValueError(
                 f"recording {recording!r} has files of several labels: {', '.join(sorted(labels.unique()))}; it can "
-                "stand in one split of one label only: change label_from or recording_pattern, or move the files"
+                "be in one split of one label only: change label_from or recording_pattern, or move the files"
             )
     return table
 
@@ -208,7 +208,7 @@ def _listed(root: Path) -> dict[str, tuple[str, str]] | None:
 
 
 def _own_manifest(folder: Path) -> pd.DataFrame | None:
-    """The folder's manifest; None if there is none, or only another program's table of that name."""
+    """The folder's manifest; None: it has none, or another program's table of that name."""
     try:
         return read_manifest(folder)
     except (FileNotFoundError, ValueError):
@@ -230,36 +230,22 @@ def _match(pattern: str, file: Path, relative: Path) -> str:
 
 
 def _require_one_file_system(files: Sequence[Path], output: Path) -> None:
-    there = next(folder for folder in (output.absolute(), *output.absolute().parents) if folder.exists())
+    existing = next(folder for folder in (output.absolute(), *output.absolute().parents) if folder.exists())
     for folder in sorted({file.parent for file in files}):
-        if folder.stat().st_dev != there.stat().st_dev:
+        if folder.stat().st_dev != existing.stat().st_dev:
             raise ValueError(f"{folder} and {output} are on two file systems, mode=hardlink needs one; {_WAYS_OUT}")
 
 
-def _dataset_info(folder: Path) -> dict | None:
-    """What params.yaml says of a dataset folder; None: the folder is none."""
-    path = folder / PARAMS_NAME
-    try:
-        info = yaml.safe_load(path.read_text()) if path.is_file() else None
-    except (yaml.YAMLError, UnicodeDecodeError) as err:
-        raise ValueError(f"{path}: no YAML ({str(err)[:200]}); make the dataset again, or move the file away") from err
-    if not isinstance(info, dict) or "spectrogram" not in info:
-        return None
-    if "level_range" not in info or not (folder / MANIFEST_NAME).exists():
-        raise ValueError(f"{folder}: the dataset is not finished; run the preprocess.py command that makes it again")
-    return info
-
-
 def _clear(output: Path, made: Sequence[str]) -> None:
-    """Removes what earlier runs made, and notes what this one will make, so that the next can clear up behind it."""
+    """Removes what earlier runs made, and notes what this one will make, so that the next can clean up after it."""
     earlier = _unfinished(output / UNFINISHED_NAME)
     if os.path.lexists(output / MANIFEST_NAME):
         table = _own_manifest(output)
         if table is None or tuple(table.columns) != REQUIRED_COLUMNS:
-            raise ValueError(f"{output}: its {MANIFEST_NAME} is not of a split, so it stays; give another output")
+            raise ValueError(f"{output}: its {MANIFEST_NAME} is not of a split, so it is kept; give another output")
         # Only what a split makes: mode=manifest lists files that are not ours.
         earlier.update(path for path in table["path"] if path.count("/") == 2 and path.split("/")[0] in SPLITS)
-        earlier.update((MANIFEST_NAME, FAILURES_NAME, *([PARAMS_NAME] if _dataset_info(output) else [])))
+        earlier.update((MANIFEST_NAME, FAILURES_NAME, *([PARAMS_NAME] if find_info(output) else [])))
     folders = {str(folder) for path in made for folder in PurePosixPath(path).parents}
     blocked = [path for path in made if path not in earlier and os.path.lexists(output / path)]
     # A linked folder would take the files elsewhere, where no later run removes them.
@@ -276,7 +262,7 @@ def _clear(output: Path, made: Sequence[str]) -> None:
 
 
 def _unfinished(path: Path) -> set[str]:
-    """What a run that was killed noted; nothing if there was none."""
+    """What a killed run noted; empty if no run was killed."""
     try:
         noted = json.loads(path.read_text()) if path.exists() else []
     except ValueError:
@@ -287,7 +273,7 @@ def _unfinished(path: Path) -> set[str]:
 
 
 def _place(file: Path, target: Path, mode: str, *, measure: bool) -> float | None:
-    """Puts a file, or a link to it, in its place; returns its highest level if it shall be measured."""
+    """Puts a file, or a link to it, in its place; returns its highest level if `measure`."""
     peak = None
     with stage("read"):
         if measure:
@@ -305,7 +291,9 @@ def _place(file: Path, target: Path, mode: str, *, measure: bool) -> float | Non
             try:
                 os.link(os.path.realpath(file), temporary)
             except OSError as err:
-                raise OSError(f"no hard link to it can stand in {target.parent}: {err.strerror}; {_WAYS_OUT}") from err
+                raise OSError(
+                    f"no hard link to it can be made in {target.parent}: {err.strerror}; {_WAYS_OUT}"
+                ) from err
     return peak
 
 
@@ -320,20 +308,6 @@ def _require_every_split(table: pd.DataFrame, failures: dict[str, Failure], outp
             f"for {split}; mend them or move them away, and run again. {output / FAILURES_NAME} lists them; the "
             f"first is {first.path}: {first.error}"
         )
-
-
-def _write_info(info: dict, table: pd.DataFrame, output: Path) -> None:
-    """Writes the dataset's params.yaml with the statistics of the new training split."""
-    peaks = table.loc[table["split"] == "train", "peak_level"]
-    high = float(peaks.mean() if info["spectrogram"]["level"] == "log1p" else peaks.max())
-    info = {
-        **info,
-        "level_range": {**info["level_range"], "high": high},
-        "class_names": sorted(table["label"].unique().tolist()),
-        "specgan_version": specgan.__version__,
-    }
-    with atomic_path(output / PARAMS_NAME) as temporary:
-        temporary.write_text(yaml.safe_dump(info, sort_keys=False))
 
 
 def _summary(table: pd.DataFrame) -> str:

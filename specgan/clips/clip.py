@@ -1,0 +1,84 @@
+"""A recording, and what the journal keeps of it."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NotRequired, TypedDict
+
+from torch import Tensor
+
+from specgan.batch.journal import State
+from specgan.spectrogram import SpectrogramParams
+
+
+@dataclass(frozen=True)
+class Clip:
+    """A recording: its file, its label, and its place in the dataset folder, `<label>/<name>` without suffix."""
+
+    source: Path
+    label: str
+    recording: str
+
+    @property
+    def key(self) -> str:
+        return self.recording
+
+    @property
+    def sources(self) -> list[Path]:
+        return [self.source]
+
+
+class Place(TypedDict):
+    """Where a spectrogram is in the dataset folder; in a shard, from which frame on."""
+
+    path: str
+    first_frame: NotRequired[int]
+
+
+class Row(Place):
+    """A spectrogram in the manifest. `peak_level`, its highest, is for the statistics alone."""
+
+    start_s: float
+    n_frames: int
+    peak_level: float
+    duration_s: float
+
+
+class ClipEntry(TypedDict):
+    """A recording in the journal."""
+
+    made_from: list[State]
+    outputs: list[str]
+    rows: list[Row]
+
+
+@dataclass(frozen=True)
+class Piece:
+    """A spectrogram of a recording: the whole of it, or one slice."""
+
+    number: int  # of the slice
+    n_frames: int
+    peak_level: float
+
+    @classmethod
+    def of(cls, number: int, level: Tensor) -> "Piece":
+        return cls(number, level.shape[-1], float(level.max()))
+
+
+def rows_of(pieces: Iterable[tuple[Place, Piece]], n_samples: int, params: SpectrogramParams) -> list[Row]:
+    """The rows of a recording of `n_samples`, whose pieces are at these places."""
+    duration_s = n_samples / params.sample_rate
+    slice_s = duration_s if params.n_frames is None else params.n_samples / params.sample_rate
+    rows: list[Row] = []
+    for place, piece in pieces:
+        start_s = piece.number * slice_s
+        rows.append(
+            {
+                **place,
+                "start_s": round(start_s, 6),
+                "n_frames": piece.n_frames,
+                "peak_level": piece.peak_level,
+                "duration_s": round(min(slice_s, duration_s - start_s), 6),
+            }
+        )
+    return rows

@@ -1,0 +1,94 @@
+"""The dataset folder: the only reader and writer of its params.yaml, with the settings and the statistics."""
+
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import yaml
+
+import specgan
+from specgan.data.manifest import MANIFEST_NAME, read_file
+from specgan.files import atomic_path
+from specgan.spectrogram import LevelRange, SpectrogramParams
+
+PARAMS_NAME = "params.yaml"
+
+
+def read_info(folder: str | Path) -> dict[str, Any]:
+    """Reads `<folder>/params.yaml`: spectrogram, peak, level_range, class_names.
+
+    Args:
+        folder: a dataset folder, or the URL of one.
+    Raises:
+        FileNotFoundError: it is no dataset folder.
+        ValueError: it is not finished.
+    """
+    path = f"{str(folder).rstrip('/')}/{PARAMS_NAME}"
+    try:
+        info = yaml.safe_load(read_file(folder, PARAMS_NAME))
+    except (FileNotFoundError, IsADirectoryError) as err:
+        message = f"{path}: no such file, so {folder} is no dataset folder; make one with preprocess.py"
+        raise FileNotFoundError(message) from err
+    if "level_range" not in info:
+        raise ValueError(f"{path}: the folder was not finished; run the same preprocess.py command again")
+    return info
+
+
+def find_info(folder: Path) -> dict[str, Any] | None:
+    """As `read_info`, for any folder on this machine; None: it is no dataset folder.
+
+    Raises:
+        ValueError: the dataset is not finished, or its params.yaml is not YAML.
+    """
+    path = folder / PARAMS_NAME
+    try:
+        info = yaml.safe_load(path.read_text()) if path.is_file() else None
+    except (yaml.YAMLError, UnicodeDecodeError) as err:
+        message = f"{path}: not YAML ({str(err)[:200]}); make the dataset again, or move the file away"
+        raise ValueError(message) from err
+    if not isinstance(info, dict) or "spectrogram" not in info:
+        return None
+    if "level_range" not in info or not (folder / MANIFEST_NAME).exists():
+        raise ValueError(f"{folder}: the dataset is not finished; run the preprocess.py command that makes it again")
+    return info
+
+
+def write_settings(settings: Mapping[str, object], folder: Path) -> None:
+    """Writes a params.yaml without statistics: the dataset is not finished."""
+    with atomic_path(folder / PARAMS_NAME) as temporary:
+        temporary.write_text(yaml.safe_dump(dict(settings), sort_keys=False))
+
+
+def write_info(settings: Mapping[str, Any], clips: pd.DataFrame, folder: Path, *, silence: float) -> None:
+    """Writes the params.yaml of a finished dataset, with the statistics of its training split.
+
+    Args:
+        settings: that the spectrograms were made with; statistics among them are replaced.
+        clips: of each spectrogram label, split, and peak_level, its highest level.
+        folder: of the dataset.
+        silence: level of digital silence.
+    Raises:
+        ValueError: all training clips are silent.
+    """
+    peaks = clips.loc[clips["split"] == "train", "peak_level"]
+    high = float(peaks.mean() if settings["spectrogram"]["level"] == "log1p" else peaks.max())
+    info = {
+        **settings,
+        "level_range": asdict(LevelRange(low=silence, high=high)),
+        "class_names": sorted(clips["label"].unique().tolist()),
+        "specgan_version": specgan.__version__,
+    }
+    write_settings(info, folder)
+
+
+def require_same_params(params: SpectrogramParams, info: Mapping[str, Any], folder: str | Path) -> None:
+    """Raises ValueError, with both values, when a dataset folder was made with other settings."""
+    differing = [
+        f"{name}: the folder has {value!r}, asked for is {getattr(params, name)!r}"
+        for name, value in info["spectrogram"].items()
+        if name != "n_frames" and getattr(params, name) != value  # shorter examples can be cut from longer slices
+    ]
+    if differing:
+        raise ValueError(f"{folder}: made with other spectrogram settings; {'; '.join(differing)}")
