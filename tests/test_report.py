@@ -12,7 +12,8 @@ import pytest
 import soundfile
 import torch
 
-from specgan.evaluation.page import METRICS, Example, write_overview, write_report
+from specgan.evaluation.glossary import METRICS
+from specgan.evaluation.page import Example, write_overview, write_report
 
 RATE = 8000
 CLASSES = ["kick", "snare", "hat"]
@@ -112,8 +113,8 @@ def written(tmp_path, report, examples=None):
 def table_rows(page, index):
     """The rows of a table by their heading, each a list of cell texts with the small print split off by " | "."""
     table = re.findall(r"<tbody.*?</tbody>", page.html, re.S)[index]
-    rows = re.findall(r"<tr><th>(.*?)</th>(.*?)</tr>", table, re.S)
-    plain = [[re.sub(r"(<[^>]*>)+", "|", part).replace("\xa0", " ") for part in row] for row in rows]
+    rows = re.findall(r"<tr>\s*<th>(.*?)</th>(.*?)</tr>", table, re.S)
+    plain = [[re.sub(r"\s*(<[^>]*>\s*)+", "|", part).replace("\xa0", " ") for part in row] for row in rows]
     return {head.strip("|").split("|")[0]: [cell for cell in cells.split("|") if cell] for head, cells in plain}
 
 

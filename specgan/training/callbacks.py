@@ -16,7 +16,7 @@ from specgan.audio import AudioError, save_wav, scale_to_peak
 from specgan.evaluation.metrics import clipped, silent
 from specgan.files import atomic_path, safe_name
 from specgan.pictures.figures import to_figure
-from specgan.pictures.gallery import Sound, write_gallery
+from specgan.pictures.gallery import Entry, write_gallery
 from specgan.spectrogram import Spectrogram, normalise
 from specgan.training.dashboards import Exhibit, dashboards
 
@@ -90,7 +90,7 @@ class Preview(L.Callback):
         self.folder = Path(folder)
         self.make_vocoder = vocoder
         self.every_n_epochs, self.n_samples, self.n_shown, self.seed = every_n_epochs, n_samples, n_shown, seed
-        self.sections: dict[str, list[Sound]] = {}
+        self.sections: dict[str, list[Entry]] = {}
 
     def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         if not trainer.is_global_zero:  # one process draws
@@ -181,7 +181,7 @@ class Preview(L.Callback):
             above = f"{name}, {title}\n{told}".strip()
             temporary.write_bytes(to_figure(spectrogram[0], params, pl_module.level_range, title=above))
         caption = f"{title}, {told}" if told else title
-        self.sections.setdefault(name, []).append(Sound(caption, f"{stem}.png", f"{stem}.wav"))
+        self.sections.setdefault(name, []).append(Entry(caption, f"{stem}.png", f"{stem}.wav"))
         files = (sound, picture, waveform, params.sample_rate)
         return Exhibit(name, kind, seed, place, caption, *files, *verdict)
 
