@@ -79,42 +79,43 @@ def number(value: float, *, digits: int = 3) -> str:
 # fmt: off
 METRICS = {
     "conditional_accuracy": Metric(
-        "Heard as asked for", "high", "Of all sounds, how many the judge, a classifier trained on real clips, hears as "
-        "the class that was asked for. As many as of the real clips is good.", is_share=True),
+        "Conditional accuracy", "high", "Share of sounds that the judge, a classifier trained on real clips, assigns "
+        "to the class that they were generated for. As high as for real clips is good.", is_share=True),
     "frechet_distance": Metric(
-        "Fréchet distance", "low", "How far these sounds, taken together, are from the training clips in what the "
-        "judge hears: their average and their spread. 0 is no difference; the real clips show how low it can get."),
+        "Fréchet distance", "low", "How far these sounds, taken together, are from the training clips in the judge's "
+        "features: their average and their spread. 0 is no difference; the real clips show how low it can get."),
     "muq_frechet_distance": Metric(
-        "Fréchet distance (MuQ)", "low", "The same distance in what MuQ hears, a model of music that was trained "
+        "Fréchet distance (MuQ)", "low", "The same distance in the features of MuQ, a model of music that was trained "
         "elsewhere and does not share the judge's habits."),
     "kernel_distance": Metric(
-        "Kernel distance", "low", "The same question as the Fréchet distance, answered in a way that few sounds do not "
-        "bias. About 0 is no difference; it may fall a little below.", has_ratio=False),
+        "Kernel distance", "low", "The same question as the Fréchet distance, answered in a way that a small number of "
+        "sounds does not bias. About 0 is no difference; it may fall a little below.", has_ratio=False),
     "inception_score": Metric(
         "Inception score", "high", "How sure the judge is of each sound, and how evenly the classes come up. From 1 to "
         "the number of classes; it says nothing of variety within a class."),
     "precision": Metric(
-        "Precision", "high", "Of all sounds, how many lie where real ones lie: are they plausible?", is_share=True),
+        "Precision", "high", "Share of these sounds that lie where real ones lie: are they plausible?", is_share=True),
     "recall": Metric(
-        "Recall", "high", "Of all real sounds, how many lie where these lie: is all the variety there?", is_share=True),
+        "Recall", "high", "Share of real sounds that lie where these lie: is all their variety covered?",
+        is_share=True),
     "density": Metric(
-        "Density", "high", "As precision, but counts how many real sounds each one is near. About 1 for real clips; "
+        "Density", "high", "As precision, but counts how many real sounds are near each one. About 1 for real clips; "
         "above 1 where sounds crowd in the most typical places."),
     "coverage": Metric(
-        "Coverage", "high", "Of all real sounds, how many have at least one of these near them. Low where kinds of "
-        "sound are missing.", is_share=True),
+        "Coverage", "high", "Share of real sounds that have at least one of these near them. Low where kinds of sound "
+        "are missing.", is_share=True),
     "diversity": Metric(
         "Diversity", "like real", "How different the sounds of a class are from each other, as a share of the same for "
         "real ones. 1 is good; near 0 every sound is the same."),
     "classification_accuracy_score": Metric(
-        "Teaches a classifier", "high", "A classifier that learned from these sounds alone hears so many real "
-        "clips right. High only if the sounds are right, varied and realistic at once.", is_share=True),
+        "Classification accuracy score", "high", "Share of real clips that a classifier gets right which was trained "
+        "on these sounds alone. High only if the sounds are right, varied and realistic at once.", is_share=True),
     "near_copy_share": Metric(
-        "Near copies", "low", "Of all sounds, how many are nearer to a training clip than real clips nearly ever are. "
-        "Far more than of the real clips: the generator learned clips by heart.", is_share=True),
-    "silent_share": Metric("Silent", "low", "Of all sounds, how many cannot be heard. 0 % is good.", is_share=True),
+        "Near copies", "low", "Share of sounds that are nearer to a training clip than real clips almost ever are. Far "
+        "more than for the real clips: the generator memorised training clips.", is_share=True),
+    "silent_share": Metric("Silent", "low", "Share of sounds that cannot be heard. 0 % is good.", is_share=True),
     "clipped_share": Metric(
-        "Over full scale", "low", "Of all sounds, how many are louder than a file can hold, and would distort. They "
-        "are turned down here. 0 % is good.", is_share=True),
+        "Over full scale", "low", "Share of sounds that are louder than a file can hold, and would distort. They are "
+        "turned down here. 0 % is good.", is_share=True),
 }
 # fmt: on

@@ -26,7 +26,7 @@ class Example:
     """One sound to hear and see.
 
     Args:
-        caption: what tells it from the others, e.g. "seed 7, heard as snare".
+        caption: what tells it from the others, e.g. "seed 7, classified as snare".
         waveform: (T,) float, full scale 1.0; beyond it the sound is turned down, and the page says so.
         spectrogram: (n_mels, n_frames) in [-1, 1].
         nearest: the training clip that is most like it, shown beside it.
@@ -108,7 +108,7 @@ def _headline(rows: Mapping[str, Mapping[str, Figure]], real_label: str) -> str:
     if accuracy:
         beside = f" (real clips: {percent(real_accuracy['value'])})" if real_accuracy else ""
         share = percent(accuracy["value"])
-        sentences.append(f"{share} of the generated sounds are heard as what was asked for{beside}.")
+        sentences.append(f"{share} of the generated sounds are classified as their own class{beside}.")
     distance, real_distance = (known(rows, row, "frechet_distance") for row in ("generated", "real"))
     if distance and real_distance and real_distance["value"] > 0:
         ratio = number(distance["value"] / real_distance["value"], digits=2)
@@ -129,7 +129,7 @@ def _curves(curve: Sequence[CurvePoint]) -> dict[str, str]:
     """SVGs by label."""
     drawn = {
         "Fréchet distance": draw_curve(curve, "fad", "Fréchet distance"),
-        "heard as asked for": draw_curve(curve, "conditional_accuracy", "heard as asked for", is_share=True),
+        "Conditional accuracy": draw_curve(curve, "conditional_accuracy", "conditional accuracy", is_share=True),
     }
     return {label: svg for label, svg in drawn.items() if svg}
 
