@@ -15,7 +15,7 @@ from specgan.audio import save_wav
 from specgan.files import atomic_path, load_tensors, safe_name, unique_names
 from specgan.models.generators import CHUNK_SIZE, sample
 from specgan.pictures.figures import to_png
-from specgan.pictures.gallery import Sound, write_gallery
+from specgan.pictures.gallery import Entry, write_gallery
 from specgan.spectrogram import LevelRange, SpectrogramParams
 
 log = logging.getLogger(__name__)
@@ -145,7 +145,7 @@ def generate(
     folders = _folders(trained.class_names)
 
     jobs = [(name, seed + i) for name in labels for i in range(n_samples)]
-    sections: dict[str, list[Sound]] = {name: [] for name in labels}
+    sections: dict[str, list[Entry]] = {name: [] for name in labels}
     chunks = [jobs[start : start + CHUNK_SIZE] for start in range(0, len(jobs), CHUNK_SIZE)]
     for chunk in track(chunks, description="sounds"):
         spectrograms = trained.sample([name for name, _ in chunk], [s for _, s in chunk])
@@ -156,7 +156,7 @@ def generate(
             save_wav(output / f"{stem}.wav", waveform, trained.params.sample_rate)
             with atomic_path(output / f"{stem}.png") as temporary:
                 temporary.write_bytes(to_png(spectrogram[0]))
-            sections[name].append(Sound(f"seed {sound_seed}", f"{stem}.png", f"{stem}.wav"))
+            sections[name].append(Entry(f"seed {sound_seed}", f"{stem}.png", f"{stem}.wav"))
 
     index = output / PAGE_NAME
     write_gallery(index, title="New sounds", note=f"Drawn from {ckpt_path}.", sections=sections)

@@ -26,7 +26,7 @@ from hydra.core.plugins import Plugins
 from hydra.utils import instantiate
 from omegaconf import OmegaConf, open_dict
 
-from specgan.evaluation.page import METRICS
+from specgan.evaluation.glossary import METRICS
 from specgan.generation import TrainedGenerator
 from specgan.spectrogram import LevelRange, Spectrogram, SpectrogramParams, normalise
 

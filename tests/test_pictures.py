@@ -1,6 +1,9 @@
 """specgan.pictures: what people look at shows the numbers, and the page finds its files."""
 
+import fnmatch
 import io
+import tomllib
+from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 import cv2
@@ -12,9 +15,10 @@ import torch
 from pages import Page
 
 from specgan.pictures.figures import to_figure, to_png
-from specgan.pictures.gallery import Sound, write_gallery
+from specgan.pictures.gallery import Entry, write_gallery
 from specgan.spectrogram import LevelRange, SpectrogramParams
 
+ROOT = Path(__file__).parents[1]
 STEPS = (torch.arange(256) / 127.5 - 1).reshape(16, 16)  # every value that an 8-bit picture can tell apart
 
 
@@ -109,7 +113,7 @@ def test_a_gallery_shows_a_name_as_it_is_and_finds_its_files(tmp_path):
     folder.mkdir()
     for suffix in (".png", ".wav"):
         (folder / f"{name}_1{suffix}").touch()
-    sound = Sound(caption=f"{name}, seed 1", picture=f"{name}/{name}_1.png", audio=f"{name}/{name}_1.wav")
+    sound = Entry(caption=f"{name}, seed 1", picture=f"{name}/{name}_1.png", audio=f"{name}/{name}_1.wav")
     write_gallery(tmp_path / "index.html", title=name, note=f"About {name}.", sections={name: [sound]})
 
     page = Page((tmp_path / "index.html").read_text(encoding="utf-8"))
@@ -127,8 +131,8 @@ def test_a_gallery_shows_a_name_as_it_is_and_finds_its_files(tmp_path):
 
 def test_a_gallery_has_a_figure_for_each_sound_in_order_and_a_player_only_where_there_is_sound(tmp_path):
     sections = {
-        "kick": [Sound("seed 0", "kick_0.png", "kick_0.wav"), Sound("seed 1", "kick_1.png", None)],
-        "clap": [Sound("seed 2", "clap_2.png", "clap_2.wav")],
+        "kick": [Entry("seed 0", "kick_0.png", "kick_0.wav"), Entry("seed 1", "kick_1.png", None)],
+        "clap": [Entry("seed 2", "clap_2.png", "clap_2.wav")],
     }
     write_gallery(tmp_path / "new" / "index.html", title="Sounds", note="", sections=sections)
     page = Page((tmp_path / "new" / "index.html").read_text(encoding="utf-8"))
@@ -140,7 +144,7 @@ def test_a_gallery_has_a_figure_for_each_sound_in_order_and_a_player_only_where_
 
 
 def test_a_figure_may_be_text_alone_and_as_wide_as_wanted(tmp_path):
-    sections = {"names": [Sound("a <b>", None, None)], "pictures": [Sound("c", "c.png", None)]}
+    sections = {"names": [Entry("a <b>", None, None)], "pictures": [Entry("c", "c.png", None)]}
     for name, settings in (("narrow", {}), ("wide", {"width": "60rem"})):
         write_gallery(tmp_path / f"{name}.html", title="", note="", sections=sections, **settings)
     narrow, wide = ((tmp_path / f"{name}.html").read_text(encoding="utf-8") for name in ("narrow", "wide"))
@@ -155,6 +159,15 @@ def test_braces_in_a_text_stay_as_they_are(tmp_path):
     page = Page((tmp_path / "a.html").read_text(encoding="utf-8"))
     assert page.text["h1"][0] == "{note}"
     assert page.text["p"][0] == "{0} {sections}"
+
+
+def test_files_beside_the_code_are_installed_with_it():
+    packaged = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["package-data"]
+    patterns = [f"{package.replace('.', '/')}/{glob}" for package, globs in packaged.items() for glob in globs]
+    files = [path.relative_to(ROOT).as_posix() for path in (ROOT / "specgan").rglob("*.*") if path.is_file()]
+    beside = [path for path in files if not path.endswith((".py", ".pyc"))]
+    assert "specgan/pictures/templates/gallery.html" in beside
+    assert [path for path in beside if not any(fnmatch.fnmatch(path, pattern) for pattern in patterns)] == []
 
 
 @pytest.mark.parametrize(("scale", "size"), [(0.5, (8, 15)), (0.01, (1, 1)), (1.5, (24, 45)), (1, (16, 30))])

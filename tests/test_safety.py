@@ -39,7 +39,7 @@ from specgan.evaluation.evaluator import Evaluation
 from specgan.files import load_tensors, safe_name
 from specgan.generation import TrainedGenerator, generate
 from specgan.models.generators import DCGANGenerator
-from specgan.pictures.gallery import Sound, write_gallery
+from specgan.pictures.gallery import Entry, write_gallery
 from specgan.spectrogram import SpectrogramParams
 from specgan.tasks.caption import caption_songs
 from specgan.tasks.compare import compare_pictures
@@ -818,7 +818,7 @@ EVIL_TEXTS = [
 
 def test_names_in_a_gallery_stay_text(tmp_path):
     for text in EVIL_TEXTS:
-        sounds = [Sound(text, text, text)]
+        sounds = [Entry(text, text, text)]
         write_gallery(tmp_path / "index.html", title=text, note=text, sections={text: sounds})
         page = (tmp_path / "index.html").read_text(encoding="utf-8")
         assert assert_is_harmless(page) == [text, text]

@@ -28,7 +28,7 @@ import torch
 from processes import wait_until
 
 from specgan.models.generators import DCGANGenerator, morph, sample
-from specgan.server.service import Limits
+from specgan.server.limits import Limits
 
 # What only the tests need is imported in them: workers import this module for `marked`.
 
@@ -860,9 +860,9 @@ def test_what_it_cannot_start_with_is_said_and_the_exit_code_is_1(overrides, mes
 
 
 def test_without_the_conf_folder_it_says_so(tmp_path):
-    (tmp_path / "specgan").mkdir()
-    for name in ("__init__.py", "server.py"):
-        shutil.copy(ROOT / "specgan" / name, tmp_path / "specgan")
+    for name in ("__init__.py", "server/__init__.py", "server/__main__.py"):
+        (tmp_path / "specgan" / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(ROOT / "specgan" / name, tmp_path / "specgan" / name)
     done = subprocess.run([sys.executable, "-m", "specgan.server"], cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == 1
     assert re.search(r"conf/serve\.yaml: no such file; run the service from a clone", done.stderr), done.stderr

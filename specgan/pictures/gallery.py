@@ -1,43 +1,19 @@
-"""A page of sounds and pictures."""
+"""A page of sounds and pictures that lie beside it as files."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from html import escape
+from dataclasses import dataclass, replace
 from pathlib import Path
 from urllib.parse import quote
 
-from specgan.files import atomic_path
-
-# Of every page of ours, so that they look alike.
-STYLE = """\
-body { font: 16px system-ui, sans-serif; margin: clamp(1rem, 4vw, 2rem); background: #16141f; color: #eee; }
-.figures { display: flex; flex-wrap: wrap; gap: 1rem; }
-figure { margin: 0; max-width: 100%; }
-img { width: 100%; }
-audio { width: 100%; height: 2rem; }
-figcaption, p { color: #aaa; }"""
-
-_PAGE = """<!doctype html>
-<html lang="en">
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width">
-<meta http-equiv="Content-Security-Policy" content="script-src 'none'">
-<title>{title}</title>
-<style>
-{style}
-figure {{ width: {width}; }}
-img {{ {rendering} }}
-</style>
-<h1>{title}</h1>
-<p>{note}</p>
-{sections}
-</html>
-"""
+from specgan.pictures.pages import TEMPLATES, write_page
 
 
 @dataclass(frozen=True)
-class Sound:
-    """One player: files relative to the page, and the text under it. `audio` may be None, `picture` too: text alone."""
+class Entry:
+    """A sound of a gallery: its files, relative to the page, and the text under it.
+
+    Without `audio` it is a picture alone, without `picture` and `audio` text alone.
+    """
 
     caption: str
     picture: str | None
@@ -49,7 +25,7 @@ def write_gallery(
     *,
     title: str,
     note: str,
-    sections: Mapping[str, Sequence[Sound]],
+    sections: Mapping[str, Sequence[Entry]],
     pixelated: bool = True,
     width: str = "12rem",
 ) -> None:
@@ -63,35 +39,21 @@ def write_gallery(
         pixelated: the pictures hold one pixel a value and are enlarged without blurring.
         width: of a figure, in units of CSS; a narrower window has narrower figures.
     """
-    html = []
-    for heading, sounds in sections.items():
-        figures = "\n".join(_figure(sound) for sound in sounds)
-        html.append(f'<section><h2>{escape(heading)}</h2><div class="figures">\n{figures}\n</div></section>')
-    page = _PAGE.format(
-        style=STYLE,
-        title=escape(title),
-        note=escape(note),
-        sections="\n".join(html),
-        rendering="aspect-ratio: 1; image-rendering: pixelated;" if pixelated else "",
+    write_page(
+        path,
+        TEMPLATES / "gallery.html",
+        title=title,
+        note=note,
+        sections={heading: [_addressed(entry) for entry in entries] for heading, entries in sections.items()},
+        pixelated=pixelated,
         width=width,
     )
-    with atomic_path(path) as temporary:
-        temporary.write_text(page, encoding="utf-8", errors="replace")  # a file name need not be UTF-8
 
 
-def _figure(sound: Sound) -> str:
-    return player(sound.caption, picture=_quote(sound.picture), audio=_quote(sound.audio))
+def _addressed(entry: Entry) -> Entry:
+    return replace(entry, picture=_address(entry.picture), audio=_address(entry.audio))
 
 
-def _quote(path: str | None) -> str | None:
+def _address(path: str | None) -> str | None:
+    """A file name as a URL: not every name is one, nor is every name UTF-8."""
     return path and quote(path, errors="surrogateescape")
-
-
-def player(caption: str, *, picture: str | None, audio: str | None) -> str:
-    """Returns the HTML of a picture, the controls of a sound and a caption, each address as it is to stand in `src`."""
-    caption, image, controls = escape(caption), "", ""
-    if picture:
-        image = f'<img src="{escape(picture)}" alt="spectrogram: {caption}" loading="lazy">'
-    if audio:
-        controls = f'<audio controls preload="none" src="{escape(audio)}"></audio>'
-    return f"<figure>{image}{controls}<figcaption>{caption}</figcaption></figure>"

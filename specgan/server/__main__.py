@@ -13,9 +13,18 @@ CONF = Path(__file__).parents[2] / "conf"
 @hydra.main(version_base="1.3", config_path="../../conf", config_name="serve")
 def main(cfg: DictConfig) -> None:
     """Runs the service."""
+    OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)  # names what is not set
+    try:
+        import fastapi  # noqa: F401
+        import python_multipart  # noqa: F401
+        import uvicorn  # noqa: F401
+    except ImportError as err:
+        raise ImportError(f"the service needs more packages ({err}): pip install -e '.[serve]'") from err
     from hydra.utils import instantiate
 
-    OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)  # names what is not set
+    from specgan.server.workers import start_server
+
+    start_server()  # first: it imports while this process does
     instantiate(cfg.serve, _convert_="all")()
 
 

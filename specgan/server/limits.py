@@ -1,4 +1,4 @@
-"""What keeps the service alive whatever is sent to it: bodies that end, jobs that wait their turn, files that go."""
+"""What keeps the service alive whatever is sent to it: limits of bodies, of jobs at a time, and of kept results."""
 
 import asyncio
 import os
@@ -6,14 +6,43 @@ import secrets
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 
-from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-_DRAINED = 4  # times the limit: so much too much is read to its end, because who is cut off sees no answer
-_SPARE_S = 5.0  # a file that has just been asked for is there until it is sent
+from specgan.server.errors import RefusedError
+
+_DRAINED = 4  # times the limit: a larger body is read up to here, because a client that is cut off sees no answer
+_SPARE_S = 5.0  # that a file outlives its time, because it may be on its way to a client
+
+
+@dataclass(frozen=True)
+class Limits:
+    """The most that clients can make the service do; conf/serve.yaml says what each field means."""
+
+    max_upload_mb: float
+    max_duration_s: float
+    upload_timeout_s: float
+    decode_timeout_s: float
+    max_memory_mb: float
+    max_jobs: int
+    max_waiting: int
+    max_wait_s: float
+    keep_s: float
+    max_kept_mb: float
+
+    def __post_init__(self) -> None:
+        for field in fields(self):
+            value, least = getattr(self, field.name), 0 if field.name == "max_waiting" else 1
+            if field.type is int and not (isinstance(value, int) and value >= least):
+                raise ValueError(f"{field.name} is {value}; a whole number, at least {least}")
+            if not value > 0 and least:
+                raise ValueError(f"{field.name} is {value}; above 0")
+
+    @property
+    def max_upload_bytes(self) -> int:
+        return int(self.max_upload_mb * 2**20)
 
 
 class BodyLimit:
@@ -43,23 +72,23 @@ class BodyLimit:
             while message.get("more_body") and n_bytes <= _DRAINED * limit:
                 message = await receive()
                 n_bytes += len(message.get("body", b""))
-            raise HTTPException(413, f"the request is larger than {limit:,} bytes, the most; send less")
+            raise RefusedError(413, "too_large", f"the request is larger than {limit:,} bytes, the most; send less")
 
         await self.app(scope, limited, send)
 
 
 class Slots:
-    """Turns at work. Used as `async with slots():`.
+    """Lets a number of jobs run at a time, and others wait. Used as `async with slots():`.
 
     Args:
-        n_at_work: jobs at a time, at least 1.
+        n_running: jobs at a time, at least 1.
         n_waiting: jobs that wait for their turn; more are refused.
         wait_s: seconds that a job waits at most.
     """
 
-    def __init__(self, n_at_work: int, n_waiting: int, wait_s: float) -> None:
-        self._turns = asyncio.Semaphore(n_at_work)
-        self._most, self._wait_s = n_at_work + n_waiting, wait_s
+    def __init__(self, n_running: int, n_waiting: int, wait_s: float) -> None:
+        self._turns = asyncio.Semaphore(n_running)
+        self._most, self._wait_s = n_running + n_waiting, wait_s
         self.n_jobs = 0
 
     @asynccontextmanager
@@ -80,8 +109,9 @@ class Slots:
             self.n_jobs -= 1
 
 
-def _busy() -> HTTPException:
-    return HTTPException(503, "the service has as much to do as it takes; try again soon", {"Retry-After": "2"})
+def _busy() -> RefusedError:
+    message = "the service has as much to do as it takes; try again soon"
+    return RefusedError(503, "busy", message, headers={"Retry-After": "2"})
 
 
 @dataclass
@@ -92,10 +122,10 @@ class _Kept:
 
 
 class Results:
-    """Files that can be fetched for a while, under names that nobody can guess.
+    """Files that clients can fetch for a while, under names that nobody can guess.
 
     Args:
-        folder: where they lie.
+        folder: of these files.
         keep_s: seconds until a file goes.
         max_bytes: of all files together; beyond that the oldest go earlier.
     """
@@ -106,7 +136,7 @@ class Results:
         self._kept: dict[str, _Kept] = {}  # by name, the oldest first
 
     def add(self, path: Path) -> str:
-        """Takes over a file of the same file system; returns its address."""
+        """Moves a file of the same file system here; returns its address."""
         name = secrets.token_urlsafe(24) + path.suffix
         place = self.folder / name
         os.replace(path, place)
@@ -119,7 +149,7 @@ class Results:
         return kept.path if kept and time.monotonic() < kept.ends else None
 
     def sweep(self) -> None:
-        """Removes what is over time, or too much."""
+        """Removes files whose time is over, and the oldest where all together are too large."""
         now, n_bytes = time.monotonic(), sum(kept.n_bytes for kept in self._kept.values())
         for name, kept in list(self._kept.items()):
             if now < kept.ends + _SPARE_S and n_bytes <= self.max_bytes:

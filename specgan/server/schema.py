@@ -1,8 +1,8 @@
-"""What the service is asked and answers: the shapes of JSON, and the OpenAPI document that says so."""
+"""Requests and answers of the service: the shapes of JSON, and the OpenAPI document that describes them."""
 
 from collections.abc import Sequence
 from http import HTTPStatus
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
@@ -10,15 +10,18 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 import specgan
 
-MOST_JSON = 2**16  # bytes of a body that is no upload
+MOST_JSON = 2**16  # bytes of a body of JSON
 MOST_SOUNDS = 64  # of a request
-MOST_SEED = 10**15  # JavaScript's whole numbers end a little later
+MOST_SEED = 10**15  # JavaScript has whole numbers up to 2**53, a little more
 
 _ABOUT = "Draws spectrograms of sent sounds, and makes new sounds of the classes that a checkpoint knows."
 
 
-class Failure(BaseModel):
+class ErrorAnswer(BaseModel):
     """What every error answers."""
+
+    __qualname__ = "Failure"  # its name in the OpenAPI document, which clients know
+    model_config = ConfigDict(title="Failure")
 
     success: Literal[False] = False
     message: str = Field(description="for people: what is wrong, and what to do", examples=["audio_file is empty"])
@@ -43,10 +46,11 @@ class Classes(BaseModel):
     duration_s: float = Field(description="seconds of each sound", examples=[1.024])
 
 
-class Sound(BaseModel):
+class GeneratedSound(BaseModel):
     """One sound that was made."""
 
-    model_config = ConfigDict(serialize_by_alias=True, populate_by_name=True)
+    __qualname__ = "Sound"  # its name in the OpenAPI document, which clients know
+    model_config = ConfigDict(title="Sound", serialize_by_alias=True, populate_by_name=True)
 
     label: str = Field(alias="class", examples=["kick"])
     seed: int = Field(examples=[0])
@@ -59,7 +63,7 @@ class Generated(BaseModel):
 
     success: Literal[True] = True
     message: str = Field(examples=["1 sound of kick"])
-    sounds: list[Sound]
+    sounds: list[GeneratedSound]
 
 
 class Between(BaseModel):
@@ -87,26 +91,26 @@ class Health(BaseModel):
     n_jobs: int = Field(description="at work and waiting", examples=[0])
 
 
-def _whole(number: Any) -> Any:
-    """In JSON 3.0 is a whole number."""
+def _whole(number: object) -> object:
+    """3.0 is a whole number in JSON."""
     return int(number) if isinstance(number, float) and number.is_integer() else number
 
 
 _Whole = Annotated[int, BeforeValidator(_whole)]
 
 
-class _Asked(BaseModel):
+class _Request(BaseModel):
     model_config = ConfigDict(strict=True, extra="forbid")
 
 
-class End(_Asked):
+class End(_Request):
     """One end of a way."""
 
     label: str = Field(alias="class")
     seed: _Whole = Field(0, ge=0, le=MOST_SEED)
 
 
-class Generate(_Asked):
+class Generate(_Request):
     """Sounds of one class that are asked for."""
 
     label: str = Field(alias="class")
@@ -115,7 +119,7 @@ class Generate(_Asked):
     format: Literal["json", "wav"] = Field("json", description="wav: the file itself, of one sound (n: 1)")
 
 
-class Morph(_Asked):
+class Morph(_Request):
     """A way between two sounds that is asked for."""
 
     start: End = Field(alias="from")
@@ -123,9 +127,18 @@ class Morph(_Asked):
     n: _Whole = Field(5, ge=2, le=MOST_SOUNDS, description="sounds, both ends included")
 
 
-def errors(*statuses: int) -> dict[int | str, dict[str, Any]]:
+Responses = dict[int | str, dict[str, object]]  # as FastAPI takes them
+
+
+def error_responses(*statuses: int) -> Responses:
     """What a route declares of the errors that it answers with these statuses."""
-    return {status: {"model": Failure, "description": HTTPStatus(status).phrase} for status in statuses}
+    return {status: {"model": ErrorAnswer, "description": HTTPStatus(status).phrase} for status in statuses}
+
+
+def binary_responses(*media_types: str) -> Responses:
+    """What a route declares that answers with files of these types."""
+    schema = {"type": "string", "format": "binary"}
+    return {200: {"content": {media_type: {"schema": schema} for media_type in media_types}}}
 
 
 FORM = {
@@ -150,14 +163,14 @@ FORM = {
 }
 
 
-def openapi(app: FastAPI, class_names: Sequence[str]) -> dict[str, Any]:
+def openapi(app: FastAPI, class_names: Sequence[str]) -> dict[str, object]:
     """FastAPI's own, with the classes of this checkpoint, and 400 for what FastAPI answers with 422."""
     if app.openapi_schema is None:
-        made = get_openapi(title=app.title, version=app.version, description=_ABOUT, routes=app.routes)
-        for operations in made["paths"].values():
+        document = get_openapi(title=app.title, version=app.version, description=_ABOUT, routes=app.routes)
+        for operations in document["paths"].values():
             for operation in operations.values():
                 operation["responses"].pop("422", None)
-        schemas = made["components"]["schemas"]
+        schemas = document["components"]["schemas"]
         for name in ("HTTPValidationError", "ValidationError"):
             schemas.pop(name, None)
         if class_names:
@@ -169,5 +182,5 @@ def openapi(app: FastAPI, class_names: Sequence[str]) -> dict[str, Any]:
         ends = {"from": {"class": names[0], "seed": 0}, "to": {"class": names[-1], "seed": 1}}
         schemas["Generate"]["examples"] = [{"class": names[0], "n": 1, "seed": 0, "format": "json"}]
         schemas["Morph"]["examples"] = [{**ends, "n": 5}]
-        app.openapi_schema = made
+        app.openapi_schema = document
     return app.openapi_schema

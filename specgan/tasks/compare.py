@@ -26,7 +26,7 @@ from specgan.batch.runner import Batch, Report, one_by_one
 from specgan.codec.coding import CodecError, CodecParams, Song, decode_spectrum, fit_picture
 from specgan.codec.png import SliceInfo, from_png
 from specgan.files import atomic_path, find_files, remove_files
-from specgan.pictures.gallery import Sound, write_gallery
+from specgan.pictures.gallery import Entry, write_gallery
 from specgan.spectrogram import power_blocks
 
 log = logging.getLogger(__name__)
@@ -326,8 +326,8 @@ def _write_page(
 ) -> None:
     texts = {f"Only in {here}": names for (here, _), names in unpaired.items()}
     texts["Not compared"] = [failure.error for failure in failures]
-    sections = {heading: [Sound(text, None, None) for text in some] for heading, some in texts.items() if some}
-    pictures = [Sound(_caption(name, row), row["outputs"][0], None) for name, row in rows.items()]
+    sections = {heading: [Entry(text, None, None) for text in some] for heading, some in texts.items() if some}
+    pictures = [Entry(_caption(name, row), row["outputs"][0], None) for name, row in rows.items()]
     sections[f"Original | Reconstructed | Difference × {_GAIN}"] = pictures
     write_gallery(path, title="Comparison", note=note, sections=sections, pixelated=False, width="60rem")
 

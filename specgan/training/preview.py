@@ -16,7 +16,7 @@ from specgan.evaluation.judge import Judge
 from specgan.evaluation.metrics import clipped, silent
 from specgan.files import atomic_path, safe_name
 from specgan.pictures.figures import to_figure
-from specgan.pictures.gallery import Sound, write_gallery
+from specgan.pictures.gallery import Entry, write_gallery
 from specgan.spectrogram import Spectrogram, normalise
 from specgan.training.dashboards import Exhibit, dashboards
 from specgan.training.pace import is_due, log_known
@@ -78,7 +78,7 @@ class Preview(L.Callback):
         self.folder = Path(folder)
         self.make_vocoder, self.evaluation = vocoder, evaluation
         self.every_n_epochs, self.n_samples, self.n_shown, self.seed = every_n_epochs, n_samples, n_shown, seed
-        self.sections: dict[str, list[Sound]] = {}
+        self.sections: dict[str, list[Entry]] = {}
         self.judge: Judge | None = None
 
     def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
@@ -164,7 +164,7 @@ class Preview(L.Callback):
             above = f"{sample.class_name}, {title}\n{verdict}".strip()
             temporary.write_bytes(to_figure(sample.spectrogram[0], params, pl_module.level_range, title=above))
         caption = f"{title}, {verdict}" if verdict else title
-        self.sections.setdefault(sample.class_name, []).append(Sound(caption, f"{stem}.png", f"{stem}.wav"))
+        self.sections.setdefault(sample.class_name, []).append(Entry(caption, f"{stem}.png", f"{stem}.wav"))
         files = (sound, picture, waveform, params.sample_rate)
         return Exhibit(sample.class_name, sample.kind, seed, place, caption, *files, *sample.verdict)
 
