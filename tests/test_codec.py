@@ -256,7 +256,9 @@ def test_a_damaged_text_says_what_is_wrong(name):
     text, reason = DAMAGED[name]
     png = with_text(text if isinstance(text, bytes) else json.dumps(text).encode())
     for read in (from_png, lambda png: read_info(io.BytesIO(png))):
-        with pytest.raises(CodecError, match=rf"^its specgan-codec text is damaged \(.*{reason}.*\); make the picture"):
+        with pytest.raises(
+            CodecError, match=rf"^its specgan-codec text is damaged \(.*{reason}.*\); encode the picture"
+        ):
             read(png)
 
 
@@ -324,7 +326,7 @@ def test_the_text_needs_only_what_stands_before_it():
     behind = with_text(json.dumps(FIELDS).encode())
     place = behind.index(b"tEXt")
     for end in (0, 5, 8, 20, place // 2, place - 4, place, place + 4, place + 50, behind.index(b"IEND") - 5):
-        with pytest.raises(CodecError, match="not a whole PNG; fetch or make it again"):
+        with pytest.raises(CodecError, match="not a whole PNG; fetch or encode it again"):
             read_info(io.BytesIO(behind[:end]))
     changed = behind.replace(b"44100", b"48000")
     for read in (from_png, lambda png: read_info(io.BytesIO(png))):

@@ -52,7 +52,7 @@ def _check_size(picture: np.ndarray, params: CodecParams | None) -> None:
     if params is not None and (height, width) != (params.size, params.size):
         raise CodecError(
             f"has {width} x {height} pixels, its text says {params.size} x {params.size}; pictures must not be resized "
-            "or cropped: make it again"
+            "or cropped: encode it again"
         )
     if height != width or height % 2 or height < 4:
         raise CodecError(
@@ -62,14 +62,14 @@ def _check_size(picture: np.ndarray, params: CodecParams | None) -> None:
 
 
 def _to_depth(picture: np.ndarray, params: CodecParams) -> tuple[np.ndarray, str]:
-    """Converts a picture to the bit depth that its text says, which it has not; with the remark on it."""
+    """Converts a picture to the bit depth of its text, from which it differs. Returns it with a remark."""
     if params.bit_depth == 16:
         # The phase of an instantaneous frequency is a sum over the frames, and so is its rounding error.
         is_sum = params.phase_encoding == "instantaneous_frequency"
         rest = "magnitudes hold about 30 dB, the phase drifts" if is_sum else "holds about 30 dB only"
         return picture.astype(np.uint16) * 257, f"was reduced to 8 bits from the 16 of its text: {rest}"
     if (picture % 257).any():
-        raise CodecError("has values of 16 bits, its text says 8; another program changed it, make it again")
+        raise CodecError("has values of 16 bits, its text says 8; another program changed it, encode it again")
     return (picture // 257).astype(np.uint8), "was widened to 16 bits from the 8 of its text: converted back to 8"
 
 
