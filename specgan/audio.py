@@ -8,10 +8,9 @@ import stat
 from collections.abc import Generator, Iterable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
-from fractions import Fraction
 from itertools import chain
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import BinaryIO
 
 import numpy as np
 import soundfile
@@ -511,53 +510,3 @@ def _to_pcm(waveform: torch.Tensor, peak: float, subtype: str) -> np.ndarray:
     if subtype == "PCM_16":
         return np.minimum(np.rint(samples * 2**15), 2**15 - 1).astype(np.int16)
     return np.minimum(np.rint(samples * 2**23), 2**23 - 1).astype(np.int32) << 8  # 24 bits stand on top of 32
-
-
-_AAC_RATE = 48000  # Hz, for sound at a rate that AAC does not have
-_VIDEO_BLOCK = 2**14  # samples that are encoded between two pictures, 0.4 s at 44.1 kHz
-
-
-def write_video(
-    path: str | Path, pictures: Iterable[np.ndarray], *, frame_s: Fraction, sound: str | Path, downmix: str = "mean"
-) -> None:
-    """Writes an MP4 (H.264, AAC) of pictures with their sound, whole or not at all, as they come.
-
-    Args:
-        path: the file; its folder is created.
-        pictures: (height, width, 3) uint8, red, green, blue; at least one, all of one size, height and width even.
-        frame_s: seconds that each is shown; the first begins with the sound.
-        sound: any audio file. One or two channels stay as they are, more become one.
-        downmix: how, as `open_audio` says.
-    Raises: as `open_audio`.
-    """
-    import av
-
-    with open_audio(sound, mono=False) as stream:
-        file_rate, n_channels = stream.sample_rate, stream.n_channels
-    sample_rate = file_rate if file_rate in av.codec.Codec("aac", "w").audio_rates else _AAC_RATE
-    settings: dict[str, Any] = {"sample_rate": sample_rate, "mono": n_channels > 2, "downmix": downmix}
-    settings["block_frames"] = _VIDEO_BLOCK
-    with (
-        atomic_path(path) as temporary,
-        open_audio(sound, **settings) as stream,
-        av.open(str(temporary), "w", format="mp4") as container,
-    ):
-        video = container.add_stream("libx264", rate=1 / frame_s, options={"crf": "18"})  # fine lines stay
-        audio = container.add_stream("aac", rate=sample_rate, layout="mono" if stream.n_channels == 1 else "stereo")
-        n_samples = 0
-        for number, picture in enumerate(pictures):
-            if number == 0:
-                video.height, video.width = picture.shape[:2]
-            frame = av.VideoFrame.from_ndarray(picture, format="rgb24")
-            frame.pts, frame.time_base = number, frame_s
-            container.mux(video.encode(frame))
-            while n_samples < (number + 1) * frame_s * sample_rate:  # side by side, so that neither waits in memory
-                block = next(stream.blocks, None)
-                if block is None:
-                    break
-                frame = av.AudioFrame.from_ndarray(block.numpy(), format="fltp", layout=audio.layout.name)
-                frame.sample_rate, frame.pts, frame.time_base = sample_rate, n_samples, Fraction(1, sample_rate)
-                container.mux(audio.encode(frame))
-                n_samples += block.shape[1]
-        container.mux(video.encode(None))
-        container.mux(audio.encode(None))

@@ -319,7 +319,7 @@ def test_missing_weights_say_what_how_large_and_how_to_get_them(unreachable):
 
 @pytest.mark.parametrize("name", ["some/other-model", "./no folder/here", "/no/such/folder"])
 def test_other_missing_models_are_named(unreachable, name):
-    with pytest.raises(MissingWeightsError, match="neither on this machine nor to be had") as caught:
+    with pytest.raises(MissingWeightsError, match="not on this machine and cannot be fetched") as caught:
         Qwen2AudioCaptioner(model=name)([sound(1.0)])
     assert name in str(caught.value)
     assert "16.8 GB" not in str(caught.value)

@@ -16,18 +16,11 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from specgan.codec.coding import (
-    PHASE_ENCODINGS,
-    TOP_DB,
-    CodecError,
-    CodecParams,
-    Song,
-    decode_spectrum,
-    encode_slice,
-    fit_picture,
-    segments,
-)
+from specgan.codec.coding import PHASE_ENCODINGS, TOP_DB, CodecError, CodecParams, decode_spectrum, encode_slice
+from specgan.codec.fitting import fit_picture
+from specgan.codec.joining import JoinedSlices
 from specgan.codec.png import SliceInfo, from_png, read_info, to_png
+from specgan.codec.slices import segments
 
 SMALL = CodecParams(size=64)
 INFO = SliceInfo(
@@ -45,7 +38,7 @@ def tone(hz: float, n_samples: int, rate: int = 44100) -> torch.Tensor:
 
 
 def round_trip(waveform: torch.Tensor, params: CodecParams, *, block_size: int = 10**9, without=()) -> torch.Tensor:
-    song = Song(len(waveform), params)
+    song = JoinedSlices(len(waveform), params)
     for number, segment in enumerate(segments(waveform[None].split(block_size, dim=1), params)):
         if number not in without:
             info = SliceInfo(params, 44100, "a", len(waveform), number)
@@ -180,7 +173,7 @@ def test_missing_slices_are_silence_in_their_places_and_the_rest_stays(without):
 
 @pytest.mark.parametrize("number", [-1, 5, 2])
 def test_a_song_takes_each_of_its_slices_once(number):
-    song = Song(9000, SMALL)
+    song = JoinedSlices(9000, SMALL)
     song.add(2, torch.zeros(65, 64, dtype=torch.complex64))
     with pytest.raises(ValueError, match=f"slice number is {number}; each of the song's 5, from 0 on, once"):
         song.add(number, torch.zeros(65, 64, dtype=torch.complex64))
@@ -263,7 +256,9 @@ def test_a_damaged_text_says_what_is_wrong(name):
     text, reason = DAMAGED[name]
     png = with_text(text if isinstance(text, bytes) else json.dumps(text).encode())
     for read in (from_png, lambda png: read_info(io.BytesIO(png))):
-        with pytest.raises(CodecError, match=rf"^its specgan-codec text is damaged \(.*{reason}.*\); make the picture"):
+        with pytest.raises(
+            CodecError, match=rf"^its specgan-codec text is damaged \(.*{reason}.*\); encode the picture"
+        ):
             read(png)
 
 
@@ -331,7 +326,7 @@ def test_the_text_needs_only_what_stands_before_it():
     behind = with_text(json.dumps(FIELDS).encode())
     place = behind.index(b"tEXt")
     for end in (0, 5, 8, 20, place // 2, place - 4, place, place + 4, place + 50, behind.index(b"IEND") - 5):
-        with pytest.raises(CodecError, match="not a whole PNG; fetch or make it again"):
+        with pytest.raises(CodecError, match="not a whole PNG; fetch or encode it again"):
             read_info(io.BytesIO(behind[:end]))
     changed = behind.replace(b"44100", b"48000")
     for read in (from_png, lambda png: read_info(io.BytesIO(png))):
@@ -447,7 +442,7 @@ def test_a_picture_reduced_to_8_bits_holds_about_30_db(reduce):
     picture, params, remarks = fit_picture(reduce(picture_of_noise()).astype(np.uint8), SMALL)
     assert (picture.dtype, picture.shape, params) == (np.uint16, (64, 64, 3), SMALL)
     assert remarks == ["was reduced to 8 bits from the 16 of its text: holds about 30 dB only"]
-    song = Song(2048, params)
+    song = JoinedSlices(2048, params)
     song.add(0, decode_spectrum(picture, params))
     # The picture begins n_fft / 2 before its slice; at the slice's end the next one would take part.
     assert snr(song.waveform()[:1900], noise(2048 + 96)[64:1964]) > 28
@@ -465,7 +460,7 @@ def test_a_picture_widened_to_16_bits_is_brought_back():
     fitted, fitted_params, remarks = fit_picture(picture.astype(np.uint16) * 257, params)
     np.testing.assert_array_equal(fitted, picture)
     assert (fitted.dtype, fitted_params) == (np.uint8, params)
-    assert remarks == ["was widened to 16 bits from the 8 of its text: brought back"]
+    assert remarks == ["was widened to 16 bits from the 8 of its text: converted back to 8"]
     with pytest.raises(CodecError, match="has values of 16 bits, its text says 8"):
         fit_picture(picture_of_noise(), params)
 
@@ -495,7 +490,7 @@ def test_grey_is_a_magnitude_without_phase(phase_encoding, params):
         fitted, fitted_params, remarks = fit_picture(picture, params, phase_encoding=phase_encoding, griffin_lim=True)
         assert fitted.shape == (64, 64, 3)
         assert remarks[:-1] == alpha
-        assert remarks[-1].startswith("grey: magnitude alone")
+        assert remarks[-1].startswith("grey: it has the magnitude only")
         spectrum = decode_spectrum(fitted, fitted_params)
         known = decode_spectrum(picture_of_noise(), SMALL)
         torch.testing.assert_close(spectrum[:-1].abs(), known[:-1].abs())

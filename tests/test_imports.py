@@ -20,7 +20,7 @@ ALLOWED = {
     "batch": "",
     "captions": "",
     "pictures": "audio spectrogram",
-    "codec": "audio batch",
+    "codec": "audio spectrogram",
     "data": "audio spectrogram",
     "clips": "audio spectrogram batch data pictures",
     "evaluation": "audio spectrogram models data pictures",

@@ -12,10 +12,13 @@ import torch
 
 import specgan
 from specgan.audio import AudioError, load_audio, open_audio, save_wav
-from specgan.pictures import streams as drawing
-from specgan.pictures.streams import PictureSettings, Scale, Sound, mean_power
+from specgan.pictures import streams
+from specgan.pictures.render import render
+from specgan.pictures.scale import Scale, to_db
+from specgan.pictures.settings import PictureSettings
+from specgan.pictures.streams import AudioFile, mean_power
 from specgan.spectrogram import power_blocks
-from specgan.tasks.render import render, render_file
+from specgan.tasks.render import render_file
 
 RATE = 16000
 
@@ -132,7 +135,7 @@ def test_impossible_settings_name_the_argument(tone, settings, message):
 
 
 def picture_power(path, settings, n_columns):
-    return next(mean_power(Sound(path, settings), settings, [(0, n_columns)], n_columns))
+    return next(mean_power(AudioFile(path, settings), settings, [(0, n_columns)], n_columns))
 
 
 @pytest.mark.parametrize(("hop_length", "width_px"), [(100, 37), (100, 500), (37, 432), (3000, 4), (5000, 9)])
@@ -147,11 +150,11 @@ def test_a_column_is_the_mean_power_of_the_frames_it_touches(tmp_path, monkeypat
     power = torch.cat(list(blocks), dim=-1)
     rows = settings.rows(RATE) @ power[0]
     expected = torch.nn.functional.adaptive_avg_pool1d(rows, min(width_px, rows.shape[1]))
-    monkeypatch.setattr(drawing, "KEPT_SAMPLES", 0)
+    monkeypatch.setattr(streams, "KEPT_SAMPLES", 0)
     for block_frames in (2**20, 5000, 333):
-        monkeypatch.setattr(drawing, "open_audio", partial(open_audio, block_frames=block_frames))
-        level = drawing.to_db(picture_power(tmp_path / "noise.wav", settings, rows.shape[1]))
-        torch.testing.assert_close(level, drawing.to_db(expected.double()), atol=1e-4, rtol=0)
+        monkeypatch.setattr(streams, "open_audio", partial(open_audio, block_frames=block_frames))
+        level = to_db(picture_power(tmp_path / "noise.wav", settings, rows.shape[1]))
+        torch.testing.assert_close(level, to_db(expected.double()), atol=1e-4, rtol=0)
 
 
 @pytest.mark.parametrize("axis", ["mel", "log", "linear"])
@@ -160,9 +163,9 @@ def test_blocks_do_not_show(tmp_path, monkeypatch, axis):
     save_wav(path, torch.where(t < 1, 0.1 * torch.randn(len(t)), 0.5 * torch.sin(2 * math.pi * 440 * t)), RATE)
     settings = {"frequency_axis": axis, "width_px": 50, "noise_percentile": 30}
     whole = grey(path, **settings)
-    monkeypatch.setattr(drawing, "open_audio", partial(open_audio, block_frames=1001))
+    monkeypatch.setattr(streams, "open_audio", partial(open_audio, block_frames=1001))
     assert np.array_equal(grey(path, **settings), whole)  # kept in memory
-    monkeypatch.setattr(drawing, "KEPT_SAMPLES", 20000)
+    monkeypatch.setattr(streams, "KEPT_SAMPLES", 20000)
     assert np.array_equal(grey(path, **settings), whole)  # decoded twice
 
 

@@ -677,7 +677,7 @@ def claims() -> dict[str, tuple[bytes, object]]:
     large_file = io.BytesIO()
     torch.save(large, large_file)
     not_a_picture = "CodecError: its header claims {} x {} pixels, .*not a whole PNG"
-    lying = "its text speaks of {} samples, and its song's 1 pictures hold 128 at most"
+    lying = "its text claims {} samples, and its song's 1 pictures hold 128 at most"
     return (
         {
             "audio-bytes.wav": (wav(), [1, 2000]),
@@ -744,7 +744,7 @@ def test_a_song_may_have_a_hundred_times_the_silence_or_little_of_it(tmp_path, m
     assert decoded(2**20) == 2**20  # far more than its picture has, but not much
     monkeypatch.setattr("specgan.tasks.decode._MOST_SAMPLES", 1000)
     assert decoded(12_800) == 12_800
-    with pytest.raises(ValueError, match=r"its text speaks of 12801 samples.* hold 128 at most; put the missing ones"):
+    with pytest.raises(ValueError, match=r"its text claims 12801 samples.* hold 128 at most; add the missing pictures"):
         decoded(12_801)
 
 

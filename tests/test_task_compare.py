@@ -18,7 +18,8 @@ from pages import Page
 
 from specgan.batch.journal import Journal
 from specgan.batch.runner import UnitError
-from specgan.codec.coding import CodecParams, Song, decode_spectrum, encode_slice
+from specgan.codec.coding import CodecParams, decode_spectrum, encode_slice
+from specgan.codec.joining import JoinedSlices
 from specgan.codec.png import SliceInfo, to_png
 from specgan.tasks.compare import compare_pictures
 
@@ -157,7 +158,7 @@ def test_snr_and_lsd_are_those_of_the_waveforms(folders, output, n_samples):
     compare(folders, output)
     waveforms = []
     for pixels in pictures:
-        song = Song(n_samples, SMALL)
+        song = JoinedSlices(n_samples, SMALL)
         song.add(0, decode_spectrum(pixels, SMALL))
         waveforms.append(song.waveform().double().numpy())
     original, reconstructed = waveforms

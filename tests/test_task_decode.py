@@ -190,7 +190,7 @@ def test_pictures_without_text_need_a_rate_and_are_songs_of_their_own(songs, ima
         decode_pictures(made, tmp_path / "audio")
     report = decode_pictures(made, tmp_path / "audio", sample_rate=RATE)
     assert report.n_done == 2
-    assert "2 pictures say nothing of how they were made" in caplog.text
+    assert "2 pictures have no text that says how to decode them" in caplog.text
     decoded = sounds(tmp_path / "audio")
     assert list(decoded) == ["gen_0000.wav", "gen_0001.wav"]
     waveform, rate = decoded["gen_0000.wav"]
@@ -294,7 +294,7 @@ def test_impossible_settings_are_named(images, tmp_path, wrong, message):
 def test_input_and_output_must_fit(images, tmp_path):
     with pytest.raises(ValueError, match=r"a name that ends in \.wav"):
         decode_pictures(images / "long_0000.png", tmp_path / "audio")
-    with pytest.raises(ValueError, match="a folder of pictures makes a folder"):
+    with pytest.raises(ValueError, match="give a folder"):
         decode_pictures(images, tmp_path / "audio.wav")
     with pytest.raises(FileNotFoundError, match="no such file"):
         decode_pictures(tmp_path / "nowhere", tmp_path / "audio")

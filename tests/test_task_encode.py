@@ -8,7 +8,8 @@ from folders import contents
 
 from specgan.audio import save_wav
 from specgan.codec import slices
-from specgan.codec.coding import Song, decode_spectrum
+from specgan.codec.coding import decode_spectrum
+from specgan.codec.joining import JoinedSlices
 from specgan.codec.png import from_png
 from specgan.tasks.encode import encode_songs
 
@@ -97,7 +98,7 @@ def test_what_goes_beyond_full_scale_is_made_quieter_by_a_gain_that_is_known(tmp
     encode_songs(tmp_path / "song.wav", tmp_path / "out", size=SIZE)
     ((picture, info),) = pictures(tmp_path / "out").values()
     assert info.gain == pytest.approx(1 / float(loud.abs().max()))
-    song = Song(2048, info.params)
+    song = JoinedSlices(2048, info.params)
     song.add(0, decode_spectrum(picture, info.params))
     torch.testing.assert_close(song.waveform() / info.gain, loud[0], rtol=0, atol=8e-3)
 

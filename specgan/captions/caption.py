@@ -1,8 +1,8 @@
-"""What a captioner says of a piece of sound, and what all captioners share."""
+"""The contract of captioners: waveforms -> captions."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Protocol
 
 from torch import Tensor
 
@@ -12,34 +12,37 @@ _SILENT_PEAK = 1e-4  # -80 dB re full scale
 
 @dataclass(frozen=True)
 class Caption:
-    """Of one piece of sound.
+    """The caption of one sound.
 
     Args:
         text: a sentence or more, without tempo.
-        tags: what the text was made from, of JSON's types; empty where there is none.
+        tags: scores by word by group, from which the text was put together; empty if the captioner has no scores.
     """
 
     text: str
-    tags: dict[str, Any] = field(default_factory=dict)
+    tags: dict[str, dict[str, float]] = field(default_factory=dict)
 
 
 class Captioner(Protocol):
-    """Makes captions. It is loaded once, at its first call or before, and then does batch after batch."""
+    """Describes sounds in words. Its model is loaded once, at the first call or by `load`."""
 
-    sample_rate: int  # Hz that it wants
-    batch_size: int  # pieces of sound at a time
+    sample_rate: int  # Hz of the waveforms that it takes
+    batch_size: int  # sounds in a call
 
     def load(self) -> None:
-        """Loads the model, if it is not loaded yet. Raises: MissingWeightsError."""
+        """Loads the model, unless it is loaded. Raises: MissingWeightsError."""
 
     def __call__(self, waveforms: Sequence[Tensor]) -> list[Caption]:
         """Describes sounds (n_samples,), full scale 1.0, of any lengths, silent ones included."""
 
 
 class MissingWeightsError(RuntimeError):
-    """A model's weights are neither here nor to be had. The message says what, how large, which licence, and how."""
+    """The weights of a model are not on this machine and cannot be fetched.
+
+    The message gives their name, size, licence, and how to fetch them.
+    """
 
 
 def is_silent(waveform: Tensor) -> bool:
-    """Whether nothing is to be heard in a sound of any shape."""
+    """Whether a sound of any shape is empty or below -80 dB re full scale throughout."""
     return waveform.numel() == 0 or float(waveform.abs().max()) < _SILENT_PEAK

@@ -1,6 +1,6 @@
-"""Captions made of the words that MuQ-MuLan finds nearest to a sound.
+"""Captions of the words that MuQ-MuLan finds nearest to a sound.
 
-MuQ-MuLan is a model that puts music and text into one space (Zhu et al., "MuQ: Self-Supervised Music Representation
+MuQ-MuLan is a model that embeds music and text in one space (Zhu et al., "MuQ: Self-Supervised Music Representation
 Learning with Mel Residual Vector Quantization", arXiv 2501.01108).
 """
 
@@ -22,7 +22,7 @@ from specgan.captions.muq_model import load_mulan
 from specgan.captions.vocabulary import GROUPS, clash, words
 from specgan.files import atomic_path
 
-UNKNOWN = "A sound."  # no word fits: nothing is claimed, not even that it is music
+UNKNOWN = "A sound."  # if no word fits: not even that it is music is certain
 
 # What the score of a word must exceed: its cosine similarity less the mean of its group. Not calibrated on real sounds.
 THRESHOLDS = {"mood": 0.1, "genre": 0.1, "instrument": 0.1, "character": 0.1}
@@ -30,27 +30,28 @@ MOST = {"mood": 1, "genre": 1, "instrument": 2, "character": 2}  # words of a gr
 # After the example of muq's own README, "classical genres, hopeful mood, piano."
 PROMPTS = {"mood": "{} mood", "genre": "{} genre", "instrument": "{}", "character": "{}"}
 
-_N_TAGS = 5  # best words of a group that tags hold, whether they are in the text or not
+_N_TAGS = 5  # best words of a group in the tags, whether they are in the text or not
 _log = logging.getLogger(__name__)
 
 
 class MuQCaptioner:
-    """Says what fits: `A Dark Rock track featuring Electric Guitar. Characterized as heavy.`
+    """Writes the words that fit: `A Dark Rock track featuring Electric Guitar. Characterized as heavy.`
 
     The model is loaded at the first call. Until then the object is small and can be pickled.
 
     Args:
-        model: name on the Hugging Face hub, or a folder that holds the same files. What its config.json names (a MuQ
-            and an XLM-RoBERTa) is looked for in that folder first, so a copy can carry them.
-        thresholds: by group, what a word's score must exceed to be said; groups left out keep `THRESHOLDS`.
-        most: by group, how many words are said at most; groups left out keep `MOST`.
-        prompts: by group, the text that stands for a word, `{}` being the word in lower case; `PROMPTS` otherwise.
-        batch_size: sounds that a caller should bring at a time, and clips of 10 s that the model takes at a time.
-        device: of torch, or auto: CUDA if there is one, else the CPU.
+        model: name on the Hugging Face hub, or a folder that holds the same files. The models that its config.json
+            names (a MuQ and an XLM-RoBERTa) are looked for in that folder first, so a copy can contain them.
+        thresholds: by group, the score that a word must exceed to be in the text; other groups keep `THRESHOLDS`.
+        most: by group, the most words in the text; other groups keep `MOST`.
+        prompts: by group, the text that is embedded for a word, `{}` being the word in lower case; other groups keep
+            `PROMPTS`.
+        batch_size: sounds in a call, and clips of 10 s that the model takes at a time.
+        device: of torch, or auto: CUDA if available, else the CPU.
         autocast: compute in bfloat16 on CUDA. The model does not run in half precision throughout.
         cache_dir: folder for the embeddings of the words; None: specgan in $XDG_CACHE_HOME or ~/.cache.
     Raises:
-        ValueError: a group that does not exist, a prompt without `{}`, `batch_size` below 1.
+        ValueError: an unknown group, a prompt without `{}`, `batch_size` below 1.
     """
 
     sample_rate = 24_000
@@ -71,9 +72,9 @@ class MuQCaptioner:
             if unknown := set(by_group) - set(GROUPS):
                 raise ValueError(f"{name} has {sorted(unknown)}; the groups of words are {', '.join(GROUPS)}")
         if bad := [prompt for prompt in prompts.values() if "{}" not in prompt]:
-            raise ValueError(f"prompts: {bad[0]!r} has no {{}} to put a word at")
+            raise ValueError(f"prompts: {bad[0]!r} has no {{}} in place of the word")
         if batch_size < 1:
-            raise ValueError(f"batch_size is {batch_size}; it must be at least 1")
+            raise ValueError(f"batch_size is {batch_size}; at least 1")
         self.model = str(model)
         self.thresholds = {**THRESHOLDS, **thresholds}
         self.most = {**MOST, **most}
@@ -90,7 +91,7 @@ class MuQCaptioner:
 
         Raises:
             ValueError: a sound is not one-dimensional, or not finite.
-            MissingWeightsError: the model is neither here nor to be had.
+            MissingWeightsError: the model is not on this machine and cannot be fetched.
             ImportError: muq is not installed.
         """
         for n, waveform in enumerate(waveforms):
@@ -99,19 +100,19 @@ class MuQCaptioner:
             if not waveform.isfinite().all():
                 raise ValueError(f"waveform {n} holds NaN or infinite samples; decode the sound again")
         captions = [Caption(SILENCE)] * len(waveforms)
-        heard = [n for n, waveform in enumerate(waveforms) if not is_silent(waveform)]
-        if heard:
-            for n, embedding in zip(heard, self.embed([waveforms[n] for n in heard]), strict=True):
+        audible = [n for n, waveform in enumerate(waveforms) if not is_silent(waveform)]
+        if audible:
+            for n, embedding in zip(audible, self.embed([waveforms[n] for n in audible]), strict=True):
                 captions[n] = self._caption(embedding)
         return captions
 
     @torch.no_grad()
     def embed(self, waveforms: Sequence[Tensor]) -> Tensor:
-        """Embeds sounds as the mean over their clips of 10 s, made unit length again.
+        """Embeds sounds as the mean over their clips of 10 s, scaled to unit length.
 
         Args:
-            waveforms: at least one, each (n_samples,) at 24 kHz, of one sample or more. What a sound lacks to a whole
-                number of clips is filled with its beginning, over and over.
+            waveforms: at least one, each (n_samples,) at 24 kHz, of one sample or more. The last clip is filled up with
+                the beginning of the sound, repeated if needed.
         Returns:
             (len(waveforms), dim) float32 on the CPU, rows of unit length.
         """
@@ -139,7 +140,7 @@ class MuQCaptioner:
         )
 
     def load(self) -> None:
-        """Loads the model and embeds the words, if that is not done yet. Raises: as a call."""
+        """Loads the model and embeds the words, unless that is done. Raises: as a call."""
         if self._mulan is None:
             device = self.device
             if device == "auto":
@@ -157,16 +158,16 @@ class MuQCaptioner:
         path = self.cache_dir / f"muq-{key}.npy"
         embeddings = _read_cache(path, shape=(len(flat), mulan.mulan_module.dim_latent))
         if embeddings is None:
-            # one at a time: muq does not mask the padding of a batch, and texts of other lengths would shift each other
+            # one at a time: muq does not mask the padding of a batch, so longer texts would change shorter ones
             embeddings = torch.cat([mulan(texts=[text]).float().cpu() for text in flat])
             _write_cache(path, embeddings)
         return dict(zip(texts, embeddings.split([len(of_group) for of_group in texts.values()]), strict=True))
 
 
 def split_clips(waveform: Tensor, n_samples: int) -> Tensor:
-    """Cuts (n,) into clips (n_clips, n_samples), the last one filled up from the beginning, repeated if need be.
+    """Cuts (n,) into clips (n_clips, n_samples), the last one filled up from the beginning, repeated if needed.
 
-    From 5 s on this is what muq does with a sound; shorter ones, which muq only doubles, become full clips.
+    muq does the same with sounds of 5 s and more; it only doubles shorter ones, which here become full clips.
     """
     n_clips = math.ceil(len(waveform) / n_samples)
     n_repeats = math.ceil(n_clips * n_samples / len(waveform))
@@ -174,9 +175,9 @@ def split_clips(waveform: Tensor, n_samples: int) -> Tensor:
 
 
 def score(similarities: Tensor) -> Tensor:
-    """Turns cosine similarities (n_words,) of one group into how far each word stands out: what it has over the mean.
+    """Subtracts the mean of a group from its cosine similarities (n_words,): how much better each word fits.
 
-    Near 0 for all words of a group that says nothing about a sound, wherever the similarities lie as a whole.
+    Near 0 for all words if the group does not apply to a sound, whatever the level of the similarities.
     """
     return similarities - similarities.mean()
 
@@ -187,13 +188,13 @@ def describe(
     thresholds: Mapping[str, float] = THRESHOLDS,
     most: Mapping[str, int] = MOST,
 ) -> str:
-    """Makes the sentences of a caption, without what does not fit.
+    """Writes the sentences of a caption, of the words that fit.
 
     Args:
         scores: word to score by group (mood, genre, instrument, character).
         thresholds: by group, what a score must exceed.
         most: by group, how many words at most. A word that clashes with a better one of its group (opposites, Guitar
-            beside Electric Guitar) is passed over.
+            beside Electric Guitar) is left out.
     Returns:
         "A Dark Rock track featuring Electric Guitar. Characterized as heavy." or less; `UNKNOWN` if nothing fits.
     """
@@ -234,7 +235,7 @@ def default_cache_dir() -> Path:
 
 
 def _fingerprint(mulan: nn.Module) -> str:
-    """Tells weights of the text side from others: a digest of the beginning of each tensor."""
+    """Identifies the weights of the text side: a digest of the beginning of each tensor."""
     digest = hashlib.sha256()
     for key, tensor in mulan.state_dict().items():
         if key.startswith(("mulan.text.", "mulan.text_to_latents.")):
@@ -249,10 +250,10 @@ def _read_cache(path: Path, *, shape: tuple[int, int]) -> Tensor | None:
     except FileNotFoundError:
         return None
     except (OSError, ValueError, EOFError) as err:
-        _log.warning("%s cannot be read (%s); it is made again", path, err)
+        _log.warning("%s cannot be read (%s); the words are embedded again", path, err)
         return None
     if embeddings.shape != shape or embeddings.dtype != np.float32 or not np.isfinite(embeddings).all():
-        _log.warning("%s holds no embeddings of these words; it is made again", path)
+        _log.warning("%s does not hold the embeddings of these words; they are embedded again", path)
         return None
     return torch.from_numpy(embeddings)
 

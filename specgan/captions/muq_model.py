@@ -1,4 +1,4 @@
-"""Loads MuQ-MuLan, where muq itself cannot: from a folder, without network, with newer transformers."""
+"""Loads MuQ-MuLan where muq itself cannot: from a folder, without network, with newer transformers."""
 
 import contextlib
 import inspect
@@ -21,13 +21,13 @@ _log = logging.getLogger(__name__)
 def load_mulan(name: str) -> nn.Module:
     """Loads a MuQ-MuLan in evaluation mode, on the CPU.
 
-    Not by muq's own `from_pretrained`: of a local folder that reads only model.safetensors, and the published weights
-    are a pytorch_model.bin; it takes any file for the right one; and without network it waits at each file.
+    muq's own `from_pretrained` is not used: from a local folder it reads only model.safetensors, but the published
+    weights are a pytorch_model.bin; it does not check the weights; and without network it waits at each file.
 
     Args:
         name: on the Hugging Face hub, or a folder.
     Raises:
-        MissingWeightsError: a file is neither here nor to be had.
+        MissingWeightsError: a file is not on this machine and cannot be fetched.
         ValueError: the files are not those of a MuQ-MuLan.
         ImportError: muq is not installed.
     """
@@ -45,7 +45,9 @@ def load_mulan(name: str) -> nn.Module:
         for file_name in file_names:
             folder = str(_fetch(source, file_name).parent.absolute())
         if _KINDS[part] not in folder.lower():
-            raise ValueError(f"{folder}: muq tells models by their path; rename it so that it has {_KINDS[part]!r}")
+            raise ValueError(
+                f"{folder}: muq identifies models by their path; rename it so that it contains {_KINDS[part]!r}"
+            )
         config[part]["name"] = folder
     weights = _fetch(name, "model.safetensors", "pytorch_model.bin")
     _log.warning("The weights of MuQ-MuLan (%s) are CC BY-NC 4.0: not for commercial use.", name)
@@ -59,14 +61,14 @@ def load_mulan(name: str) -> nn.Module:
     else:
         state = torch.load(weights, map_location="cpu", weights_only=True)
     missing = mulan.load_state_dict(state, strict=False).missing_keys
-    # what is under .model. has been loaded with its part
+    # keys under .model. were loaded with their part
     if lost := [key for key in missing if ".model." not in key]:
         raise ValueError(f"{weights} lacks {lost[0]} and {len(lost) - 1} more: not the weights of this config.json")
     return mulan.eval()
 
 
-# What the config of a MuQ-MuLan names, and the files that are needed of it. The weights of both are in MuQ-MuLan's own
-# file too, but muq wants them to begin with.
+# The models that the config of a MuQ-MuLan names, and their files that muq needs. The file of MuQ-MuLan has the weights
+# of both too, but muq loads these first.
 _PARTS = {
     "audio_model": ("config.json", "model.safetensors"),
     "text_model": ("config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json"),
@@ -74,9 +76,9 @@ _PARTS = {
 _KINDS = {"audio_model": "muq", "text_model": "xlm-roberta"}
 
 _HOW = """\
-MuQ-MuLan-large takes 5.1 GB of disk: 2.6 GB itself, and what it is built on, MuQ-large-msd-iter (1.3 GB) and
+MuQ-MuLan-large takes 5.1 GB of disk: 2.6 GB itself, and the models that it is built on, MuQ-large-msd-iter (1.3 GB) and
 xlm-roberta-base (1.1 GB). The first two are CC BY-NC 4.0 (not for commercial use), the last MIT. No account is needed.
-Where there is network, they are fetched at the first run, or beforehand by
+With a network they are fetched at the first run, or beforehand by
   hf download OpenMuQ/MuQ-MuLan-large
   hf download OpenMuQ/MuQ-large-msd-iter config.json model.safetensors
   hf download xlm-roberta-base config.json model.safetensors tokenizer.json tokenizer_config.json
@@ -84,7 +86,7 @@ Or name a folder that holds them: captioner.model=FOLDER"""
 
 
 def _fetch(name: str, *file_names: str) -> Path:
-    """Finds the first of some files that a model has: in its folder, in the hub's cache, or on the hub."""
+    """Finds the first of these files that a model has: in its folder, in the hub's cache, or on the hub."""
     if Path(name).is_dir():
         for file_name in file_names:
             if (path := Path(name, file_name)).is_file():
@@ -94,7 +96,7 @@ def _fetch(name: str, *file_names: str) -> Path:
     from huggingface_hub import hf_hub_download
     from huggingface_hub.errors import EntryNotFoundError
 
-    # the cache first: without network, each question to the hub takes half a minute to fail
+    # the cache first: without network, each request to the hub takes half a minute to fail
     for only_here in (True, False):
         for file_name in file_names:
             try:
@@ -102,7 +104,7 @@ def _fetch(name: str, *file_names: str) -> Path:
             except (OSError, ValueError, HTTPError, EntryNotFoundError) as err:
                 cause = type(err).__name__
     wanted = " or ".join(file_names)
-    message = f"{name}: no such folder, and its {wanted} is neither in the cache nor to be had from huggingface.co"
+    message = f"{name}: no such folder, and its {wanted} is not in the cache and cannot be fetched from huggingface.co"
     raise MissingWeightsError(f"{message} ({cause}).\n{_HOW}")
 
 
@@ -110,9 +112,9 @@ def _fetch(name: str, *file_names: str) -> Path:
 def _hidden_states_returned() -> Iterator[None]:
     """Lets muq build on a Wav2Vec2-Conformer encoder that returns its hidden states, as it expects.
 
-    Since transformers 5.16 the encoder alone no longer does (the whole model collects them by hooks), and asks its
-    config for an attention that muq's EasyDict does not name. muq imports the class as it builds a model, so the class
-    is exchanged for as long as that takes. Outputs equal those of transformers 4.57, which always did eager attention.
+    Since transformers 5.16 the encoder alone no longer does (the whole model collects them by hooks), and reads an
+    attention from its config that muq's EasyDict does not have. muq imports the class as it builds a model, so the
+    class is replaced meanwhile. Outputs equal those of transformers 4.57, which always used eager attention.
     """
     from transformers.modeling_outputs import BaseModelOutput
     from transformers.models.wav2vec2_conformer import modeling_wav2vec2_conformer as modeling

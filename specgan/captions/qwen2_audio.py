@@ -1,4 +1,4 @@
-"""Captions by Qwen2-Audio, a language model that listens: sentences on whatever is to be heard, slowly."""
+"""Captions by Qwen2-Audio, a language model that takes audio: free sentences on any sound, slowly."""
 
 import json
 import logging
@@ -18,26 +18,26 @@ log = logging.getLogger(__name__)
 _OFFICIAL = "Qwen/Qwen2-Audio-7B-Instruct"
 _OFFICIAL_PARAMETERS = 8.4e9
 _SAMPLE_RATE = 16000  # Hz, of the model's own feature extractor
-_MAX_SAMPLES = 30 * _SAMPLE_RATE  # the feature extractor cuts off what is longer, and says nothing
-_MIN_SAMPLES = _SAMPLE_RATE // 10  # below 30 ms the model hears no token at all, and below 0.1 s hardly one
+_MAX_SAMPLES = 30 * _SAMPLE_RATE  # the feature extractor cuts off longer sounds without a warning
+_MIN_SAMPLES = _SAMPLE_RATE // 10  # below 30 ms a sound gives the model no token, and below 0.1 s hardly one
 _WORKING_MEMORY = 0.05  # of the weights' size, for each sound of a batch: its key-value cache and logits
 _DTYPES = ("bfloat16", "float16", "float32")
 
 
 class Qwen2AudioCaptioner:
-    """Answers a prompt about each sound. Nothing is loaded before the first sound that is not silent.
+    """Answers a prompt about each sound. The model is loaded at the first sound that is not silent.
 
-    Decoding is greedy, so the same sound, prompt and machine give the same text. Alone or in a batch makes no
-    difference in float32; in bfloat16 a batch of another size rounds differently, which now and then turns a word.
+    Decoding is greedy, so the same sound, prompt and machine give the same text. In float32 a sound gets the same text
+    alone and in a batch; in bfloat16 rounding depends on the batch size, which sometimes changes a word.
 
-    A sound of more than 30 s is described in equal pieces of at most 30 s, in turn, silent ones left out.
+    A sound of more than 30 s is described in equal pieces of at most 30 s, one after the other, without silent pieces.
 
     Args:
         model: name on huggingface.co, or a folder with the files of such a model.
         prompt: what the model is asked.
-        max_new_tokens: length of an answer, for each piece; longer ones are cut off. About 3 tokens for 2 words.
+        max_new_tokens: longest answer, for each piece; longer ones are cut off. About 3 tokens for 2 words.
         batch_size: sounds at a time; each takes about 0.8 GB beside the weights.
-        device: "auto" (the GPU where there is one, else the CPU) or a torch device.
+        device: "auto" (the GPU if available, else the CPU) or a torch device.
         dtype: "bfloat16", "float16" or "float32", in which the model computes; float32 takes twice the memory.
     Raises:
         ValueError: an argument is out of range.
@@ -57,13 +57,13 @@ class Qwen2AudioCaptioner:
         dtype: str = "bfloat16",
     ) -> None:
         if not prompt.strip():
-            raise ValueError(f"prompt={prompt!r} asks nothing; say what the model shall describe")
+            raise ValueError(f"prompt={prompt!r} is empty; say what the model should describe")
         if max_new_tokens < 1:
-            raise ValueError(f"max_new_tokens={max_new_tokens} leaves no text; use 1 or more, 128 for two sentences")
+            raise ValueError(f"max_new_tokens={max_new_tokens} is impossible; at least 1, e.g. 128 for two sentences")
         if batch_size < 1:
-            raise ValueError(f"batch_size={batch_size} describes nothing; use 1 or more")
+            raise ValueError(f"batch_size={batch_size} is impossible; at least 1")
         if dtype not in _DTYPES:
-            raise ValueError(f"dtype={dtype!r} is not supported; use one of {', '.join(_DTYPES)}")
+            raise ValueError(f"dtype={dtype!r} is not supported; one of {', '.join(_DTYPES)}")
         self.model = str(model)
         self.prompt = prompt
         self.max_new_tokens = max_new_tokens
@@ -71,10 +71,10 @@ class Qwen2AudioCaptioner:
         self.device = device
         self.dtype = dtype
         self._loaded: tuple[Any, Any] | None = None
-        self._has_told_of_pieces = False
+        self._has_warned_of_pieces = False
 
     def load(self) -> None:
-        """Loads the model, if it is not loaded yet. Raises: as a call."""
+        """Loads the model, unless it is loaded. Raises: as a call."""
         if self._loaded is None:
             self._loaded = _load(self.model, device=self.device, dtype=self.dtype, batch_size=self.batch_size)
 
@@ -86,8 +86,8 @@ class Qwen2AudioCaptioner:
         Returns:
             A caption for each, without tags.
         Raises:
-            ValueError: a waveform is no vector, torch cannot use `device`, or `model` is of another kind.
-            MissingWeightsError: the model's files are neither here nor to be had.
+            ValueError: a waveform is not one-dimensional, torch cannot use `device`, or `model` is of another kind.
+            MissingWeightsError: the model's files are not on this machine and cannot be fetched.
             MemoryError: the model does not fit into the free memory.
             ModuleNotFoundError: transformers is not installed.
         """
@@ -96,17 +96,17 @@ class Qwen2AudioCaptioner:
         return [Caption(" ".join(next(texts) for _ in of_one) if of_one else SILENCE) for of_one in pieces]
 
     def _audible_pieces(self, waveform: Tensor) -> list[Tensor]:
-        """Equal pieces of at most 30 s, so that none is too short to say something about."""
+        """Cuts a sound into equal pieces of at most 30 s, so that none is too short to describe."""
         if waveform.ndim != 1:
-            raise ValueError(f"a waveform has shape {tuple(waveform.shape)}; one channel, (n_samples,), is wanted")
+            raise ValueError(f"a waveform has shape {tuple(waveform.shape)}; pass one channel, (n_samples,)")
         if is_silent(waveform):
             return []
         pieces = waveform.detach().float().cpu().tensor_split(math.ceil(len(waveform) / _MAX_SAMPLES))
-        if len(pieces) > 1 and not self._has_told_of_pieces:
-            self._has_told_of_pieces = True
+        if len(pieces) > 1 and not self._has_warned_of_pieces:
+            self._has_warned_of_pieces = True
             log.warning(
-                "a sound of %.0f s: Qwen2-Audio hears 30 s at once, so longer sounds are described piece by piece and"
-                " the texts joined (said once)",
+                "a sound of %.0f s: Qwen2-Audio takes 30 s at once, so longer sounds are described piece by piece and"
+                " the texts joined (this is logged once)",
                 len(waveform) / _SAMPLE_RATE,
             )
         return [_padded(piece) for piece in pieces if not is_silent(piece)]
@@ -142,7 +142,7 @@ def _padded(piece: Tensor) -> Tensor:
 
 
 def _load(name: str, *, device: str, dtype: str, batch_size: int) -> tuple[Any, Any]:
-    """The processor and the model, on the device, checked before each step that takes long."""
+    """Returns the processor and the model, on the device. Checks come before each slow step."""
     try:
         from transformers import AutoProcessor, Qwen2AudioForConditionalGeneration
     except ModuleNotFoundError as err:
@@ -165,9 +165,9 @@ def _load(name: str, *, device: str, dtype: str, batch_size: int) -> tuple[Any, 
         )
     except OSError as err:
         raise MissingWeightsError(_missing(name, f"{folder} is not complete: {_first_line(err)}")) from None
-    if report["missing_keys"]:  # transformers would go on with random numbers in their place
+    if report["missing_keys"]:  # transformers would use random numbers in their place
         raise MissingWeightsError(_missing(name, f"{folder} lacks the weights {sorted(report['missing_keys'])[:3]}"))
-    if processor.audio_token_id != model.config.audio_token_id:  # without its file transformers makes up an empty one
+    if processor.audio_token_id != model.config.audio_token_id:  # without its file transformers creates an empty one
         raise MissingWeightsError(_missing(name, f"the tokenizer in {folder} does not know {processor.audio_token}"))
     processor.tokenizer.padding_side = "left"  # answers of a batch begin where the chats end: at the right
     return processor, model.to(torch_device).eval()
@@ -184,12 +184,12 @@ def _device(name: str) -> torch.device:
 
 
 def _fetch(name: str) -> Path:
-    """The folder of a model of huggingface.co, downloaded where that has not been done."""
+    """Returns the folder of a model from huggingface.co, and downloads it unless that was done."""
     from huggingface_hub import snapshot_download
 
     try:
         return Path(snapshot_download(name))
-    # whatever stands in the way, from a wrong name to a full disk: a line of it says more than the hub's stack trace
+    # any cause, from a wrong name to a full disk: its first line is clearer than the hub's stack trace
     except Exception as err:
         raise MissingWeightsError(_missing(name, _first_line(err))) from None
 
@@ -198,8 +198,8 @@ def _missing(name: str, reason: str) -> str:
     facts = " (16.8 GB, licence Apache-2.0, no account needed)" if name == _OFFICIAL else ""
     wanted = _OFFICIAL if Path(name).is_dir() else name
     return (
-        f"the weights of model={name!r}{facts} are neither on this machine nor to be had: {reason}. Fetch them where"
-        f" there is a network: hf download {wanted}. To carry them to a machine without one, add --local-dir FOLDER"
+        f"the weights of model={name!r}{facts} are not on this machine and cannot be fetched: {reason}. Fetch them on a"
+        f" machine with a network: hf download {wanted}. To copy them to a machine without one, add --local-dir FOLDER"
         " to that command, copy the folder, and give its path as the captioner's model"
     )
 
@@ -211,11 +211,11 @@ def _first_line(err: Exception) -> str:
 def _check_kind(name: str, folder: Path) -> None:
     kind = json.loads((folder / "config.json").read_bytes()).get("model_type")
     if kind != "qwen2_audio":
-        raise ValueError(f"model={name!r} is of type {kind!r}; use a model of type 'qwen2_audio', {_OFFICIAL} for one")
+        raise ValueError(f"model={name!r} is of type {kind!r}; use a model of type 'qwen2_audio', e.g. {_OFFICIAL}")
 
 
 def _n_parameters(folder: Path) -> int:
-    """Counted in the headers of the weight files, which takes no memory."""
+    """Counts the parameters in the headers of the weight files, which takes no memory."""
     from safetensors import SafetensorError, safe_open
 
     index = folder / "model.safetensors.index.json"
@@ -242,14 +242,14 @@ def _check_memory(name: str, needed: float, device: torch.device) -> None:
 
 
 def _free_memory(device: torch.device) -> int | None:
-    """Bytes that can still be taken on the device; None where the system does not tell."""
+    """Returns the free bytes on the device; None if the system does not report them."""
     if device.type == "cuda":
         return torch.cuda.mem_get_info(device)[0]
     meminfo = Path("/proc/meminfo")
-    if meminfo.is_file():  # Linux: its sysconf counts as used what the file cache would give back at once
+    if meminfo.is_file():  # Linux: its sysconf counts the file cache as used memory
         for line in meminfo.read_text().splitlines():
             if line.startswith("MemAvailable:"):
                 return int(line.split()[1]) * 1024
-    if "SC_PHYS_PAGES" in getattr(os, "sysconf_names", {}):  # macOS tells only how much there is in all
+    if "SC_PHYS_PAGES" in getattr(os, "sysconf_names", {}):  # macOS reports only the total
         return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     return None

@@ -5,7 +5,11 @@ import math
 import numpy as np
 from torch import Tensor
 
-_SAMPLE_RATE = 22050  # Hz, at which librosa's beat tracker was tuned; other rates would change what its frames last
+LOWEST_BPM, HIGHEST_BPM = 70.0, 180.0
+
+_SAMPLE_RATE = (
+    22050  # Hz, for which librosa's beat tracker was tuned; another rate would change the length of its frames
+)
 _HOP_LENGTH = 512  # samples: 23 ms
 _MIN_BEATS = 4
 _MIN_CONTRAST = 0.2
@@ -13,28 +17,27 @@ _NOISE_CONTRAST = 4.5
 
 
 def find_tempo(
-    waveform: np.ndarray | Tensor, sample_rate: int, *, lowest: float = 70.0, highest: float = 180.0
+    waveform: np.ndarray | Tensor, sample_rate: int, *, lowest: float = LOWEST_BPM, highest: float = HIGHEST_BPM
 ) -> float | None:
-    """Beats a minute of a whole recording; a slice of it has too few beats to count them exactly.
+    """Returns the beats a minute of a whole recording; a slice of it has too few beats for an exact tempo.
 
     librosa's beat tracker finds the beats, but its own tempo is one of a few lags between onsets: 117.5 or 123 near
     120. The slope of a line through the times of all beats is about ten times as exact.
 
-    There is a tempo only where onsets come back after one beat: the autocorrelation of the onset strength at that lag
-    (1: the same again) must reach 0.2, and 4.5 / sqrt(n_frames), which is what noise reaches by chance in short
-    sounds. The line's residual does not tell: the tracker lays evenly spaced beats into noise, too, while people who
-    play do not keep to a line.
+    A recording has a tempo only if onsets repeat after one beat: the autocorrelation of the onset strength at that lag
+    must reach 0.2, and 4.5 / sqrt(n_frames), which noise reaches by chance in short sounds. The residual of the line
+    cannot decide it: the tracker finds evenly spaced beats in noise too, and people play less evenly.
 
     Args:
         waveform: (n_samples,), full scale 1.0.
         sample_rate: Hz.
-        lowest: beats a minute, > 0. A tempo below is doubled, for nobody can tell a tempo from its half.
+        lowest: beats a minute, > 0. A lower tempo is doubled, because a tempo and its half cannot be told apart.
         highest: beats a minute, at least 2 * `lowest`; a tempo of `highest` or above is halved.
     Returns:
-        A tempo in [lowest, highest), about 0.1 % off for a steady beat over 20 s or more, its octave aside; None for
-        silence, for sounds without a beat, and for ones with fewer than four.
+        A tempo in [lowest, highest), within about 0.1 % for a steady beat over 20 s or more, except for factors of 2;
+        None for silence, for sounds without a beat, and for sounds with fewer than four beats.
     Raises:
-        ValueError: the waveform is no vector, or `sample_rate`, `lowest` or `highest` is out of range.
+        ValueError: the waveform is not one-dimensional, or `sample_rate`, `lowest` or `highest` is out of range.
     Source: D. Ellis, "Beat Tracking by Dynamic Programming", 2007, as `librosa.beat.beat_track`.
     """
     if isinstance(waveform, Tensor):
@@ -54,11 +57,11 @@ def find_tempo(
 
 def _check(waveform: np.ndarray, sample_rate: int, lowest: float, highest: float) -> None:
     if waveform.ndim != 1:
-        raise ValueError(f"waveform has shape {waveform.shape}; one channel, (n_samples,), is wanted")
+        raise ValueError(f"waveform has shape {waveform.shape}; pass one channel, (n_samples,)")
     if sample_rate <= 0:
-        raise ValueError(f"sample_rate={sample_rate} Hz is not possible; use the rate of the waveform")
+        raise ValueError(f"sample_rate={sample_rate} Hz is not possible; give the rate of the waveform")
     if not 0 < lowest < math.inf:
-        raise ValueError(f"lowest={lowest} beats a minute is not possible; use a number above 0, 70 for one")
+        raise ValueError(f"lowest={lowest} beats a minute is not possible; use a number above 0, e.g. 70")
     if not 2 * lowest <= highest < math.inf:
         raise ValueError(
             f"highest={highest} is less than twice lowest={lowest} beats a minute, so that doubling and halving can"
@@ -67,14 +70,14 @@ def _check(waveform: np.ndarray, sample_rate: int, lowest: float, highest: float
 
 
 def _beat_period(waveform: np.ndarray, sample_rate: int) -> float | None:
-    """Seconds from beat to beat, by the tracker's choice of octave."""
+    """Seconds from beat to beat, or a multiple of it as the tracker chose; None without a beat."""
     import librosa
 
     if len(waveform) < sample_rate or not waveform.any():  # from the first to the fourth beat at 180 a minute: 1 s
         return None
     if sample_rate != _SAMPLE_RATE:
         waveform = librosa.resample(waveform, orig_sr=sample_rate, target_sr=_SAMPLE_RATE)
-    # the median over bands, which is also beat_track's own choice, hears what starts in many bands at once
+    # the median over bands, as in beat_track, responds to onsets in many bands at once
     strength = librosa.onset.onset_strength(y=waveform, sr=_SAMPLE_RATE, hop_length=_HOP_LENGTH, aggregate=np.median)
     _, frames = librosa.beat.beat_track(onset_envelope=strength, sr=_SAMPLE_RATE, hop_length=_HOP_LENGTH)
     if len(frames) < _MIN_BEATS:
@@ -87,15 +90,15 @@ def _beat_period(waveform: np.ndarray, sample_rate: int) -> float | None:
 
 
 def _slope(beats: np.ndarray) -> float:
-    """Frames from beat to beat, of (n_beats,) ascending frames of which some may be missing or astray."""
+    """Frames from beat to beat, from (n_beats,) ascending frames; some beats may be missing or misplaced."""
     gaps = np.diff(beats)
     numbers = np.concatenate([[0.0], np.cumsum(np.maximum(1.0, np.round(gaps / np.median(gaps))))])
-    # the median of the slopes from each beat to the one half a recording later: beats astray do not move it
+    # the median of the slopes from each beat to the one half a recording later: misplaced beats do not move it
     half = len(beats) // 2
     slope = np.median((beats[half:] - beats[:-half]) / (numbers[half:] - numbers[:-half]))
     residual = beats - slope * numbers
     residual = np.abs(residual - np.median(residual))
-    # whole frames alone are up to 0.5 off, so a frame and a half is never astray
+    # rounding to whole frames alone is up to 0.5 off, so up to a frame and a half is near
     near = residual <= max(1.5, 2 * np.median(residual))
     return float(np.polyfit(numbers[near], beats[near], 1)[0])
 

@@ -6,7 +6,7 @@ from importlib.resources import files
 
 GROUPS = ("mood", "genre", "instrument", "character")
 
-# No caption says both. Words of one kind are near each other for a text model, these included.
+# No caption has both words of a pair. Words of one kind are near each other for a text model, opposites too.
 OPPOSITES = [
     {"fast", "slow"},
     {"loud", "quiet"},
@@ -52,18 +52,19 @@ def words(group: str) -> list[str]:
     Args:
         group: mood, genre, instrument or character.
     Raises:
-        ValueError: there is no such group.
-    Source: the AudioSet ontology and MagnaTagATune's tags; words/README.md says what was changed.
+        ValueError: an unknown group.
+    Source: the AudioSet ontology and MagnaTagATune's tags; words/README.md lists the changes.
     """
     if group not in GROUPS:
-        raise ValueError(f"{group!r} is no group of words; take one of {', '.join(GROUPS)}")
+        raise ValueError(f"group is {group!r}; one of {', '.join(GROUPS)}")
     return list(_table()[group])
 
 
 def clash(one: str, other: str) -> bool:
-    """Whether a caption that says one word should not say the other: opposites, or Guitar and Bass Guitar.
+    """Whether a caption must not have both words: opposites, or Guitar and Bass Guitar.
 
-    Case counts, as `words` writes it.
+    Args:
+        one, other: words, in the case that `words` writes.
     """
     if {one, other} in OPPOSITES:
         return True

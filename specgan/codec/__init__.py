@@ -1,4 +1,4 @@
 """Waveform <-> 16-bit pictures that hold magnitude and phase.
 
-May import: audio, batch.
+May import: audio, spectrogram.
 """

@@ -1,6 +1,6 @@
-"""Codec pictures as PNG files that know themselves: settings, song, slice and channel stand in a text chunk.
+"""Codec pictures as PNG files whose text chunk stores settings, song, slice and channel.
 
-Text chunks survive copying and renaming; programs that save a picture anew mostly lose them.
+Text chunks survive copying and renaming; most programs lose them when they save a picture again.
 """
 
 import io
@@ -19,35 +19,35 @@ from specgan.codec.coding import CodecError, CodecParams, count_slices
 
 CODEC_VERSION = 1
 
-_MOST_CHANNELS = 1024  # more than any file has: the text is not to be trusted
-_MOST_TEXT = 2**20  # bytes; ours has some hundred
+_MOST_CHANNELS = 1024  # more than any file has; a text may come from anywhere
+_MOST_TEXT = 2**20  # bytes; ours has a few hundred
 _MOST_PIXELS = 2**30  # as many as OpenCV reads; a picture of an hour at 44.1 kHz has 318 million
-_FEW_PIXELS = 2**24  # up to 128 MiB, which are taken without a question
+_FEW_PIXELS = 2**24  # up to 128 MiB, which are decoded without further checks
 _MOST_INFLATED = 1032  # bytes that one compressed byte can stand for
-_CHANNELS = {0: 1, 2: 3, 3: 3, 4: 4, 6: 4}  # that OpenCV makes of each colour type
+_CHANNELS = {0: 1, 2: 3, 3: 3, 4: 4, 6: 4}  # that OpenCV decodes each colour type to
 _SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _KEYWORD = b"specgan-codec"
-_NOT_WHOLE = "not a whole PNG; fetch or make it again"
+_NOT_WHOLE = "not a whole PNG; fetch or encode it again"
 
 
 @dataclass(frozen=True)
 class SliceInfo:
-    """What a picture knows of itself, in its text.
+    """What the text of a picture stores.
 
     Args:
-        params: how it holds sound.
+        params: how the picture holds sound.
         sample_rate: Hz, >= 1.
         song: name of the song, without suffix.
-        n_samples: of the whole song, in this channel, before anything was cut off.
+        n_samples: of the whole song in one channel, before silence was cut off.
         number: of the slice, from 0.
         offset: samples of silence that were cut off before the first slice.
-        n_trimmed: samples of silence that were cut off behind the last one; something is left.
+        n_trimmed: samples of silence that were cut off after the last slice; fewer than are left without `offset`.
         channel: from 0.
         n_channels: of the song.
-        gain: what the waveform was multiplied by, > 0; 1 unless it went beyond full scale.
+        gain: factor of the waveform, > 0; 1 unless the song goes beyond full scale.
 
     Raises:
-        ValueError: a field that is not what is said here.
+        ValueError: an impossible field; the message names it.
     """
 
     params: CodecParams
@@ -82,7 +82,7 @@ class SliceInfo:
 
     @property
     def n_kept(self) -> int:
-        """Samples of the song that its slices stand for."""
+        """Samples of the song in its slices, without the silence that was cut off."""
         return self.n_samples - self.offset - self.n_trimmed
 
     @property
@@ -92,12 +92,12 @@ class SliceInfo:
 
     @property
     def slice_length(self) -> int:
-        """Samples that this slice stands for; the last one is shorter than the others."""
+        """Samples of the song in this slice; the last slice may have fewer than the others."""
         return min(self.params.slice_samples, self.n_kept - self.number * self.params.slice_samples)
 
 
 def to_png(picture: np.ndarray, info: SliceInfo) -> bytes:
-    """Encodes a picture (size, size, 3) of red, green and blue as a PNG whose text holds `info`."""
+    """Encodes a picture (size, size, 3) of red, green and blue as a PNG whose text stores `info`."""
     # Phases in 16 bits are noise: compressing them takes ten times as long and saves 1 %. Silence saves much.
     is_noise = picture.dtype == np.uint16 and info.params.phase_encoding == "cos_sin"
     is_noise = is_noise and np.count_nonzero(picture[..., 0]) > 0.9 * picture[..., 0].size
@@ -109,19 +109,19 @@ def to_png(picture: np.ndarray, info: SliceInfo) -> bytes:
 
 
 def from_png(png: bytes) -> tuple[np.ndarray, SliceInfo | None]:
-    """Decodes a PNG into its picture, as it is, and what it knows of itself; None: it has no text of this codec.
+    """Decodes a PNG to its picture, unchanged, and its text; None: it has no text of this codec.
 
     Returns:
         (height, width) or (height, width, channels) uint8 or uint16; red, green, blue, perhaps alpha.
     Raises:
-        CodecError: no PNG, a damaged one, one that claims to be larger than its bytes can say, a damaged text, or that
-            of a newer version.
+        CodecError: no PNG, a damaged one, a header that claims more pixels than the file can hold, a damaged text, or
+            one of a newer version.
     """
-    chunks = list(_chunks(io.BytesIO(png), read_all=True))  # OpenCV would fill what is missing with black
+    chunks = list(_chunks(io.BytesIO(png), read_all=True))  # OpenCV would fill missing parts with black
     _check_claim(chunks)
     try:
         picture = cv2.imdecode(np.frombuffer(png, np.uint8), cv2.IMREAD_UNCHANGED)
-    except cv2.error:  # a size that no picture has
+    except cv2.error:  # an impossible size
         picture = None
     if picture is None:
         raise CodecError(_NOT_WHOLE)
@@ -131,18 +131,18 @@ def from_png(png: bytes) -> tuple[np.ndarray, SliceInfo | None]:
 
 
 def read_info(file: BinaryIO) -> SliceInfo | None:
-    """Reads what a PNG knows of itself, without its pixels; None: it has no text of this codec.
+    """Reads the text of a PNG, without its pixels; None: it has no text of this codec.
 
     Args:
         file: open at the start of the PNG, seekable.
     Raises:
-        CodecError: no PNG, one that ends before its text, a damaged text, or that of a newer version.
+        CodecError: no PNG, one that ends before its text, a damaged text, or one of a newer version.
     """
     return _find_info(_chunks(file, read_all=False))
 
 
 def _check_claim(chunks: Sequence[tuple[bytes, bytes]]) -> None:
-    """Raises CodecError for a header that claims more than the file can hold: OpenCV takes memory by it, unseen."""
+    """Raises CodecError for a header that claims more than the file can hold: OpenCV allocates what it claims."""
     kind, header = chunks[0]
     if kind != b"IHDR" or len(header) != 13:
         raise CodecError(_NOT_WHOLE)
@@ -152,7 +152,7 @@ def _check_claim(chunks: Sequence[tuple[bytes, bytes]]) -> None:
     most = _MOST_INFLATED * sum(len(content) for kind, content in chunks if kind == b"IDAT")
     claim = f"its header claims {width} x {height} pixels"
     if n_pixels > _MOST_PIXELS:
-        raise CodecError(f"{claim}, more than the {_MOST_PIXELS} that are read; {_NOT_WHOLE}")
+        raise CodecError(f"{claim}, more than the limit of {_MOST_PIXELS}; {_NOT_WHOLE}")
     if n_pixels > _FEW_PIXELS and n_bytes > most:
         raise CodecError(f"{claim}, {n_bytes} bytes, of which the file can hold {most} at most; {_NOT_WHOLE}")
 
@@ -162,10 +162,10 @@ def _chunk(kind: bytes, content: bytes) -> bytes:
 
 
 def _chunks(file: BinaryIO, *, read_all: bool) -> Iterator[tuple[bytes, bytes]]:
-    """Yields the kind and the content of each chunk up to IEND; of none but texts unless `read_all`, others are b"".
+    """Yields the kind and the content of each chunk up to IEND; unless `read_all`, only texts are read, others are b"".
 
     Raises:
-        CodecError: no PNG, a chunk is missing, or one that was read has another checksum.
+        CodecError: no PNG, a chunk is missing, or one that was read has a wrong checksum.
     """
     if file.read(len(_SIGNATURE)) != _SIGNATURE:
         raise CodecError(_NOT_WHOLE)
@@ -205,12 +205,12 @@ def _parse_info(text: bytes) -> SliceInfo:
         return SliceInfo(**{**values, "params": CodecParams(**values["params"])})
     except CodecError:
         raise
-    except (ValueError, RecursionError) as err:  # RecursionError: brackets in brackets
-        raise CodecError(f"its specgan-codec text is damaged ({str(err)[:200]}); make the picture again") from err
+    except (ValueError, RecursionError) as err:  # RecursionError: deeply nested brackets
+        raise CodecError(f"its specgan-codec text is damaged ({str(err)[:200]}); encode the picture again") from err
 
 
 def _check_fields(values: object, kind: type) -> None:
-    """Raises ValueError unless there is a value for each field, and none for another."""
+    """Raises ValueError unless `values` has exactly the fields of `kind`."""
     wanted = {field.name for field in fields(kind)}
     if not isinstance(values, dict):
         raise ValueError(f"{kind.__name__} is {values!r}; an object with {', '.join(sorted(wanted))}")

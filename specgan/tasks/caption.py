@@ -18,10 +18,10 @@ from specgan.batch.failures import UnitError, stage
 from specgan.batch.journal import Journal, made_from, run_missing
 from specgan.batch.runner import Batch, Report, one_by_one
 from specgan.captions.caption import SILENCE, Caption, Captioner
-from specgan.captions.tempo import find_tempo
+from specgan.captions.tempo import HIGHEST_BPM, LOWEST_BPM, find_tempo
 from specgan.codec.coding import CodecParams
 from specgan.codec.png import SliceInfo
-from specgan.codec.slices import Slicing, Song, find_songs, measure, picture_names, read_slices
+from specgan.codec.slices import Slicing, SongFile, find_songs, measure, picture_names, read_slices
 from specgan.files import atomic_path
 
 JOURNAL_NAME = ".captions.jsonl"
@@ -30,12 +30,12 @@ METADATA_NAME = "metadata.jsonl"
 SCORES_NAME = "scores.jsonl"
 
 _TEMPO_RATE = 22050  # Hz, librosa's own
-_NO_MATTER = {"batch_size", "device", "cache_dir", "sample_rate"}  # of a captioner: they do not change what it says
+_NOT_OF_TEXTS = {"batch_size", "device", "cache_dir", "sample_rate"}  # settings of a captioner that change no text
 
 
 @dataclass(frozen=True)
 class _Slice:
-    song: Song
+    song: SongFile
     info: SliceInfo  # of this slice
     bpm: float | None
 
@@ -57,74 +57,70 @@ def caption_songs(
     output: str | Path,
     *,
     captioner: Captioner | None,
-    size: int = 1024,
-    sample_rate: int | None = None,
-    mono: bool = True,
-    downmix: str = "mean",
-    trim_db: float | None = None,
     artist: str | None = None,
     title: str | None = None,
     tempo: bool = True,
-    lowest_bpm: float = 70.0,
-    highest_bpm: float = 180.0,
+    lowest_bpm: float = LOWEST_BPM,
+    highest_bpm: float = HIGHEST_BPM,
     recursive: bool = True,
     executor: Callable[[], AbstractContextManager[Executor]] = serial,
     on_error: str = "skip",
+    **slicing: Any,
 ) -> Report:
-    """Writes `<song>_<slice>.txt` for every picture that `encode_songs` makes with the same settings, and the tables.
+    """Writes `<song>_<slice>.txt` for every picture that `encode_songs` writes with the same settings, and the tables.
 
     `metadata.jsonl` has a line for each picture (`file_name`, `text`, ...), as image-folder trainers read it;
-    `scores.jsonl` what the texts were made from, if the captioner says it. The model is loaded once, in this process.
-    A run that was killed goes on after the last batch.
+    `scores.jsonl` has the tags of captioners that return tags. The model is loaded once, in this process. A run that
+    was killed continues after the last batch.
 
     Args:
         input: folder of audio files, or one file.
         output: folder; with pictures of the same songs, a data set of pictures and texts.
         captioner: e.g. captions.muq.MuQCaptioner.
-        size: of the pictures, which says how long a slice is, see codec.CodecParams.
-        sample_rate, mono, downmix, trim_db: see slices.Slicing; as of the pictures.
         artist: put before each text, "style of <artist>. ".
-        title: kept apart, in the table.
-        tempo: find the beats of each whole song, and end texts with its BPM where it has one.
+        title: written to the table only.
+        tempo: find the beats of each whole song, and end the texts of songs with a beat with the BPM.
         lowest_bpm, highest_bpm: see captions.tempo.find_tempo.
         recursive: search the subfolders too.
-        executor: opens the workers that read the songs and find their tempo, see tasks.executors.
-        on_error: "skip" records what cannot be read in failures.csv and goes on; "raise" stops at the first.
+        executor: opens the workers that read the songs and find their tempo, see batch.executors.
+        on_error: "skip" records unreadable files in failures.csv and goes on; "raise" stops at the first.
+        slicing: the fields of `Slicing` (sample_rate, mono, downmix, trim_db) and the size of the pictures.
     Raises:
-        FileNotFoundError, ValueError: nothing to do, or arguments that cannot work; nothing is written.
+        FileNotFoundError, ValueError: no audio file, or impossible arguments; nothing is written.
         MissingWeightsError: the captioner's model is not there.
     """
     if captioner is None:
-        raise ValueError("captioner is none, which makes no captions; captioner=muq or captioner=qwen2_audio")
-    slicing = Slicing(CodecParams(size=size), sample_rate, mono, downmix, trim_db)
+        raise ValueError("captioner is none, which writes no captions; give captioner=muq or captioner=qwen2_audio")
+    how = Slicing.of(**slicing)
     output = Path(os.path.abspath(output))
     songs = find_songs(input, recursive=recursive)
-    how = {**asdict(slicing), "tempo": [lowest_bpm, highest_bpm] if tempo else None, "input": os.path.realpath(input)}
+    tempo_range = (lowest_bpm, highest_bpm) if tempo else None
+    measured_with = {**asdict(how), "tempo": tempo_range, "input": os.path.realpath(input)}
 
-    settings = {**how, "artist": artist, **_settings(captioner)}
+    settings = {**measured_with, "artist": artist, **_settings(captioner)}
     journal: Journal[dict[str, Any]] = Journal(output, settings, name=JOURNAL_NAME, endings=r"(_ch\d+)?\.txt")
     if journal.is_outdated or not journal.entries:
-        captioner.load()  # rather now than after the beats of a thousand songs
+        captioner.load()  # a missing model is an error now, not after the beats of a thousand songs
 
-    known: Journal[dict[str, Any]] = Journal(output, how, name=SONGS_JOURNAL_NAME)
-    look = partial(_look, slicing=slicing, tempo=(lowest_bpm, highest_bpm) if tempo else None)
-    run = partial(Batch(executor, on_error, "songs").run, work=partial(one_by_one, make=look))
+    known: Journal[dict[str, Any]] = Journal(output, measured_with, name=SONGS_JOURNAL_NAME)
+    make = partial(_measure_song, slicing=how, tempo_range=tempo_range)
+    run = partial(Batch(executor, on_error, "songs").run, work=partial(one_by_one, make=make))
     _, failures, _ = run_missing(known, songs, run)
 
     slices = [each for song in songs if song.key in known.entries for each in _slices(song, known.entries[song.key])]
-    with closing(_Reader(slicing)) as reader:
+    with closing(_Reader(how)) as reader:
         work = partial(_caption, captioner=captioner, reader=reader, artist=artist, output=output)
-        # here, with all threads: there is one model
+        # In this process, with all threads: there is one model.
         batch = Batch(lambda: nullcontext(SerialExecutor()), on_error, "captions")
         in_batches = partial(batch.run, work=work, chunk=captioner.batch_size)
-        made, failures, n_skipped = run_missing(journal, slices, in_batches, failures=failures)
-    there = [each for each in slices if each.key in journal.entries]
-    _write_tables(output, there, journal.entries, artist=artist, title=title)
+        captioned, failures, n_skipped = run_missing(journal, slices, in_batches, failures=failures)
+    done = [each for each in slices if each.key in journal.entries]
+    _write_tables(output, done, journal.entries, artist=artist, title=title)
     return Report(
-        n_done=len(made),
+        n_done=len(captioned),
         n_skipped=n_skipped,
         failures=failures,
-        message=f"{output}: captions of {len(there)} slices of {len({each.song.key for each in there})} songs",
+        message=f"{output}: captions of {len(done)} slices of {len({each.song.key for each in done})} songs",
     )
 
 
@@ -134,40 +130,41 @@ def _settings(captioner: Captioner) -> dict[str, Any]:
     plain = str | int | float | bool | list | tuple | dict | None
     return {
         "captioner": type(captioner).__name__,
-        **{name: value for name, value in values.items() if name not in _NO_MATTER and isinstance(value, plain)},
+        **{name: value for name, value in values.items() if name not in _NOT_OF_TEXTS and isinstance(value, plain)},
     }
 
 
-def _look(song: Song, *, slicing: Slicing, tempo: tuple[float, float] | None) -> dict[str, Any]:
+def _measure_song(song: SongFile, *, slicing: Slicing, tempo_range: tuple[float, float] | None) -> dict[str, Any]:
     """Work for `Batch.run`: how a song is sliced, and its tempo."""
     with stage("decode"):
         state = made_from(song.sources)
         info = measure(song, slicing)
         bpm = None
-        if tempo is not None:
+        if tempo_range is not None:
+            lowest, highest = tempo_range
             waveform, _ = load_audio(song.source, sample_rate=_TEMPO_RATE, mono=True, downmix=slicing.downmix)
-            bpm = find_tempo(waveform[0], _TEMPO_RATE, lowest=tempo[0], highest=tempo[1])
+            bpm = find_tempo(waveform[0], _TEMPO_RATE, lowest=lowest, highest=highest)
     return {"made_from": state, "outputs": [], "info": {**asdict(info), "params": info.params.size}, "bpm": bpm}
 
 
-def _slices(song: Song, entry: Mapping[str, Any]) -> Iterator[_Slice]:
-    # song.key, because a journal that others wrote may name places outside the folder
+def _slices(song: SongFile, entry: Mapping[str, Any]) -> Iterator[_Slice]:
+    # song.key, because a journal from elsewhere may name places outside the folder
     info = SliceInfo(**{**entry["info"], "song": song.key, "params": CodecParams(size=entry["info"]["params"])})
     for number in range(info.n_slices):
         yield _Slice(song, replace(info, number=number), entry["bpm"])
 
 
 class _Reader:
-    """Reads slices of songs. Those of one song that come one after the other are read in one go."""
+    """Reads slices of songs, and decodes a song once for consecutive slices."""
 
     def __init__(self, slicing: Slicing) -> None:
         self.slicing = slicing
-        self.song: Song | None = None
+        self.song: SongFile | None = None
         self.next = 0
         self.segments: Generator[Tensor] | None = None
 
     def read(self, wanted: _Slice) -> Tensor:
-        """Returns the slice's own samples, (n_samples,)."""
+        """Returns the samples of the slice without its overlaps, (n_samples,)."""
         if wanted.song != self.song or wanted.info.number < self.next:
             self.close()
             self.segments, self.next = read_slices(wanted.song, wanted.info, self.slicing), 0
@@ -175,7 +172,7 @@ class _Reader:
         while self.next <= wanted.info.number:
             segment = next(self.segments)
             self.next += 1
-        before = wanted.info.params.n_fft // 2  # of the slice before
+        before = wanted.info.params.n_fft // 2  # samples that belong to the slice before
         return segment[:, before : before + wanted.info.slice_length].mean(dim=0)
 
     def close(self) -> None:

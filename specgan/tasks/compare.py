@@ -1,4 +1,4 @@
-"""Task: two folders of codec pictures -> how far the second is from the first, in figures and side by side."""
+"""Task: two folders of codec pictures -> how much their pairs differ, in figures and side by side."""
 
 import csv
 import logging
@@ -9,7 +9,7 @@ from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Executor
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -17,17 +17,16 @@ from typing import Any
 import cv2
 import numpy as np
 import torch
-from torch import Tensor
 
 from specgan.batch.executors import serial
 from specgan.batch.failures import Failure, UnitError, stage
 from specgan.batch.journal import Journal, made_from, run_missing
 from specgan.batch.runner import Batch, Report, one_by_one
-from specgan.codec.coding import CodecError, CodecParams, Song, decode_spectrum, fit_picture
-from specgan.codec.png import SliceInfo, from_png
+from specgan.codec.coding import CodecError, CodecParams
+from specgan.codec.png import from_png
+from specgan.codec.quality import PEAK, ReadPicture, cautions, log_spectral_distance, psnr, snr, waveforms
 from specgan.files import atomic_path, find_files, remove_files
 from specgan.pictures.gallery import Entry, write_gallery
-from specgan.spectrogram import power_blocks
 
 log = logging.getLogger(__name__)
 
@@ -37,14 +36,12 @@ TABLE_NAME = "comparison.csv"
 PAGE_NAME = "index.html"
 FIGURES = ("psnr_db", "psnr_magnitude_db", "snr_db", "lsd_db")
 
-_PEAK = 65535  # of the 16-bit scale, on which all pictures are compared
-_GAIN = 50  # of the difference, or nobody would see it
-_FLOOR_DB = -100  # re a full-scale sine, of the log-spectral distance
+_GAIN = 50  # of the difference, which is too small to see
 
 
 @dataclass(frozen=True)
 class _Pair:
-    """An original and what was made of it; `key` is the path that both have in their folders."""
+    """An original and its reconstruction; `key` is the path that both have in their folders."""
 
     key: str
     source: Path
@@ -60,50 +57,52 @@ def compare_pictures(
     output: str | Path,
     *,
     reconstructed: str | Path,
-    phase_encoding: str = "cos_sin",
-    range_db: float = 150.0,
+    phase_encoding: str = CodecParams.phase_encoding,
+    range_db: float = CodecParams.range_db,
     executor: Callable[[], AbstractContextManager[Executor]] = serial,
     on_error: str = "skip",
 ) -> Report:
     """Writes `comparison.csv`, a picture of each pair under `pictures/`, and a page that shows all of it.
 
-    Pictures are paired by their path in the folder; those without a partner are logged and stand on the page. A second
+    Pictures are paired by their path in the folder; those without a partner are logged and listed on the page. A second
     run compares only what is new or changed. The figures of a pair:
 
-        psnr_db, psnr_magnitude_db   all three channels; red alone, because phase is noise where it is silent
-        snr_db                       of the waveform that the slice alone decodes to; empty for a silent original
-        lsd_db                       log-spectral distance of the two waveforms
+        psnr_db             of all three channels
+        psnr_magnitude_db   of red alone, because phase is noise where the sound is silent
+        snr_db              of the waveform that the slice alone decodes to; empty for a silent original
+        lsd_db              log-spectral distance of the two waveforms
 
-    A picture says itself how it holds sound. One that lost its text is taken to be like its partner; with no text on
-    either side, `phase_encoding` and `range_db` say it. What cannot be decoded has no snr_db and lsd_db.
+    A picture is decoded by the settings in its text, or, without text, by those of its partner; if neither has text, by
+    `phase_encoding` and `range_db`. A pair that cannot be decoded has neither snr_db nor lsd_db.
 
     Args:
         input: folder of original PNGs, searched with its subfolders; hidden files are left out. Or one file.
         output: folder, neither in `input` nor in `reconstructed`.
         reconstructed: folder of PNGs with the same names; or one file, of any name.
         phase_encoding, range_db: of pictures without text, see CodecParams.
-        executor: opens the workers, see tasks.executors.
+        executor: opens the workers, see batch.executors.
         on_error: "skip" records a bad pair in failures.csv and goes on; "raise" stops at the first.
     Raises:
-        FileNotFoundError, ValueError: no pairs, or folders or settings that cannot work; nothing is written. Also
-            ValueError: not one pair could be compared.
+        FileNotFoundError, ValueError: no pairs, or impossible folders or settings; nothing is written. Also
+            ValueError: every pair failed.
     """
     # The workers may run elsewhere.
     input, reconstructed, output = (Path(os.path.abspath(path)) for path in (input, reconstructed, output))
-    settings: dict[str, Any] = {"phase_encoding": phase_encoding, "range_db": range_db}
     batch = Batch(executor, on_error, "comparison")
-    CodecParams(**settings)  # refuses impossible ones
+    CodecParams(phase_encoding=phase_encoding, range_db=range_db)  # refuses impossible ones
     _check_places(input, reconstructed, output)
     pairs, unpaired = _pair(input, reconstructed)
     for (here, there), names in unpaired.items():
-        log.warning("no partner in %s for %s, of %s", there, _some(names), here)
+        log.warning("no partner in %s for %s, of %s", there, _listed(names), here)
 
+    settings = {"phase_encoding": phase_encoding, "range_db": range_db}
     folders = {"input": str(input.resolve()), "reconstructed": str(reconstructed.resolve())}
     journal: Journal[dict[str, Any]] = Journal(output, {**settings, **folders}, name=JOURNAL_NAME)
     remove_files([f"{PICTURES_NAME}/{key}" for key in journal.begun], output)  # of a killed run
     for name in (TABLE_NAME, PAGE_NAME):
         (output / name).unlink(missing_ok=True)  # they say that the folder is complete
-    run = partial(batch.run, work=partial(one_by_one, make=partial(_compare, output=output, **settings)))
+    compare = partial(_compare, output=output, phase_encoding=phase_encoding, range_db=range_db)
+    run = partial(batch.run, work=partial(one_by_one, make=compare))
     made, failures, n_skipped = run_missing(journal, pairs, run)
     rows = {key: journal.entries[key] for key in sorted(journal.entries)}
     _log_notes(rows)
@@ -115,7 +114,7 @@ def compare_pictures(
 
 def _check_places(input: Path, reconstructed: Path, output: Path) -> None:
     if os.path.realpath(input) == os.path.realpath(reconstructed):
-        raise ValueError(f"input and reconstructed are both {input}; give the folder of what was made of it")
+        raise ValueError(f"input and reconstructed are both {input}; reconstructed must be another folder")
     for path in (input, reconstructed):
         if not path.exists():
             raise FileNotFoundError(f"{path}: no such file or folder; check the path")
@@ -134,15 +133,15 @@ def _is_inside(path: Path, folder: Path) -> bool:
 
 
 def _pair(input: Path, reconstructed: Path) -> tuple[list[_Pair], dict[tuple[Path, Path], list[str]]]:
-    """Gives the pairs, and the names that are in the first of two folders and not in the second, if any; sorted."""
+    """Returns the pairs, and by two folders the names that are only in the first, if any; sorted."""
     if input.is_file():
         return [_Pair(input.name, input, reconstructed)], {}
     originals, others = _find(input), _find(reconstructed)
     pairs = [_Pair(name, path, others[name]) for name, path in sorted(originals.items()) if name in others]
     if not pairs:
         raise ValueError(
-            f"{input} ({_some(sorted(originals), 3)}) and {reconstructed} ({_some(sorted(others), 3)}) have no picture "
-            "of the same name, which is its path in the folder; rename or move them"
+            f"{input} ({_listed(sorted(originals), 3)}) and {reconstructed} ({_listed(sorted(others), 3)}) have no "
+            "picture of the same name, which is its path in the folder; rename or move them"
         )
     unpaired = {
         (input, reconstructed): sorted(originals.keys() - others.keys()),
@@ -158,53 +157,46 @@ def _find(root: Path) -> dict[str, Path]:
     return found
 
 
-def _some(names: Sequence[str], most: int = 10) -> str:
+def _listed(names: Sequence[str], most: int = 10) -> str:
     return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
 
 
-# One pair
-
-
 @torch.inference_mode()
-def _compare(pair: _Pair, output: Path, **sound_settings: Any) -> dict[str, Any]:
-    """Work for `Batch.run`: writes the picture of a pair and gives its entry."""
+def _compare(pair: _Pair, output: Path, *, phase_encoding: str, range_db: float) -> dict[str, Any]:
+    """Work for `Batch.run`: writes the picture of a pair and returns its entry for the journal."""
     with stage("read"):
         state = made_from(pair.sources)
-    pictures, infos = zip(_read(pair.source), _read(pair.reconstructed), strict=True)
-    _check_shapes(pair, [picture.shape for picture in pictures])
-    original, reconstructed = (_widened(picture) for picture in pictures)
+    pictures = _read(pair.source), _read(pair.reconstructed)
+    _check_shapes(pair, [picture.pixels.shape for picture in pictures])
+    original, reconstructed = (picture.widened() for picture in pictures)
     difference = np.abs(np.subtract(original, reconstructed, dtype=np.int32))
     squares = np.square(difference, dtype=np.float64).mean(axis=(0, 1))  # of red, green and blue
-    figures = {"psnr_db": _psnr(squares.mean()), "psnr_magnitude_db": _psnr(squares[0])}
+    figures: dict[str, float | None] = {"psnr_db": psnr(squares.mean()), "psnr_magnitude_db": psnr(squares[0])}
 
-    notes = _notes(pictures, infos)
+    notes = cautions(pictures)
     try:
-        waveform, other = _waveforms(pictures, infos, **sound_settings)
+        sounds = waveforms(*pictures, phase_encoding=phase_encoding, range_db=range_db)
     except CodecError as err:
         notes.append(f"no sound to compare: {err}")
         figures.update(snr_db=None, lsd_db=None)
     else:
-        figures.update(snr_db=_snr(waveform, other), lsd_db=_log_spectral_distance(waveform, other))
+        figures.update(snr_db=snr(*sounds), lsd_db=log_spectral_distance(*sounds))
 
     path = f"{PICTURES_NAME}/{pair.key}"
-    parts = (original, reconstructed, np.minimum(difference * _GAIN, _PEAK))
-    side_by_side = np.hstack([(part / 257).round().astype(np.uint8) for part in parts])
-    png = cv2.imencode(".png", side_by_side[..., ::-1])[1]
     with stage("write"), atomic_path(output / path) as temporary:
-        temporary.write_bytes(png)
+        temporary.write_bytes(_side_by_side(original, reconstructed, difference))
     rounded = {name: None if figure is None else round(figure, 4) for name, figure in figures.items()}
     return {"made_from": state, "outputs": [path], "notes": notes, **rounded}
 
 
-def _read(path: Path) -> tuple[np.ndarray, SliceInfo | None]:
-    """Returns the picture without its alpha channel, and what it knows of itself."""
+def _read(path: Path) -> ReadPicture:
     with stage("read"):
         png = path.read_bytes()
     try:
-        picture, info = from_png(png)
+        pixels, info = from_png(png)
     except CodecError as err:
         raise UnitError("read", f"{path}: {err}") from err
-    return picture[..., :3] if picture.ndim == 3 else picture, info
+    return ReadPicture(pixels[..., :3] if pixels.ndim == 3 else pixels, info)
 
 
 def _check_shapes(pair: _Pair, shapes: Sequence[tuple[int, ...]]) -> None:
@@ -216,94 +208,25 @@ def _check_shapes(pair: _Pair, shapes: Sequence[tuple[int, ...]]) -> None:
         )
 
 
-def _notes(pictures: Sequence[np.ndarray], infos: Sequence[SliceInfo | None]) -> list[str]:
-    """What makes the figures of a pair mean less."""
-    notes = []
-    n_bits = [8 * picture.itemsize for picture in pictures]
-    if n_bits[0] != n_bits[1]:
-        notes.append(f"{n_bits[0]} bit against {n_bits[1]} bit: the 8-bit picture is widened to 16")
-    if all(infos):
-        for name in ("phase_encoding", "range_db"):
-            values = [getattr(info.params, name) for info in infos]
-            if values[0] != values[1]:
-                notes.append(f"{name} {values[0]} against {values[1]}: their PSNR means little")
-    return notes
-
-
-def _widened(picture: np.ndarray) -> np.ndarray:
-    """On the 16-bit scale, where 255 is 65535."""
-    return picture.astype(np.uint16) * 257 if picture.dtype == np.uint8 else picture
-
-
-def _psnr(mean_square: float) -> float:
-    return 10 * math.log10(_PEAK**2 / mean_square) if mean_square else math.inf
-
-
-def _waveforms(
-    pictures: Sequence[np.ndarray], infos: Sequence[SliceInfo | None], **settings: Any
-) -> tuple[Tensor, Tensor]:
-    """Returns what each picture sounds like alone, as long as the first text says, or a whole slice.
-
-    Raises:
-        CodecError: a picture that cannot be decoded.
-    """
-    known = next((info for info in infos if info is not None), None)
-    like = known.params if known else None
-    waveforms = []
-    for whose, picture, info in zip(("original", "reconstructed"), pictures, infos, strict=True):
-        params = info.params if info else like
-        if params and not info:  # a model's depth may be another
-            params = replace(params, bit_depth=8 * picture.itemsize)
-        try:
-            picture, params, _ = fit_picture(picture, params, **settings)
-        except CodecError as err:
-            raise CodecError(f"{whose} {err}") from err
-        song = Song(known.slice_length if known else params.slice_samples, params)
-        song.add(0, decode_spectrum(picture, params))
-        waveforms.append(song.waveform())
-    return tuple(waveforms)
-
-
-def _snr(waveform: Tensor, other: Tensor) -> float | None:
-    """dB; inf where there is no error, None where there is one and no signal."""
-    signal = float(waveform.double().square().sum())
-    error = float((other.double() - waveform).square().sum())
-    if not error:
-        return math.inf
-    return 10 * math.log10(signal / error) if signal else None
-
-
-def _log_spectral_distance(waveform: Tensor, other: Tensor) -> float:
-    """Returns the root mean square over bins of the difference of two powers in dB, averaged over frames.
-
-    Source: A. H. Gray and J. D. Markel, Distance measures for speech processing, IEEE Trans. ASSP 24 (5), 1976. The
-    floor is ours: without it, silence would be infinitely far from the faintest noise.
-    """
-    n_fft = min(2048, max(16, 2 ** int(math.log2(len(waveform)))))  # short slices have short frames
-    full_scale = (n_fft / 4) ** 2  # the power of a sine: half the sum of the window, squared
-    levels = []
-    for sound in (waveform, other):
-        blocks = power_blocks([sound[None]], n_fft=n_fft, win_length=n_fft, hop_length=n_fft // 4)
-        power = torch.cat(list(blocks), dim=-1)[0].double()
-        levels.append(10 * torch.log10(power / full_scale + 10 ** (_FLOOR_DB / 10)))
-    return float((levels[0] - levels[1]).square().mean(dim=0).sqrt().mean())
-
-
-# What is told of all pairs
+def _side_by_side(original: np.ndarray, reconstructed: np.ndarray, difference: np.ndarray) -> bytes:
+    """Encodes three pictures on the 16-bit scale as one PNG of 8 bits, the difference times _GAIN."""
+    parts = (original, reconstructed, np.minimum(difference * _GAIN, PEAK))
+    pixels = np.hstack([(part / 257).round().astype(np.uint8) for part in parts])
+    return cv2.imencode(".png", pixels[..., ::-1])[1].tobytes()
 
 
 def _log_notes(rows: Mapping[str, Mapping[str, Any]]) -> None:
-    """One line for all pictures of which the same is to be said."""
+    """Logs each note once, with the pictures that it is about."""
     names: dict[str, list[str]] = defaultdict(list)
     for name, row in rows.items():
         for note in row["notes"]:
             names[note].append(name)
     for note, same in names.items():
-        log.warning("%s: %s", note, _some(same))
+        log.warning("%s: %s", note, _listed(same))
 
 
 def _summary(rows: Sequence[Mapping[str, Any]]) -> str:
-    """The figures are of the pairs that differ: of others they say nothing, and inf has no mean."""
+    """Summarises the pairs that differ: the figures of identical ones are inf, which has no mean."""
     different = [row for row in rows if row["psnr_db"] < math.inf]
     psnr, magnitude, snr, lsd = ([row[name] for row in different if row[name] is not None] for name in FIGURES)
     parts = [f"{len(rows)} pair" + "s" * (len(rows) > 1)]
@@ -326,7 +249,7 @@ def _write_page(
 ) -> None:
     texts = {f"Only in {here}": names for (here, _), names in unpaired.items()}
     texts["Not compared"] = [failure.error for failure in failures]
-    sections = {heading: [Entry(text, None, None) for text in some] for heading, some in texts.items() if some}
+    sections = {heading: [Entry(text, None, None) for text in lines] for heading, lines in texts.items() if lines}
     pictures = [Entry(_caption(name, row), row["outputs"][0], None) for name, row in rows.items()]
     sections[f"Original | Reconstructed | Difference × {_GAIN}"] = pictures
     write_gallery(path, title="Comparison", note=note, sections=sections, pixelated=False, width="60rem")

@@ -1,7 +1,6 @@
-"""Task: pictures that hold magnitude and phase (see specgan.codec.coding) -> one WAV a song."""
+"""Task: pictures that hold magnitude and phase (see specgan.codec.coding) -> one WAV for each song."""
 
 import logging
-import math
 import os
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
@@ -21,7 +20,9 @@ from specgan.batch.executors import serial
 from specgan.batch.failures import UnitError, failure_of, stage
 from specgan.batch.journal import Journal, Partly, made_from, run_missing
 from specgan.batch.runner import Batch, Report, one_by_one
-from specgan.codec.coding import CodecError, CodecParams, Song, decode_spectrum, fit_picture
+from specgan.codec.coding import CodecError, CodecParams, count_slices, decode_spectrum
+from specgan.codec.fitting import fit_picture
+from specgan.codec.joining import JoinedSlices
 from specgan.codec.png import SliceInfo, from_png, read_info
 from specgan.files import find_files, safe_name, unique_names
 from specgan.vocoders.griffin_lim import griffin_lim
@@ -31,23 +32,24 @@ log = logging.getLogger(__name__)
 JOURNAL_NAME = ".decode.jsonl"
 PHASES = ("picture", "griffin_lim")
 
-_MOST_SAMPLES = 2**28  # of all channels, 1.7 hours at 44.1 kHz: for so many there is memory
-_MOST_SLICES = 2**16  # which are looked at one by one
-_MOST_SILENCE = 100  # times what its pictures stand for, a song beyond that may have
-_GRIFFIN_LIM_FACTOR = 16  # memory of a sample in a search for phases, as a multiple of that without
+# Up to these a song is decoded whatever its text says. The text of a damaged picture may claim any length.
+_MOST_SAMPLES = 2**28  # of all channels together, 1.7 hours at 44.1 kHz: they fit into memory
+_MOST_SLICES = 2**16
+_MOST_SILENCE = 100  # a longer song may be this many times as long as its pictures
+_GRIFFIN_LIM_FACTOR = 16  # memory of Griffin-Lim for each sample, as a multiple of that without
 
 
 @dataclass(frozen=True)
 class _Picture:
-    """One picture and what it says of itself; None: nothing, it is a song of its own."""
+    """One picture and its text; None: it has no text, and is a song by itself."""
 
     source: Path
     info: SliceInfo | None
 
 
 @dataclass(frozen=True)
-class _Pictures:
-    """A song: its pictures, in the order of slices and channels, and its place in the output folder without suffix."""
+class _SongPictures:
+    """The pictures of a song, in the order of slices and channels, and its place in the output without suffix."""
 
     key: str
     pictures: tuple[_Picture, ...]
@@ -79,42 +81,43 @@ def decode_pictures(
     phase: str = "picture",
     n_iter: int = 32,
     sample_rate: int | None = None,
-    phase_encoding: str = "cos_sin",
-    range_db: float = 150.0,
+    phase_encoding: str = CodecParams.phase_encoding,
+    range_db: float = CodecParams.range_db,
     subtype: str = "FLOAT",
     executor: Callable[[], AbstractContextManager[Executor]] = serial,
     on_error: str = "skip",
 ) -> Report:
-    """Writes `<output>/<song>.wav`, as long as the song was to the sample.
+    """Writes `<output>/<song>.wav`, with exactly as many samples as the song had.
 
-    Pictures are put together by what they know of themselves, whatever they are called now. Slices that are missing or
-    damaged are named, and silent. Pictures that know nothing, because a model made them, are songs of their own, named
-    after them. A second run makes only what is missing or whose pictures or settings changed.
+    Pictures are put together by their text, whatever their names are now. Slices that are missing or damaged are logged
+    and become silence. Pictures without text, from an image model, each become a song, named after the picture. A
+    second run writes only songs that are missing or whose pictures or settings changed.
 
     Args:
-        input: folder of PNGs, searched with its subfolders; or one PNG, of which that slice alone is made.
-        output: folder; of one PNG a file that ends in .wav.
-        phase: "picture"; or "griffin_lim", for pictures whose phase is no use: it keeps the magnitude and looks for a
-            phase that fits, from the picture's on. It takes a song at a time: some 350 MB a minute and channel.
+        input: folder of PNGs, searched with its subfolders; or one PNG, to decode that slice alone.
+        output: folder; for one PNG a file that ends in .wav.
+        phase: "picture"; or "griffin_lim", for pictures whose phase is useless: Griffin-Lim keeps the magnitude and
+            looks for a phase that fits, starting from the picture's. It needs about 350 MB for each minute and channel
+            of a song.
         n_iter: iterations of Griffin-Lim.
-        sample_rate: Hz of pictures that know nothing, which is needed for them.
-        phase_encoding, range_db: of pictures that know nothing, see CodecParams.
-        subtype: "FLOAT" (32 bit), "PCM_24" or "PCM_16"; of the latter, songs beyond full scale are made quieter.
-        executor: opens the workers, see tasks.executors.
+        sample_rate: Hz of pictures without text, which need it.
+        phase_encoding, range_db: of pictures without text, see CodecParams.
+        subtype: "FLOAT" (32 bit), "PCM_24" or "PCM_16"; in the last two, songs beyond full scale are made quieter.
+        executor: opens the workers, see batch.executors.
         on_error: "skip" records a bad picture in failures.csv and goes on; "raise" stops at the first.
     Raises:
-        FileNotFoundError, ValueError: nothing to do, or arguments that cannot work; nothing is written.
+        FileNotFoundError, ValueError: no picture, or impossible arguments; nothing is written.
     """
     input, output = Path(os.path.abspath(input)), Path(os.path.abspath(output))  # the workers may run elsewhere
     settings = _Settings(phase, n_iter, sample_rate, phase_encoding, range_db, subtype, on_error)
     _check(settings)
     if input.is_file():
         if output.suffix != ".wav":
-            raise ValueError(f"output is {output}; one picture makes one file: a name that ends in .wav")
+            raise ValueError(f"output is {output}; one picture is decoded to one file: give a name that ends in .wav")
         _decode_song(_alone(_read(input), output.stem), settings=settings, output=output.parent)
         return Report(n_done=1, message=f"{output}: sound of {input}")
     if output.suffix.lower() == ".wav":
-        raise ValueError(f"output is {output}; a folder of pictures makes a folder of songs")
+        raise ValueError(f"output is {output}; a folder of pictures is decoded to a folder of songs: give a folder")
 
     paths = find_files(input, (".png",))
     if not paths:
@@ -167,8 +170,8 @@ def _reading(path: Path) -> Iterator[None]:
             raise CodecError(f"{path}: {err}") from err
 
 
-def _songs(pictures: Sequence[_Picture], root: Path) -> list[_Pictures]:
-    """Puts the pictures of a song together, and gives each song a name of its own."""
+def _songs(pictures: Sequence[_Picture], root: Path) -> list[_SongPictures]:
+    """Groups the pictures by song, and gives each song a unique name."""
     groups: dict[Any, dict[tuple[int, int], _Picture]] = defaultdict(dict)
     for picture in pictures:
         info = picture.info
@@ -184,11 +187,11 @@ def _songs(pictures: Sequence[_Picture], root: Path) -> list[_Pictures]:
         name = first.info.song if first.info else first.source.relative_to(root).with_suffix("").as_posix()
         songs[first.source] = slices
         wanted[first.source] = "/".join(safe_name(part) for part in PurePosixPath(name).parts) or "_"
-    return [_Pictures(key, songs[path]) for path, key in unique_names(wanted, root).items()]
+    return [_SongPictures(key, songs[path]) for path, key in unique_names(wanted, root).items()]
 
 
-def _report(songs: Sequence[_Pictures], settings: _Settings) -> None:
-    """Says which slices are missing, and how pictures are taken that know nothing."""
+def _report(songs: Sequence[_SongPictures], settings: _Settings) -> None:
+    """Logs which slices are missing, and how pictures without text are decoded."""
     for song in songs:
         info = song.pictures[0].info
         for channel in range(info.n_channels if info else 0):
@@ -202,14 +205,14 @@ def _report(songs: Sequence[_Pictures], settings: _Settings) -> None:
     unknown = [song.source for song in songs if song.pictures[0].info is None]
     if unknown:
         log.warning(
-            "%d pictures say nothing of how they were made, e.g. %s: each is a song of its own, sample_rate=%s "
+            "%d pictures have no text that says how to decode them, e.g. %s: each becomes a song, with sample_rate=%s "
             "phase_encoding=%s range_db=%g",
             *(len(unknown), unknown[0], settings.sample_rate, settings.phase_encoding, settings.range_db),
         )
 
 
 def _gaps(numbers: Sequence[int], n: int) -> list[str]:
-    """What is missing of 0..n-1, given what is there in order: [2, 3, 5] of 9 -> ["0-1", "4", "6-8"]."""
+    """Returns what sorted numbers lack of 0..n-1: [2, 3, 5] of 9 -> ["0-1", "4", "6-8"]."""
     gaps, expected = [], 0
     for number in (*numbers, n):
         if number > expected:
@@ -218,35 +221,35 @@ def _gaps(numbers: Sequence[int], n: int) -> list[str]:
     return gaps
 
 
-def _alone(picture: _Picture, key: str) -> _Pictures:
-    """The slice as a song of its own."""
+def _alone(picture: _Picture, key: str) -> _SongPictures:
+    """Returns the slice as a song of one slice."""
     info = picture.info
     if info is not None:
         alone = replace(info, number=0, n_samples=info.slice_length, offset=0, n_trimmed=0, channel=0, n_channels=1)
         picture = replace(picture, info=alone)
-    return _Pictures(key, (picture,))
+    return _SongPictures(key, (picture,))
 
 
 @torch.inference_mode()
-def _decode_song(song: _Pictures, *, settings: _Settings, output: Path) -> dict[str, Any] | Partly[dict[str, Any]]:
+def _decode_song(song: _SongPictures, *, settings: _Settings, output: Path) -> dict[str, Any] | Partly[dict[str, Any]]:
     """Work for `Batch.run`."""
     with stage("read"):
         state = made_from(song.sources)
     failures, remarks, info = [], {}, None
-    channels: dict[int, Song | _Phaseless] = {}
+    channels: dict[int, JoinedSlices | _PhaseSearch] = {}
     for picture in song.pictures:
         try:
-            info, spectrum, said = _load(picture, settings)
+            info, spectrum, changes = _load(picture, settings)
         except UnitError as err:
             if len(song.pictures) == 1 or settings.on_error == "raise":
                 raise
             failures.append(failure_of(picture, err, settings.on_error))
             continue
-        remarks.update(dict.fromkeys(said))
+        remarks.update(dict.fromkeys(changes))
         with stage("decode"):
             if info.channel not in channels:
                 _check_length(song, info, settings)
-                whole = Song if settings.phase == "picture" else partial(_Phaseless, n_iter=settings.n_iter)
+                whole = JoinedSlices if settings.phase == "picture" else partial(_PhaseSearch, n_iter=settings.n_iter)
                 channels[info.channel] = whole(info.n_kept, info.params)
             channels[info.channel].add(info.number, spectrum)
     for remark in remarks:
@@ -267,20 +270,20 @@ def _decode_song(song: _Pictures, *, settings: _Settings, output: Path) -> dict[
     return Partly(entry, failures) if failures else entry
 
 
-def _check_length(song: _Pictures, info: SliceInfo, settings: _Settings) -> None:
-    """Raises CodecError for a text that speaks of more samples than there is memory for, or pictures to fill them."""
+def _check_length(song: _SongPictures, info: SliceInfo, settings: _Settings) -> None:
+    """Raises CodecError for a text that claims far more samples than memory or the song's pictures can hold."""
     claimed, held = info.n_samples * info.n_channels, len(song.pictures) * info.params.slice_samples
     needed = claimed * (_GRIFFIN_LIM_FACTOR if settings.phase == "griffin_lim" else 1)
     most_slices = max(_MOST_SLICES, _MOST_SILENCE * len(song.pictures))
     if needed > max(_MOST_SAMPLES, _MOST_SILENCE * held) or info.n_slices > most_slices:
         raise CodecError(
-            f"{song.source}: its text speaks of {claimed} samples, and its song's {len(song.pictures)} pictures hold "
-            f"{held} at most; put the missing ones beside, or decode it alone: input=<picture>.png output=<slice>.wav"
+            f"{song.source}: its text claims {claimed} samples, and its song's {len(song.pictures)} pictures hold "
+            f"{held} at most; add the missing pictures, or decode it alone: input=<picture>.png output=<slice>.wav"
         )
 
 
 def _load(picture: _Picture, settings: _Settings) -> tuple[SliceInfo, Tensor, list[str]]:
-    """Reads a picture: what it is of, its STFT (bins, size), and what was done to read it."""
+    """Reads a picture: its info, its STFT (bins, size), and remarks on how it was changed to read it."""
     with _reading(picture.source):
         pixels, _ = from_png(picture.source.read_bytes())
         info, has_phase = picture.info, settings.phase == "picture"
@@ -294,19 +297,19 @@ def _load(picture: _Picture, settings: _Settings) -> tuple[SliceInfo, Tensor, li
         if info is None:
             if settings.sample_rate is None:
                 raise CodecError(
-                    "it has no text of specgan's, so that its sample rate is not known; say it: task.sample_rate=44100"
+                    "it has no text of specgan, so its sample rate is unknown; give it: task.sample_rate=44100"
                 )
             info = SliceInfo(params, settings.sample_rate, picture.source.stem, n_samples=params.slice_samples)
     with stage("decode"):
         return info, decode_spectrum(pixels, params), remarks
 
 
-class _Phaseless:
-    """As Song, but looks for a phase that fits the magnitudes."""
+class _PhaseSearch:
+    """Like JoinedSlices, but Griffin-Lim replaces the phase by one that fits the magnitudes."""
 
     def __init__(self, n_samples: int, params: CodecParams, *, n_iter: int) -> None:
         self.params, self.n_samples, self.n_iter = params, n_samples, n_iter
-        n_frames = math.ceil(n_samples / params.slice_samples) * params.size
+        n_frames = count_slices(n_samples, params) * params.size
         self.spectrum = torch.zeros(params.size + 1, n_frames, dtype=torch.complex64)
 
     def add(self, number: int, spectrum: Tensor) -> None:

@@ -16,9 +16,9 @@ from specgan.batch.executors import serial
 from specgan.batch.failures import stage
 from specgan.batch.journal import Journal, made_from, run_missing
 from specgan.batch.runner import Batch, Report, one_by_one
-from specgan.codec.coding import CodecParams, encode_slice
+from specgan.codec.coding import encode_slice
 from specgan.codec.png import SliceInfo, to_png
-from specgan.codec.slices import Slicing, Song, find_songs, measure, picture_names, read_slices
+from specgan.codec.slices import Slicing, SongFile, find_songs, measure, picture_names, read_slices
 from specgan.files import atomic_path
 
 JOURNAL_NAME = ".encode.jsonl"
@@ -28,40 +28,32 @@ def encode_songs(
     input: str | Path,
     output: str | Path,
     *,
-    size: int = 1024,
-    bit_depth: int = 16,
-    phase_encoding: str = "cos_sin",
-    range_db: float = 150.0,
-    sample_rate: int | None = None,
-    mono: bool = True,
-    downmix: str = "mean",
-    trim_db: float | None = None,
     recursive: bool = True,
     executor: Callable[[], AbstractContextManager[Executor]] = serial,
     on_error: str = "skip",
+    **settings: Any,
 ) -> Report:
     """Writes `<output>/<subfolders>/<song>_<slice>.png`, or `<song>_<slice>_ch<channel>.png` for each channel.
 
-    A song that goes beyond full scale is made quieter by a gain that its pictures know. A second run makes only what is
-    missing or whose source or settings changed.
+    A song that goes beyond full scale is made quieter by a gain, which its pictures store. A second run writes only
+    pictures that are missing or whose source or settings changed.
 
     Args:
         input: folder of audio files, or one file.
         output: folder.
-        size, bit_depth, phase_encoding, range_db: see codec.CodecParams.
-        sample_rate, mono, downmix, trim_db: see slices.Slicing; what is cut off comes back as silence.
         recursive: search the subfolders too.
-        executor: opens the workers, see tasks.executors.
+        executor: opens the workers, see batch.executors.
         on_error: "skip" records a bad file in failures.csv and goes on; "raise" stops at the first.
+        settings: the fields of `CodecParams` (size, bit_depth, phase_encoding, range_db) and of `Slicing` (sample_rate,
+            mono, downmix, trim_db). Silence that is cut off comes back in decoding.
     Raises:
-        FileNotFoundError, ValueError: nothing to do, or arguments that cannot work; nothing is written.
+        FileNotFoundError, ValueError: no audio file, or impossible arguments; nothing is written.
     """
-    params = CodecParams(size=size, bit_depth=bit_depth, phase_encoding=phase_encoding, range_db=range_db)
-    slicing = Slicing(params, sample_rate, mono, downmix, trim_db)
+    slicing = Slicing.of(**settings)
     output = Path(os.path.abspath(output))  # the workers may run elsewhere
     songs = find_songs(input, recursive=recursive)
-    settings = {**asdict(slicing), "input": os.path.realpath(input)}
-    journal: Journal[dict[str, Any]] = Journal(output, settings, name=JOURNAL_NAME, endings=r"_\d{4,}(_ch\d+)?\.png")
+    made_with = {**asdict(slicing), "input": os.path.realpath(input)}
+    journal: Journal[dict[str, Any]] = Journal(output, made_with, name=JOURNAL_NAME, endings=r"_\d{4,}(_ch\d+)?\.png")
     batch = Batch(executor, on_error, "songs")
     run = partial(batch.run, work=partial(one_by_one, make=partial(_encode_song, slicing=slicing, output=output)))
     made, failures, n_skipped = run_missing(journal, songs, run)
@@ -75,7 +67,7 @@ def encode_songs(
 
 
 @torch.inference_mode()
-def _encode_song(song: Song, *, slicing: Slicing, output: Path) -> dict[str, Any]:
+def _encode_song(song: SongFile, *, slicing: Slicing, output: Path) -> dict[str, Any]:
     """Work for `Batch.run`."""
     outputs: list[str] = []
     try:

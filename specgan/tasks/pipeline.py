@@ -1,66 +1,50 @@
 """Task: a folder of songs -> pictures, captions and metadata: a data set for trainers of image models, in one go."""
 
 import sys
-from collections.abc import Callable
-from concurrent.futures import Executor
-from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from specgan.batch.executors import serial
 from specgan.batch.failures import write_failures
 from specgan.batch.runner import Report
 from specgan.captions.caption import Captioner
 from specgan.tasks.caption import caption_songs
 from specgan.tasks.encode import encode_songs
 
+_OF_PICTURES = ("bit_depth", "phase_encoding", "range_db")
+_OF_CAPTIONS = ("artist", "title", "tempo", "lowest_bpm", "highest_bpm")
 
-def make_pairs(
-    input: str | Path,
-    output: str | Path,
-    *,
-    captioner: Captioner | None,
-    bit_depth: int = 16,
-    phase_encoding: str = "cos_sin",
-    range_db: float = 150.0,
-    artist: str | None = None,
-    title: str | None = None,
-    tempo: bool = True,
-    lowest_bpm: float = 70.0,
-    highest_bpm: float = 180.0,
-    executor: Callable[[], AbstractContextManager[Executor]] = serial,
-    on_error: str = "skip",
-    **slicing: Any,
-) -> Report:
-    """Makes the pictures of `encode_songs` and for each the caption of `caption_songs`, cut by the same slices.
+
+def make_pairs(input: str | Path, output: str | Path, *, captioner: Captioner | None, **settings: Any) -> Report:
+    """Writes the pictures of `encode_songs` and for each the caption of `caption_songs`, of the same slices.
 
     Args:
-        captioner: None: pictures alone.
-        slicing: what both take: size, sample_rate, mono, downmix, trim_db, recursive.
-        others: as of these two.
+        input: folder of audio files, or one file.
+        output: folder.
+        captioner: None: pictures only.
+        settings: those of `encode_songs` and of `caption_songs`.
     Raises: as these two.
     """
-    common: dict[str, Any] = {**slicing, "executor": executor, "on_error": on_error}
-    how: dict[str, Any] = {"bit_depth": bit_depth, "phase_encoding": phase_encoding, "range_db": range_db}
-    pictures = encode_songs(input, output, **how, **common)
+    pictures = encode_songs(input, output, **_without(settings, _OF_CAPTIONS))
     if captioner is None:
         return pictures
-    about: dict[str, Any] = {"artist": artist, "title": title, "tempo": tempo}
-    about |= {"lowest_bpm": lowest_bpm, "highest_bpm": highest_bpm}
-    captions = caption_songs(input, output, captioner=captioner, **about, **common)
+    captions = caption_songs(input, output, captioner=captioner, **_without(settings, _OF_PICTURES))
     failures = list({failure.path: failure for failure in (*captions.failures, *pictures.failures)}.values())
     write_failures(failures, Path(output))
     message = f"{pictures.message}; {captions.message}"
     return Report(pictures.n_done + captions.n_done, pictures.n_skipped + captions.n_skipped, failures, message)
 
 
+def _without(settings: dict[str, Any], names: tuple[str, ...]) -> dict[str, Any]:
+    return {name: value for name, value in settings.items() if name not in names}
+
+
 def ask_for_missing(cfg: DictConfig, questions: dict[str, str]) -> None:
-    """Asks on a terminal for what the configuration lacks; where there is none, says nothing, and Hydra will.
+    """Asks on a terminal for values that the configuration lacks; without a terminal, Hydra names them later.
 
     Args:
-        cfg: is completed. If a mandatory value is missing, values that are null are asked for too.
+        cfg: is completed. Only if a mandatory value is missing; then values that are null are questions too.
         questions: by the name of the value, e.g. "task.artist". An empty answer leaves a null as it is.
     """
     missing = [name for name in questions if OmegaConf.is_missing(*_place(cfg, name))]

@@ -1,4 +1,4 @@
-"""Task: one audio file -> one picture of exactly the wanted size."""
+"""Task: one audio file -> one picture of exactly the given size."""
 
 import sys
 from pathlib import Path
@@ -9,12 +9,12 @@ from specgan.files import atomic_path
 from specgan.pictures.render import render
 
 
-def render_file(input: str | Path, output: str | Path, **settings: Any) -> Report:
+def render_file(input: str | Path, output: str | Path, *, axes: bool = False, **settings: Any) -> Report:
     """Writes the picture that `render` makes of `input` to `output`, a .png; "-" is standard output."""
     to_stdout = str(output) == "-"
     if not to_stdout and Path(output).suffix.lower() != ".png":
         raise ValueError(f"output is {output}; the picture is a PNG: a name with .png, or - for standard output")
-    png = render(input, **settings)
+    png = render(input, axes=axes, **settings)
     if to_stdout:
         sys.stdout.buffer.write(png)
     else:
