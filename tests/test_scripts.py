@@ -36,10 +36,10 @@ TINY = [
 ]
 
 
-def run(script, *arguments, cwd, code=0):
+def run(script, *arguments, cwd, code=0, **variables):
     """Runs a script of the checkout from another folder, as a user without account or network does."""
     environment = {key: value for key, value in os.environ.items() if not key.startswith("WANDB_")}
-    environment |= {"WANDB_BASE_URL": "http://127.0.0.1:9", "COLUMNS": "200"}  # nobody listens there
+    environment |= {"WANDB_BASE_URL": "http://127.0.0.1:9", "COLUMNS": "200", **variables}  # nobody listens there
     command = [sys.executable, str(ROOT / script), *map(str, arguments)]
     done = subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True)
     assert done.returncode == code, done.stdout + done.stderr
@@ -175,9 +175,13 @@ def test_a_missing_or_empty_folder_is_named(tmp_path, folder, message):
     ],
 )
 def test_what_is_not_set_is_named_in_a_message_without_a_stack(tmp_path, command, missing):
-    output = run(*command, cwd=tmp_path, code=1)
+    output = run(*command, cwd=tmp_path, code=1, HYDRA_FULL_ERROR="0")
     assert f"full_key: {missing}" in output
     assert 'File "' not in output
+
+
+def test_hydra_full_error_1_shows_where_an_error_came_from(tmp_path):
+    assert 'File "' in run("generate.py", cwd=tmp_path, code=1, HYDRA_FULL_ERROR="1")
 
 
 def test_a_label_with_one_clip_stops_training_with_the_ways_out(tiny_drums, tmp_path):
