@@ -4,11 +4,12 @@ import pytest
 import soundfile
 import torch
 
-from specgan.generation import TrainedGenerator, generate
+from specgan.generation import generate
 from specgan.models.cgan import CGAN
 from specgan.models.discriminators import ProjectionDiscriminator
 from specgan.models.generators import DCGANGenerator
 from specgan.models.losses import BCELoss
+from specgan.models.trained import TrainedGenerator
 from specgan.spectrogram import LevelRange, SpectrogramParams
 from specgan.vocoders.griffin_lim import GriffinLim
 

@@ -35,8 +35,9 @@ from specgan.data.dataset import SpectrogramDataset
 from specgan.data.manifest import MANIFEST_NAME, REQUIRED_COLUMNS, read_manifest
 from specgan.evaluation.judge import Evaluation
 from specgan.files import load_tensors, safe_name
-from specgan.generation import TrainedGenerator, generate
+from specgan.generation import generate
 from specgan.models.generators import DCGANGenerator
+from specgan.models.trained import TrainedGenerator
 from specgan.pictures.gallery import Sound, write_gallery
 from specgan.spectrogram import SpectrogramParams
 from specgan.tasks.caption import caption_songs
@@ -627,7 +628,7 @@ import av, soxr, torch
 from specgan.audio import load_audio, open_audio
 from specgan.codec.png import from_png, read_info
 from specgan.files import load_tensors
-from specgan.generation import TrainedGenerator
+from specgan.models.trained import TrainedGenerator
 from specgan.tasks.decode import decode_pictures
 
 def drain(path):

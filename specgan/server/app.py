@@ -17,6 +17,7 @@ from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import ClientDisconnect
 
 import specgan
+from specgan.generation import SoundFiles
 from specgan.server.limits import BodyLimit, Results, Slots
 from specgan.server.schema import (
     FORM,
@@ -34,7 +35,7 @@ from specgan.server.schema import (
     errors,
     openapi,
 )
-from specgan.server.sounds import Made, Sounds
+from specgan.server.sounds import SoundGenerator
 from specgan.server.workers import RefusedError, convert, end_workers, run_limited
 
 WEB = Path(__file__).parent / "web"
@@ -54,7 +55,7 @@ def make_app(
     *,
     limits: Any,
     folder: Path,
-    sounds: Sounds | None = None,
+    sounds: SoundGenerator | None = None,
     picture: Mapping[str, Any] | None = None,
     convert: Callable[..., str] = convert,
 ) -> FastAPI:
@@ -159,7 +160,7 @@ def make_app(
         way = " to ".join(f"{label} {seed}" for label, seed in zip(labels, seeds, strict=True))
         return Morphed(message=f"{_count(done)} from {way}", sounds=done)
 
-    async def at_work(make: Callable[..., list[Made]], *arguments: Any) -> list[Made]:
+    async def at_work(make: Callable[..., list[SoundFiles]], *arguments: Any) -> list[SoundFiles]:
         async with generating():
             return await asyncio.get_running_loop().run_in_executor(generator_thread, make, *arguments)
 
@@ -232,18 +233,18 @@ def _copy(file: Any, path: Path) -> None:
         shutil.copyfileobj(file, copy)
 
 
-def _required(sounds: Sounds | None) -> Sounds:
+def _required(sounds: SoundGenerator | None) -> SoundGenerator:
     if sounds is None:
         raise RefusedError(404, "no_checkpoint", _NO_CHECKPOINT)
     return sounds
 
 
-def _require_class(label: str, name: str, sounds: Sounds) -> None:
+def _require_class(label: str, name: str, sounds: SoundGenerator) -> None:
     if label not in sounds.class_names:
         raise RefusedError(400, "unknown_class", f"{name} is {label!r}; one of {', '.join(sounds.class_names)}")
 
 
-def _urls(results: Results, made: Made) -> dict[str, str]:
+def _urls(results: Results, made: SoundFiles) -> dict[str, str]:
     return {"audio_url": results.add(made.wav), "spectrogram_url": results.add(made.png)}
 
 

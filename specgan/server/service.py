@@ -70,10 +70,10 @@ def serve(
     except ImportError as err:
         raise ImportError(f"the service needs more packages ({err}): pip install -e '.[serve]'") from err
     from specgan.server import workers as server_jobs
-    from specgan.server.sounds import Sounds
+    from specgan.server.sounds import SoundGenerator
 
     server_jobs.start_server()  # first: it imports while this process does
-    sounds = None if ckpt_path is None else Sounds(ckpt_path, vocoder=vocoder, network=network)
+    sounds = None if ckpt_path is None else SoundGenerator(ckpt_path, vocoder=vocoder, network=network)
     if sys.platform != "linux":
         log.warning("max_memory_mb: this system does not keep processes to it")
     if not (WEB / "index.html").is_file():

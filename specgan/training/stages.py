@@ -68,7 +68,7 @@ def test(cfg: DictConfig) -> float | None:
         FileNotFoundError, ValueError: no such checkpoint, or it does not fit the data.
     """
     from specgan.evaluation.page import write_overview, write_report
-    from specgan.generation import TrainedGenerator
+    from specgan.models.trained import TrainedGenerator
 
     if cfg.ckpt_path is None:
         raise ValueError("ckpt_path is not set; name the checkpoint to measure: ckpt_path=<run>/checkpoints/best.ckpt")
