@@ -13,7 +13,7 @@ class AdversarialLoss:
 
     Args:
         gamma: strength of the zero-centred gradient penalties on real and generated spectrograms; 0: none.
-        penalty_every: steps of the discriminator from one penalty to the next. The penalty is multiplied by this number,
+        penalty_every: steps of the discriminator from one penalty to the next. The penalty is multiplied by this,
             so that its mean stays the same: larger is faster and noisier.
     """
 
