@@ -17,6 +17,6 @@ def main(cfg: DictConfig) -> None:
 
 
 if __name__ == "__main__":
-    if "HYDRA_FULL_ERROR" not in os.environ:
+    if os.environ.get("HYDRA_FULL_ERROR") != "1":
         sys.tracebacklimit = 0  # the message alone; Hydra says how to see the rest
     main()

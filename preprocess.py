@@ -36,6 +36,6 @@ def warm_up(executor: DictConfig | None) -> None:
 
 
 if __name__ == "__main__":
-    if "HYDRA_FULL_ERROR" not in os.environ:
+    if os.environ.get("HYDRA_FULL_ERROR") != "1":
         sys.tracebacklimit = 0  # the message alone; Hydra says how to see the rest
     main()

@@ -19,6 +19,6 @@ def main(cfg: DictConfig) -> float | None:
 if __name__ == "__main__":
     # Said of our launchers, which have the names of the plugins' own; what misspelt settings need is meant.
     warnings.filterwarnings("ignore", message=r"\s*'hydra/launcher/\w+' is validated against ConfigStore schema")
-    if "HYDRA_FULL_ERROR" not in os.environ:
+    if os.environ.get("HYDRA_FULL_ERROR") != "1":
         sys.tracebacklimit = 0  # the message alone; Hydra says how to see the rest
     main()

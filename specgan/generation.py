@@ -1,109 +1,23 @@
 """Checkpoint -> new sounds in a folder."""
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from importlib import import_module
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import NamedTuple
 
-import torch
 from rich.progress import track
 from torch import Tensor, nn
 
 from specgan.audio import save_wav
-from specgan.files import atomic_path, load_tensors, safe_name, unique_names
-from specgan.models.generators import CHUNK_SIZE, sample
+from specgan.files import atomic_path, safe_name, unique_names
+from specgan.models.generators import CHUNK_SIZE
+from specgan.models.trained import TrainedGenerator
 from specgan.pictures.figures import to_png
 from specgan.pictures.gallery import Entry, write_gallery
-from specgan.spectrogram import LevelRange, SpectrogramParams
 
 log = logging.getLogger(__name__)
 
 PAGE_NAME = "index.html"
-
-_OURS = "specgan.models."  # modules whose networks a checkpoint may ask for
-_EMA = "ema."
-
-
-@dataclass(frozen=True)
-class TrainedGenerator:
-    """A generator and what its output means."""
-
-    network: nn.Module
-    params: SpectrogramParams
-    level_range: LevelRange
-    class_names: Sequence[str]
-    n_steps: int
-
-    @classmethod
-    def load(cls, ckpt_path: str | Path, *, network: str | None = None) -> "TrainedGenerator":
-        """Reads the averaged generator from a checkpoint of train.py.
-
-        A checkpoint may come from anywhere, and says itself which class makes its generator. Those of specgan.models
-        are made without a question, others only if the caller names them.
-
-        Args:
-            ckpt_path: the checkpoint.
-            network: dotted path of the generator's class where it is your own, "my_networks.MyGenerator".
-        Raises:
-            FileNotFoundError: no such file.
-            ValueError: not a checkpoint of a specgan generator, or its class is another one.
-        """
-        path = Path(ckpt_path)
-        if not path.is_file():
-            raise FileNotFoundError(f"ckpt_path is {path}: no such file; train.py writes <run>/checkpoints/last.ckpt")
-        checkpoint = load_tensors(path)
-        try:
-            saved, weights = checkpoint["specgan"], checkpoint["state_dict"]
-            weights = {name.removeprefix(_EMA): w for name, w in weights.items() if name.startswith(_EMA)}
-            return cls(
-                network=_make_network(saved["generator"], weights, named=network),
-                params=SpectrogramParams(**saved["params"]),
-                level_range=LevelRange(**saved["level_range"]),
-                class_names=_checked_names(saved["class_names"]),
-                n_steps=int(saved["n_steps"]),
-            )
-        except Exception as err:  # anything may stand in it
-            reason = f"it has no {err}" if isinstance(err, KeyError) else str(err)[:300]
-            raise ValueError(f"ckpt_path is {path}: not a checkpoint of specgan's train.py ({reason})") from err
-
-    def sample(self, labels: Sequence[str], seeds: Sequence[int]) -> Tensor:
-        """Draws spectrograms (B, 1, n_mels, n_frames) in [-1, 1]; each depends on its label and seed alone."""
-        return self.sample_indices([self.class_names.index(label) for label in labels], seeds)
-
-    def sample_indices(self, labels: Sequence[int], seeds: Sequence[int]) -> Tensor:
-        """As `sample`, of class indices."""
-        return sample(self.network, labels, seeds)
-
-
-def _make_network(saved: Mapping[str, Any], weights: Mapping[str, Tensor], *, named: str | None) -> nn.Module:
-    settings = dict(saved)
-    target = settings.pop("_target_")
-    module, _, name = target.rpartition(".")
-    # Importing a module runs it, so this comes first.
-    if not target.startswith(_OURS) and target != named:
-        raise ValueError(
-            f"its generator is a {target!r}, which is none of specgan's networks; if that is a class of your own, name "
-            f"it: network={target}"
-        )
-    network = getattr(import_module(module), name, None)
-    if not (isinstance(network, type) and issubclass(network, nn.Module)):
-        raise ValueError(f"its generator is a {target!r}, which is no network")
-    if target.startswith(_OURS):
-        with torch.device("meta"):  # takes no memory, whatever size the settings claim
-            sizes = {key: weight.shape for key, weight in network(**settings).state_dict().items()}
-        if sizes != {key: weight.shape for key, weight in weights.items()}:
-            raise ValueError("its weights are not those of its generator")
-    made = network(**settings)
-    made.load_state_dict(weights)
-    return made.eval()
-
-
-def _checked_names(names: Any) -> list[str]:
-    if not isinstance(names, list) or not names or not all(isinstance(name, str) for name in names):
-        raise ValueError(f"class_names is {names!r}; a list of names")
-    return names
 
 
 def generate(
@@ -119,7 +33,7 @@ def generate(
     """Writes `<output>/<class>/<class>_<seed>.wav` and .png for each sound, and `<output>/index.html`.
 
     Sound i of a class has the seed `seed + i`. The same checkpoint, class and seed give the same bytes, however many
-    are drawn beside it.
+    are drawn with it.
 
     Args:
         ckpt_path: a checkpoint of train.py; nothing else is needed.
@@ -127,12 +41,12 @@ def generate(
         n_samples: sounds of each class.
         seed: of the first sound of each class.
         output: folder.
-        vocoder: called with the checkpoint's params and level_range, makes what turns spectrograms into sound.
-        network: class of the generator where it is your own, see `TrainedGenerator.load`.
+        vocoder: called with the checkpoint's params and level_range, returns what turns spectrograms into sound.
+        network: class of the generator if it is your own, see `TrainedGenerator.load`.
     Returns:
         The path of index.html.
     Raises:
-        FileNotFoundError, ValueError: no such checkpoint or class, or nothing asked for; nothing is written.
+        FileNotFoundError, ValueError: no such checkpoint or class, or an empty request; nothing is written.
     """
     if n_samples < 1:
         raise ValueError(f"n_samples is {n_samples}; at least 1")
@@ -149,13 +63,9 @@ def generate(
     chunks = [jobs[start : start + CHUNK_SIZE] for start in range(0, len(jobs), CHUNK_SIZE)]
     for chunk in track(chunks, description="sounds"):
         spectrograms = trained.sample([name for name, _ in chunk], [s for _, s in chunk])
-        # One sound at a time, because the FFT and filter products also round by batch size.
         for (name, sound_seed), spectrogram in zip(chunk, spectrograms, strict=True):
             stem = f"{folders[name]}/{folders[name]}_{sound_seed}"
-            waveform = to_sound(spectrogram.unsqueeze(0), seeds=[sound_seed])[0]
-            save_wav(output / f"{stem}.wav", waveform, trained.params.sample_rate)
-            with atomic_path(output / f"{stem}.png") as temporary:
-                temporary.write_bytes(to_png(spectrogram[0]))
+            write_sound(output / stem, spectrogram, to_sound, seed=sound_seed, sample_rate=trained.params.sample_rate)
             sections[name].append(Entry(f"seed {sound_seed}", f"{stem}.png", f"{stem}.wav"))
 
     index = output / PAGE_NAME
@@ -164,8 +74,35 @@ def generate(
     return index
 
 
+class SoundFiles(NamedTuple):
+    """The files of one sound."""
+
+    wav: Path
+    png: Path
+
+
+def write_sound(
+    stem: str | Path, spectrogram: Tensor, vocoder: nn.Module, *, seed: int, sample_rate: int
+) -> SoundFiles:
+    """Writes `<stem>.wav` and `<stem>.png`.
+
+    Args:
+        stem: path without a suffix.
+        spectrogram: (1, n_mels, n_frames) in [-1, 1]. One alone, because the FFT and the filters round differently in
+            batches of other sizes: so a sound has the same bytes whatever else is written.
+        vocoder: called with a batch of one and seeds, returns waveforms (1, T).
+        seed: of the vocoder's phases.
+        sample_rate: of the WAV, Hz.
+    """
+    files = SoundFiles(Path(f"{stem}.wav"), Path(f"{stem}.png"))
+    save_wav(files.wav, vocoder(spectrogram.unsqueeze(0), seeds=[seed])[0], sample_rate)
+    with atomic_path(files.png) as temporary:
+        temporary.write_bytes(to_png(spectrogram[0]))
+    return files
+
+
 def _folders(class_names: Sequence[str]) -> dict[str, str]:
-    """A name that a folder can have for each class; two classes never share one."""
+    """The folder name of each class; two classes never share one."""
     wanted = {Path(str(index)): safe_name(name) for index, name in enumerate(class_names)}
     wanted |= {place: f"_{name}" for place, name in wanted.items() if name.casefold() == PAGE_NAME}
     names = unique_names(wanted, Path())

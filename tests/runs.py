@@ -32,10 +32,10 @@ QUIET = ["logger=none", "~callbacks.preview", "~callbacks.measure", "~callbacks.
 QUIET += ["+trainer.enable_progress_bar=false", "trainer.precision=32-true"]
 
 
-def run(script, *arguments, cwd, code=0):
+def run(script, *arguments, cwd, code=0, **variables):
     """Runs a script of the checkout from another folder, as a user without account or network does."""
     environment = {key: value for key, value in os.environ.items() if not key.startswith("WANDB_")}
-    environment |= {"WANDB_BASE_URL": "http://127.0.0.1:9", "COLUMNS": "200"}  # nobody listens there
+    environment |= {"WANDB_BASE_URL": "http://127.0.0.1:9", "COLUMNS": "200", **variables}  # nobody listens there
     command = [sys.executable, str(ROOT / script), *map(str, arguments)]
     done = subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True)
     assert done.returncode == code, done.stdout + done.stderr

@@ -27,7 +27,7 @@ from hydra.utils import instantiate
 from omegaconf import OmegaConf, open_dict
 
 from specgan.evaluation.glossary import METRICS
-from specgan.generation import TrainedGenerator
+from specgan.models.trained import TrainedGenerator
 from specgan.spectrogram import LevelRange, Spectrogram, SpectrogramParams, normalise
 
 ROOT = Path(__file__).parents[1]

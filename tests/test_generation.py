@@ -6,7 +6,8 @@ import torch
 from checkpoints import save_checkpoint
 from folders import contents
 
-from specgan.generation import TrainedGenerator, generate
+from specgan.generation import generate
+from specgan.models.trained import TrainedGenerator
 from specgan.vocoders.griffin_lim import GriffinLim
 
 

@@ -1,6 +1,7 @@
 """specgan.models: losses with known answers, networks of every size, and samples that depend on their seed alone."""
 
 import math
+from functools import partial
 from itertools import pairwise
 
 import pytest
@@ -221,10 +222,43 @@ def test_an_impossible_generator_is_named_with_its_value_and_the_fix(sizes, mess
         generator(**sizes)
 
 
+@pytest.mark.parametrize(
+    ("sizes", "message"),
+    [
+        ({"n_frames": None}, "n_frames is None; networks need one length: choose a spectrogram preset that has one"),
+        ({"width": 36}, "width is 36; this network needs a multiple of 8"),
+        ({"norm": "pixel"}, "norm is 'pixel'; null or batch"),
+    ],
+)
 @pytest.mark.parametrize("discriminator", DISCRIMINATORS)
-def test_an_impossible_discriminator_is_named_with_its_value_and_the_fix(discriminator):
-    with pytest.raises(ValueError, match="norm is 'pixel'; null or batch"):
-        discriminator(n_classes=3, n_mels=16, n_frames=16, norm="pixel")
+def test_an_impossible_discriminator_is_named_with_its_value_and_the_fix(discriminator, sizes, message):
+    with pytest.raises(ValueError, match=message):
+        discriminator(**{"n_classes": 3, "n_mels": 16, "n_frames": 16, **sizes})
+
+
+# How the convolutions and norms of four halvings were numbered until there were stages; in layers, and the last in last
+NUMBERS = {None: [0, 2, 4, 6], "batch": [0, 2, 3, 5, 6, 8, 9]}
+
+
+@pytest.mark.parametrize("spectral_norm", [False, True])
+@pytest.mark.parametrize("norm", NUMBERS)
+@pytest.mark.parametrize("discriminator", DISCRIMINATORS)
+def test_a_checkpoint_with_numbered_layers_is_read(discriminator, norm, spectral_norm):
+    make = partial(discriminator, n_classes=3, n_mels=16, n_frames=32, width=32, norm=norm, spectral_norm=spectral_norm)
+    network, other = make().eval(), make().eval()
+    numbers = iter(NUMBERS[norm])
+    number_of, earlier = {}, {}
+    for name, value in network.state_dict().items():
+        if name.startswith("stages."):
+            _, stage, layer, rest = name.split(".", 3)
+            if (stage, layer) not in number_of:
+                number_of[stage, layer] = next(numbers)
+            is_last = discriminator is ProjectionDiscriminator and stage == "3"
+            name = f"{'last' if is_last else 'layers'}.{number_of[stage, layer]}.{rest}"
+        earlier[f"discriminator.{name}"] = value
+    outer = nn.ModuleDict({"discriminator": other})
+    outer.load_state_dict(earlier)
+    assert other(*batch()).equal(network(*batch()))
 
 
 def test_settings_make_the_same_generator_again():
@@ -287,7 +321,7 @@ def test_the_discriminator_sees_how_much_the_sounds_of_a_class_differ():
     network = ProjectionDiscriminator(n_classes=3, n_mels=16, n_frames=32, width=32)
     (spectrogram, _), labels = batch(6), torch.tensor([0, 1, 0, 1, 0, 1])
     seen = []
-    network.last.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0][:, -1]))
+    network.stages[-1].register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0][:, -1]))
     collapsed = spectrogram[:2].repeat(3, 1, 1, 1)  # one sound for each class
     half = torch.cat([collapsed[:, :, :, :16], spectrogram[:, :, :, 16:]], dim=-1)
     with torch.no_grad():

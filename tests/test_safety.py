@@ -24,6 +24,9 @@ import pandas as pd
 import pytest
 import soundfile
 import torch
+from hydra import compose, initialize_config_dir
+from hydra.core.hydra_config import HydraConfig
+from hydra.utils import instantiate
 from names import HOSTILE_NAMES, ODD_NAMES
 from torch import nn
 
@@ -37,8 +40,9 @@ from specgan.data.manifest import MANIFEST_NAME, REQUIRED_COLUMNS, read_manifest
 from specgan.evaluation import judge as judge_module
 from specgan.evaluation.evaluator import Evaluation
 from specgan.files import load_tensors, safe_name
-from specgan.generation import TrainedGenerator, generate
+from specgan.generation import generate
 from specgan.models.generators import DCGANGenerator
+from specgan.models.trained import TrainedGenerator
 from specgan.pictures.gallery import Entry, write_gallery
 from specgan.spectrogram import SpectrogramParams
 from specgan.tasks.caption import caption_songs
@@ -46,6 +50,7 @@ from specgan.tasks.compare import compare_pictures
 from specgan.tasks.decode import decode_pictures
 from specgan.tasks.spectrograms import make_spectrograms
 from specgan.tasks.splits import make_splits
+from specgan.training.settings import composed_for
 
 ROOT = Path(__file__).parents[1]
 PARAMS = SpectrogramParams(sample_rate=16000, n_fft=256, win_length=256, hop_length=128, n_mels=16, n_frames=16)
@@ -197,17 +202,51 @@ def test_a_script_that_is_given_a_program_refuses_it(tiny_drums, tmp_path, scrip
     assert not (tmp_path / "ran").exists() and not (tmp_path / "sounds").exists()
 
 
-def test_the_settings_in_the_folder_of_a_run_run_nothing_of_a_strangers(tmp_path):
+SETTINGS = {"choices": {"data": "drums"}, "spectrogram": {}, "data": {}, "vocoder": {}, "evaluation": {}}
+ATTACKS = {
+    "class": {"vocoder": {"_target_": "os.mkdir", "path": "RAN"}},
+    "class that is added": {"data": {"x": {"_target_": "os.mkdir", "path": "RAN"}}},
+    "class for a value": {"data": {"merge": {"_target_": "os.mkdir", "path": "RAN"}}},
+    "class in a list": {"data": {"classes": [{"_target_": "os.mkdir", "path": "RAN"}]}},
+    "class in a class": {"data": {"make_audio": {"n_per_class": {"_target_": "os.mkdir", "path": "RAN"}}}},
+    "interpolation": {"data": {"audio_dir": "${oc.env:HOME}"}},
+    "file of a stranger": {"choices": {"data": "../../../evil"}},
+    "group of a stranger": {"choices": {"hydra/launcher": "basic"}},
+}
+REFUSED = r"is not run for|would run or read something|no file of conf/|settings that are computed"
+
+
+@pytest.mark.parametrize("attack", ATTACKS)
+@pytest.mark.parametrize("version", ["settings.json", ".hydra"])
+def test_the_settings_in_the_folder_of_a_run_run_nothing_of_a_strangers(attack, version, tmp_path):
     """train.py stage=test takes them from beside the checkpoint, and all of such a folder may be fetched."""
+    content = json.loads(json.dumps({**SETTINGS, **ATTACKS[attack]}).replace("RAN", str(tmp_path / "ran")))
+    if version == ".hydra":  # runs from before settings.json
+        (tmp_path / ".hydra").mkdir()
+        choices = content.pop("choices")
+        about = {"hydra": {"runtime": {"choices": choices, "cwd": str(tmp_path)}}}
+        (tmp_path / ".hydra" / "config.yaml").write_text(json.dumps({**content, "paths": {}, "seed": 0}))
+        (tmp_path / ".hydra" / "hydra.yaml").write_text(json.dumps(about))
+        if attack == "group of a stranger":
+            pytest.skip("is not even read")
+    else:
+        (tmp_path / "settings.json").write_text(json.dumps(content))
+    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
+        HydraConfig.instance().set_config(compose("train", overrides=["stage=test"], return_hydra_config=True))
+        with pytest.raises(ValueError, match=REFUSED):
+            instantiate(composed_for(tmp_path).data)
+    assert not (tmp_path / "ran").exists()
+
+
+def test_stage_test_refuses_the_settings_of_a_stranger(tmp_path):
     path = saved(tmp_path / "run" / "checkpoints" / "a.ckpt", checkpoint())
-    (tmp_path / "run" / ".hydra").mkdir()
-    override = f"+data.x={{_target_: os.mkdir, path: {tmp_path / 'ran'}}}"
-    (tmp_path / "run" / ".hydra" / "overrides.yaml").write_text(json.dumps([override]))
+    content = {**SETTINGS, "data": {"x": {"_target_": "os.mkdir", "path": str(tmp_path / "ran")}}}
+    (tmp_path / "run" / "settings.json").write_text(json.dumps(content))
     command = [sys.executable, ROOT / "train.py", "stage=test", f"ckpt_path={path}"]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
     assert not (tmp_path / "ran").exists()
     assert done.returncode == 1
-    assert "overrides.yaml: would run os.mkdir, which no setting of specgan's does" in done.stderr
+    assert "its data.x would run or read something" in done.stderr
 
 
 def test_what_torch_save_did_not_write_is_said(tmp_path):
@@ -622,7 +661,7 @@ import av, soxr, torch
 from specgan.audio import load_audio, open_audio
 from specgan.codec.png import from_png, read_info
 from specgan.files import load_tensors
-from specgan.generation import TrainedGenerator
+from specgan.models.trained import TrainedGenerator
 from specgan.tasks.decode import decode_pictures
 
 def drain(path):

@@ -19,7 +19,8 @@ def content(folder):
 def trained(tiny_drums, tmp_path_factory):
     """Two epochs with everything at its default but the sizes: W&B offline, previews, measurements, checkpoints."""
     home = tmp_path_factory.mktemp("home")
-    run("train.py", *folder_source(tiny_drums), *TINY, "trainer.max_epochs=2", "hydra.run.dir=runs/a", cwd=home)
+    (home / "clips").symlink_to(tiny_drums)
+    run("train.py", *folder_source("clips"), *TINY, "trainer.max_epochs=2", "hydra.run.dir=runs/a", cwd=home)
     return home
 
 
@@ -136,9 +137,22 @@ def test_a_missing_or_empty_folder_is_named(tmp_path, folder, message):
     ],
 )
 def test_what_is_not_set_is_named_in_a_message_without_a_stack(tmp_path, command, missing):
-    output = run(*command, cwd=tmp_path, code=1)
+    output = run(*command, cwd=tmp_path, code=1, HYDRA_FULL_ERROR="0")
     assert f"full_key: {missing}" in output
     assert 'File "' not in output
+
+
+def test_hydra_full_error_1_shows_where_an_error_came_from(tmp_path):
+    assert 'File "' in run("generate.py", cwd=tmp_path, code=1, HYDRA_FULL_ERROR="1")
+
+
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [("generator.depth=9", "depth is 9; 4 to 6 for 64 x 64"), ("discriminator.width=36", "width is 36")],
+)
+def test_an_impossible_network_is_refused_before_anything_is_done(tmp_path, setting, message):
+    assert message in run("train.py", setting, "logger=none", "hydra.run.dir=run", cwd=tmp_path, code=1)
+    assert not (tmp_path / "data").exists()
 
 
 def test_a_label_with_one_clip_stops_training_with_the_ways_out(tiny_drums, tmp_path):
@@ -198,10 +212,12 @@ def test_a_trained_generator_is_measured_with_the_settings_of_its_run(trained):
     assert ((folder / "report.json").read_bytes(), (folder / "report.html").read_bytes()) == first
 
 
-def test_what_stands_on_the_command_line_goes_before_the_settings_of_the_run(trained, tmp_path):
+def test_the_command_line_takes_precedence_over_the_settings_of_the_run_wherever_it_is_given(trained, tmp_path):
+    """The run had a relative data.audio_dir."""
     shutil.copytree(trained / "runs" / "a", tmp_path / "a")
     arguments = ["evaluation.split=val", "evaluation.n_samples=7", "evaluation.classifier_steps=0", "data=folder"]
-    run("train.py", "stage=test", f"ckpt_path={tmp_path}/a/checkpoints/last.ckpt", *arguments, cwd=trained)
+    run("train.py", "stage=test", f"ckpt_path={tmp_path}/a/checkpoints/last.ckpt", *arguments, cwd=tmp_path)
+    assert os.listdir(tmp_path) == ["a"]  # the data are where they were
     report = json.loads((tmp_path / "a" / "report.json").read_text())
     assert report["split"] == "val"
     assert report["rows"]["generated"]["conditional_accuracy"]["n"] == 3 * 7
@@ -220,7 +236,7 @@ def test_a_checkpoint_without_its_run_must_fit_the_data(trained, tiny_drums, tmp
     shutil.copy(trained / "runs" / "a" / "checkpoints" / "best.ckpt", tmp_path / "x.ckpt")
     other = [*folder_source(tiny_drums), "data.classes=[clap,kick]"]
     output = run("train.py", "stage=test", "ckpt_path=x.ckpt", *other, cwd=tmp_path, code=1)
-    assert ".hydra/overrides.yaml: no such file" in output
+    assert "settings.json: no such file" in output
     assert "n_mels=32" in output and "n_mels=64" in output
     assert "class_names: checkpoint ['clap', 'kick', 'open_hat'], data set ['clap', 'kick']" in output
     assert not (tmp_path / "report.json").exists()

@@ -645,10 +645,10 @@ def test_impossible_morphs_are_refused_by_name(asked, message, http):
 def test_a_network_that_cannot_morph_is_named(ckpt_path, tmp_path, monkeypatch):
     import httpx
 
-    from specgan.server.sounds import Sounds
+    from specgan.server.sounds import SoundGenerator
     from specgan.vocoders.griffin_lim import GriffinLim
 
-    sounds = Sounds(ckpt_path, vocoder=partial(GriffinLim, n_iter=0))
+    sounds = SoundGenerator(ckpt_path, vocoder=partial(GriffinLim, n_iter=0))
     monkeypatch.delattr(DCGANGenerator, "from_embedding")
     with app_service(tmp_path, sounds=sounds) as url:
         answer = httpx.post(url + "/api/morph", json={"from": {"class": "7"}, "to": {"class": "kick"}})
@@ -665,13 +665,13 @@ class Patient:
         self.may, self.n_at_work, self.most = threading.Event(), 0, 0
 
     def generate(self, label, seeds, folder):
-        from specgan.server.sounds import Made
+        from specgan.generation import SoundFiles
 
         self.n_at_work += 1
         self.most = max(self.most, self.n_at_work)
         assert self.may.wait(60)
         self.n_at_work -= 1
-        made = Made(folder / "a.wav", folder / "a.png")
+        made = SoundFiles(folder / "a.wav", folder / "a.png")
         made.wav.write_bytes(b"RIFF")
         made.png.write_bytes(b"PNG")
         return [made]

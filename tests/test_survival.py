@@ -1,4 +1,4 @@
-"""Runs that are killed, interrupted, short of disk or full of NaN."""
+"""Runs that are killed or interrupted, run out of disk, or diverge."""
 
 import json
 import os
@@ -143,21 +143,21 @@ def test_a_training_whose_disk_is_full_stops_with_that_error(tiny_drums, tmp_pat
     assert os.listdir(tmp_path / "run" / "checkpoints") == []
 
 
-# --- no numbers
+# --- losses that are not finite
 
 
-def test_a_loss_that_is_no_number_stops_with_what_led_to_it(tiny_drums, tmp_path):
+def test_a_loss_that_is_not_finite_stops_with_what_led_to_it(tiny_drums, tmp_path):
     wild = ["model.optimizer_g.lr=1e30", "trainer.max_epochs=3", "callbacks.guard.every_n_steps=5"]
     done = subprocess.run(command(tiny_drums, tmp_path / "run", *wild), cwd=tmp_path, capture_output=True, text=True)
     output = done.stdout + done.stderr
     assert done.returncode == 1
-    assert re.search(r"loss_g[\w, ]* no number after 5 steps", output)
+    assert re.search(r"loss_g[\w, ]* not finite after 5 steps", output)
     assert "callbacks.guard.on_nan=rollback" in output
     history = json.loads((tmp_path / "run" / "not_a_number.json").read_text())
     assert [step["n_steps"] for step in history] == [1, 2, 3, 4, 5]
     assert history[0]["loss_d"] is not None
     assert history[-1]["loss_g"] is None
-    assert not list((tmp_path / "run").rglob("*.ckpt"))  # no checkpoint of weights that are no numbers
+    assert not list((tmp_path / "run").rglob("*.ckpt"))  # no checkpoint of weights that are not finite
 
 
 class Parts:
@@ -209,7 +209,7 @@ def test_a_rollback_brings_back_weights_and_optimizers_and_halves_the_rates(tmp_
         parts.step(parts.model.weight.sum() * torch.nan)
 
 
-def test_weights_that_are_no_numbers_do_not_replace_a_good_checkpoint(tmp_path):
+def test_weights_that_are_not_finite_do_not_replace_a_good_checkpoint(tmp_path):
     parts = Parts(tmp_path)
     parts.saver.on_train_epoch_end(parts, parts.model)
     before = (tmp_path / "last.ckpt").read_bytes()
@@ -248,7 +248,7 @@ def test_processes_share_the_batches_of_one_without_overlap():
     assert [a + b for a, b in zip(first, second, strict=True)] == single
 
 
-def test_epochs_and_seeds_differ_and_come_again():
+def test_epochs_and_seeds_differ_and_repeat():
     batches = plan()
     first = list(batches)
     assert list(batches) == first

@@ -181,13 +181,13 @@ def test_the_file_is_up_to_date_after_each_job_of_a_sweep_that_dies(four_jobs):
     callback.on_job_start(config, task_function=None)
     assert summary(four_jobs, metric="val/fad")[-1]["status"] == "unfinished"
 
-    # no number: failed, for the sweeper too
+    # not finite: failed, for the sweeper too
     result = JobReturn(status=JobStatus.COMPLETED, _return_value=float("nan"))
     callback.on_job_end(config, result)
     assert result.status == JobStatus.FAILED
     with pytest.raises(FloatingPointError, match="val/fad is nan"):
         _ = result.return_value
-    assert table_of(four_jobs)[-1]["error"] == "FloatingPointError: val/fad is nan; nothing can be learned from that"
+    assert table_of(four_jobs)[-1]["error"] == "FloatingPointError: val/fad is nan, which is not finite"
 
     # and a single run leaves nothing of the kind
     config.run_mode = RunMode.RUN

@@ -3,7 +3,7 @@
 import copy
 import logging
 from collections.abc import Callable, Sequence
-from dataclasses import asdict
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import lightning as L
@@ -12,23 +12,21 @@ from lightning.pytorch.callbacks import Timer
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from specgan.models.generators import sample
 from specgan.models.losses import AdversarialLoss, gradient_penalty
+from specgan.models.trained import CHECKPOINT_KEY, TrainedGenerator
 from specgan.spectrogram import LevelRange, SpectrogramParams
 
 log = logging.getLogger(__name__)
 
-CHECKPOINT_KEY = "specgan"
-
 
 class CGAN(L.LightningModule):
-    """Generator and discriminator in turn, one step each a batch, and a moving average of the generator.
+    """Discriminator and generator, one step each per batch, and a moving average of the generator.
 
-    The networks are injected as factories: their sizes (n_classes, n_mels, n_frames) come from the data set, so they
-    are made in `build`, which Lightning reaches through `configure_model`.
+    The networks are injected as factories: their sizes (n_classes, n_mels, n_frames) come from the data set, so `build`
+    calls them, which Lightning reaches through `configure_model`.
 
-    Several processes (Lightning's ddp, with find_unused_parameters, because each player's step leaves out the other)
-    train as one would with the batches of all of them: each draws its own part of one noise.
+    Several processes (Lightning's ddp, with find_unused_parameters, because each step leaves out the other network's
+    weights) train as one process would with all their batches: each draws its own part of the same noise.
 
     Args:
         generator: called with n_classes, n_mels, n_frames, latent_dim.
@@ -37,14 +35,14 @@ class CGAN(L.LightningModule):
         optimizer_g: called with the generator's parameters.
         optimizer_d: called with the discriminator's parameters.
         latent_dim: size of the noise vector z.
-        ema_decay: decay a step of the moving average that sampling uses, 0..1; 0: the generator as it is. While
-            training is young the average is shorter, so that it does not remember the start.
+        ema_decay: decay per step of the moving average that sampling uses, 0..1; 0: no average. In the first steps the
+            average is shorter, so that it forgets the initial weights.
         decay_from: share of the training (the trainer's max_epochs or max_time, whichever ends first) after which the
-            learning rates fall, evenly, to 0 at its end; 1: they stay.
-        channels_last: memory layout of the convolutions; the result is the same but for rounding.
-        compile: let torch.compile make faster networks of these, which takes a minute at the start. Where it fails,
-            the reason is logged and training goes on without. Steps with a gradient penalty are never compiled:
-            PyTorch cannot differentiate compiled networks twice.
+            learning rates fall linearly to 0 at its end; 1: they stay.
+        channels_last: memory layout of the convolutions; it changes nothing but speed and rounding.
+        compile: use torch.compile, which takes a minute at the start. If it fails, the reason is logged and training
+            goes on uncompiled. Steps with a gradient penalty are never compiled: PyTorch cannot differentiate compiled
+            networks twice.
         seed: of the training noise.
     """
 
@@ -79,8 +77,6 @@ class CGAN(L.LightningModule):
         self.decay_from = decay_from
         self.channels_last = channels_last
         self.compiles = compile
-        # The compiled networks; in a dict, so that they are no submodules.
-        self.fast: dict[str, Callable[..., Tensor]] = {}
         self.rate_scale = 1.0  # of the learning rates; a rollback lowers it
         self.noise = torch.Generator().manual_seed(seed)
         self.generator: nn.Module | None = None
@@ -92,35 +88,48 @@ class CGAN(L.LightningModule):
             self.build(params=data.params, level_range=data.level_range, class_names=data.class_names)
 
     def build(self, *, params: SpectrogramParams, level_range: LevelRange, class_names: Sequence[str]) -> None:
-        """Makes the networks for a data set."""
+        """Creates the networks for a data set."""
         self.params, self.level_range, self.class_names = params, level_range, list(class_names)
-        sizes = {"n_classes": len(class_names), "n_mels": params.n_bins, "n_frames": params.n_frames}
-        generator = self.make_generator(**sizes, latent_dim=self.latent_dim)
-        discriminator = self.make_discriminator(**sizes)
+        generator, discriminator = self.networks(params, n_classes=len(class_names))
         layout = torch.channels_last if self.channels_last else torch.contiguous_format
         self.generator = generator.to(memory_format=layout)
         self.discriminator = discriminator.to(memory_format=layout)
         self.ema = copy.deepcopy(self.generator).requires_grad_(False)
 
-    def on_fit_start(self) -> None:
-        if self.compiles and not self.fast:
-            self.fast = self._compile()
+    def networks(self, params: SpectrogramParams, *, n_classes: int) -> tuple[nn.Module, nn.Module]:
+        """Returns a new generator and a new discriminator for spectrograms of these settings.
 
-    def _compile(self) -> dict[str, Callable[..., Tensor]]:
-        """Compiles both networks and tries them, as far as they can be tried without a change of the weights."""
-        fast = {"generator": torch.compile(self.generator), "discriminator": torch.compile(self.discriminator)}
+        Raises:
+            ValueError: their settings do not fit such spectrograms.
+        """
+        sizes = {"n_classes": n_classes, "n_mels": params.n_bins, "n_frames": params.n_frames}
+        return self.make_generator(**sizes, latent_dim=self.latent_dim), self.make_discriminator(**sizes)
+
+    def on_fit_start(self) -> None:
+        if self.compiles:
+            self._compile()
+
+    def _compile(self) -> None:
+        """Compiles both networks and tries them, without a change of their weights."""
+        torch.compiler.set_stance("default")
+        self.generator.compile()
+        self.discriminator.compile()
         n_examples = self.trainer.datamodule.batch_size
         labels = torch.zeros(n_examples, dtype=torch.int64, device=self.device)
         try:
             with self.trainer.precision_plugin.forward_context():
-                fake = fast["generator"](torch.zeros(n_examples, self.latent_dim, device=self.device), labels)
-                loss = fast["discriminator"](_single(fake), labels).sum()
+                fake = self.generator(torch.zeros(n_examples, self.latent_dim, device=self.device), labels)
+                loss = self.discriminator(_single(fake), labels).sum()
                 torch.autograd.grad(loss, [*self.generator.parameters()], allow_unused=True)
-        except Exception as err:  # of a compiler, of a graphics driver, of PyTorch: there is no narrower one
-            reason = (str(err).strip() or type(err).__name__).splitlines()[0]
-            log.warning("torch.compile failed, so training goes on without (model.compile=false): %s", reason)
-            return {}
-        return fast
+        except RuntimeError as err:  # all errors of torch.compile are
+            torch.compiler.set_stance("force_eager")
+            # PyTorch's first line may be no more than "backend='inductor' raised:"
+            lines = [line for line in str(err).splitlines() if not line.endswith("raised:")] or [type(err).__name__]
+            log.warning("torch.compile failed, so training goes on without (model.compile=false): %s", lines[0])
+
+    def _uncompiled(self) -> AbstractContextManager[None]:
+        # not without need: it imports the compiler
+        return torch.compiler.set_stance("force_eager") if self.compiles else nullcontext()
 
     def configure_optimizers(self) -> list[Optimizer]:
         return [
@@ -133,12 +142,13 @@ class CGAN(L.LightningModule):
         real, labels = batch
         optimizer_g, optimizer_d = self.optimizers()
         self._set_rates(batch_idx)
-        # One generated batch for both players, and the discriminator's word on the real one is not asked for twice.
-        fake = self.fast.get("generator", self.generator)(self._draw_noise(real, self.trainer), labels)
-        scalars, real_logits = self._discriminator_step(real, fake.detach(), labels, optimizer_d)
-        scalars |= self._generator_step(real_logits, fake, labels, optimizer_g)
+        # Both players use the same generated batch, and the logits of the real one are computed once.
+        fake = self.generator(self._draw_noise(real, self.trainer), labels)
+        values = self._discriminator_step(real, fake.detach(), labels, optimizer_d)
+        values |= self._generator_step(values["real_logits"], fake, labels, optimizer_g)
         self._update_ema()
         self.n_steps += 1
+        scalars = {name: value.mean() for name, value in values.items()}
         for name, value in scalars.items():
             is_loss = name.startswith("loss")
             self.log(f"train/{name}", value, on_step=False, on_epoch=True, prog_bar=is_loss, sync_dist=True)
@@ -154,7 +164,7 @@ class CGAN(L.LightningModule):
                 group["lr"] = optimizer.defaults["lr"] * scale
 
     def _share_over(self, batch_idx: int) -> float:
-        """The share of the training that is over, 0..1, the same in all processes."""
+        """The share of the training that is done, 0..1, the same in all processes."""
         trainer = self.trainer
         over = 0.0
         if trainer.max_epochs and trainer.max_epochs > 0:
@@ -163,40 +173,37 @@ class CGAN(L.LightningModule):
             if isinstance(timer, Timer) and timer.time_remaining() is not None:
                 elapsed_s = timer.time_elapsed()
                 over = max(over, elapsed_s / (elapsed_s + max(0.0, timer.time_remaining())))
-                if trainer.world_size > 1:  # each has a clock of its own
+                if trainer.world_size > 1:  # each process has its own clock
                     over = float(trainer.strategy.reduce(torch.tensor(over, device=self.device), reduce_op="mean"))
         return min(over, 1.0)
 
     def _discriminator_step(
         self, real: Tensor, fake: Tensor, labels: Tensor, optimizer: Optimizer
-    ) -> tuple[dict[str, Tensor], Tensor]:
+    ) -> dict[str, Tensor]:
+        """Returns its losses, scalars, and the logits (B,), all detached."""
         penalised = self.loss.gamma > 0 and self.n_steps % self.loss.penalty_every == 0
         real, fake = (_single(x.detach()).requires_grad_(penalised) for x in (real, fake))
 
-        discriminator = self.discriminator if penalised else self.fast.get("discriminator", self.discriminator)
-        real_logits = _single(discriminator(real, labels))
-        fake_logits = _single(discriminator(fake, labels))
+        with self._uncompiled() if penalised else nullcontext():
+            real_logits = _single(self.discriminator(real, labels))
+            fake_logits = _single(self.discriminator(fake, labels))
         loss = self.loss.discriminator_loss(real_logits, fake_logits)
-        scalars = {
-            "loss_d": loss.detach(),
-            "real_logits": real_logits.detach().mean(),
-            "fake_logits": fake_logits.detach().mean(),
-        }
+        values = {"loss_d": loss, "real_logits": real_logits, "fake_logits": fake_logits}
         if penalised:
-            r1, r2 = gradient_penalty(real_logits, real), gradient_penalty(fake_logits, fake)
-            loss = loss + self.loss.penalty_every * self.loss.gamma * (r1 + r2)
-            scalars |= {"r1": r1.detach(), "r2": r2.detach()}
+            values["r1"], values["r2"] = gradient_penalty(real_logits, real), gradient_penalty(fake_logits, fake)
+            loss = loss + self.loss.penalty_every * self.loss.gamma * (values["r1"] + values["r2"])
 
         optimizer.zero_grad()
         self.manual_backward(loss)
         optimizer.step()
-        return scalars, real_logits.detach()
+        return {name: value.detach() for name, value in values.items()}
 
     def _generator_step(
         self, real_logits: Tensor, fake: Tensor, labels: Tensor, optimizer: Optimizer
     ) -> dict[str, Tensor]:
-        self.toggle_optimizer(optimizer)  # no gradients for the discriminator's weights, which nobody would use
-        fake_logits = _single(self.fast.get("discriminator", self.discriminator)(fake, labels))
+        """Returns its loss, a detached scalar."""
+        self.toggle_optimizer(optimizer)  # no gradients for the discriminator's weights, which nothing would use
+        fake_logits = _single(self.discriminator(fake, labels))
         loss = self.loss.generator_loss(real_logits, fake_logits)
 
         optimizer.zero_grad()
@@ -217,48 +224,29 @@ class CGAN(L.LightningModule):
         for averaged, current in zip(self.ema.buffers(), self.generator.buffers(), strict=True):
             averaged.copy_(current)
 
+    @property
+    def trained(self) -> TrainedGenerator:
+        """The averaged generator and what its output means. Known after `build`."""
+        return TrainedGenerator(self.ema, self.params, self.level_range, self.class_names, self.n_steps)
+
     def sample(self, labels: Sequence[int], seeds: Sequence[int]) -> Tensor:
         """Draws spectrograms (B, 1, n_mels, n_frames) from the averaged generator; see `generators.sample`."""
-        return sample(self.ema, labels, seeds)
+        return self.trained.sample_indices(labels, seeds)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Adds what generate.py needs. Plain tensors, numbers and strings: it loads with weights_only=True."""
-        network = type(self.ema)
-        checkpoint[CHECKPOINT_KEY] = {
-            "params": asdict(self.params),
-            "level_range": asdict(self.level_range),
-            "class_names": self.class_names,
-            "generator": {"_target_": f"{network.__module__}.{network.__qualname__}", **self.ema.settings},
-            "n_steps": self.n_steps,
+        """Adds the trained generator, and what a training needs to go on. It loads with weights_only=True."""
+        checkpoint[CHECKPOINT_KEY] = self.trained.to_dict() | {
             "noise_state": self.noise.get_state(),
             "rate_scale": self.rate_scale,
-            # of PyTorch's own generators: a network may have dropout
+            # PyTorch's own generators: a network may have dropout
             "random_state": torch.get_rng_state(),
             "cuda_random_states": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
         }
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Restores the noise, and refuses a checkpoint of another data set or other spectrogram settings."""
+        """Restores the noise; a checkpoint of other classes, spectrogram or generator settings is a ValueError."""
         saved = checkpoint[CHECKPOINT_KEY]
-        here = {"params": asdict(self.params), "class_names": self.class_names, "generator": self.ema.settings}
-        there = {
-            "params": saved["params"],
-            "class_names": saved["class_names"],
-            "generator": {name: value for name, value in saved["generator"].items() if name != "_target_"},
-        }
-        differing = [
-            f"{name}: checkpoint {there[kind].get(name)!r}, this run {value!r}"
-            for kind in ("params", "generator")
-            for name, value in here[kind].items()
-            if there[kind].get(name) != value
-        ]
-        if here["class_names"] != there["class_names"]:
-            differing.append(f"class_names: checkpoint {there['class_names']}, this run {here['class_names']}")
-        if differing:
-            raise ValueError(
-                "the checkpoint does not fit this run; go on with the settings it was trained with, or start without "
-                f"ckpt_path. They differ in {'; '.join(differing)}"
-            )
+        self.trained.require_continues(saved)
         self.n_steps = saved["n_steps"]
         self.rate_scale = saved["rate_scale"]
         self.noise.set_state(saved["noise_state"])
@@ -268,5 +256,5 @@ class CGAN(L.LightningModule):
 
 
 def _single(x: Tensor) -> Tensor:
-    """In single precision at least: losses and penalties are too fine for half."""
+    """At least single precision: half is too coarse for losses and penalties."""
     return x.to(torch.promote_types(x.dtype, torch.float32))

@@ -1,12 +1,14 @@
 """Networks that tell real spectrograms from generated ones, given the label."""
 
+from typing import Any
+
 import torch
 import torch.distributed as dist
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils.parametrizations import spectral_norm as add_spectral_norm
 
-from specgan.models.sizes import depth_for
+from specgan.models.sizes import depth_for, require_size
 
 
 class ProjectionDiscriminator(nn.Module):
@@ -16,12 +18,12 @@ class ProjectionDiscriminator(nn.Module):
         n_classes: labels.
         n_mels: rows of a spectrogram.
         n_frames: columns of a spectrogram.
-        width: channels of the smallest map; they halve with each of the last four doublings of its sides.
+        width: channels of the smallest map, a multiple of 8; the three largest maps have an eighth, a quarter and half.
         depth: halvings of both sides; None: see `depth_for`.
         norm: None or "batch".
         spectral_norm: divide each weight matrix by its largest singular value.
-        compare_in_class: show the last layer how much the spectrograms of a class differ within the batch, so that a
-            generator that makes one sound for a class is found out.
+        compare_in_class: show the last stage how much the spectrograms of a class differ within the batch, so that it
+            notices a generator that makes one sound for a class.
 
     Source: Miyato, Koyama, "cGANs with projection discriminator", 2018. The comparison: Karras et al., "Progressive
     growing of GANs", 2018, here by class.
@@ -40,33 +42,32 @@ class ProjectionDiscriminator(nn.Module):
         compare_in_class: bool = True,
     ) -> None:
         super().__init__()
+        require_size(n_frames, width)
         self.depth = depth_for(n_mels, n_frames, depth)
-        layers = _downsampling(1, width, self.depth, norm, spectral_norm, n_more=int(compare_in_class))
-        self.compare_in_class = compare_in_class
-        last = 2 if norm is None else 3
-        self.layers, self.last = layers[:-last], layers[-last:]
-        n_features = width * -(-n_mels // 2**self.depth) * -(-n_frames // 2**self.depth)
+        self.stages = _stages(1, width, self.depth, norm, spectral_norm, n_added=int(compare_in_class))
+        self.spread = SpreadInClass() if compare_in_class else None
+        n_features = _n_features(n_mels, n_frames, width, self.depth)
         self.logit = _maybe_spectral(nn.Linear(n_features, 1), spectral_norm)
         embedding = nn.Embedding(n_classes, n_features)
         # The features are many: an embedding of unit variance would drown the logit at the start.
         nn.init.normal_(embedding.weight, std=n_features**-0.5)
         self.embedding = _maybe_spectral(embedding, spectral_norm)
+        self.register_load_state_dict_pre_hook(_rename_numbered_layers)
 
     def forward(self, spectrogram: Tensor, labels: Tensor) -> Tensor:
         """Maps spectrograms (B, 1, n_mels, n_frames) and labels (B,) to logits (B,)."""
-        maps = self.layers(_filled_up(spectrogram, self.depth))
-        if self.compare_in_class:
-            difference = _difference_in_class(*_of_all_processes(maps, labels))
-            if len(difference) > len(maps):
-                difference = difference.chunk(dist.get_world_size())[dist.get_rank()]
-            difference = difference.to(maps.dtype)
-            maps = torch.cat([maps, difference.view(-1, 1, 1, 1).expand(-1, 1, *maps.shape[2:])], dim=1)
-        features = self.last(maps).flatten(1)
+        *stages, last = self.stages
+        maps = _padded(spectrogram, self.depth)
+        for stage in stages:
+            maps = stage(maps)
+        if self.spread is not None:
+            maps = torch.cat([maps, self.spread(maps, labels)], dim=1)
+        features = last(maps).flatten(1)
         return self.logit(features).squeeze(1) + (features * self.embedding(labels)).sum(1)
 
 
 class ChannelDiscriminator(nn.Module):
-    """Strided convolutions to one logit; the label is a learned map that is set beside the spectrogram as a channel.
+    """Strided convolutions to one logit; the label is a learned map, a second channel beside the spectrogram.
 
     Args: as ProjectionDiscriminator.
 
@@ -85,29 +86,40 @@ class ChannelDiscriminator(nn.Module):
         spectral_norm: bool = False,
     ) -> None:
         super().__init__()
+        require_size(n_frames, width)
         self.label_map = nn.Sequential(
             nn.Embedding(n_classes, n_mels * n_frames), nn.Unflatten(1, (1, n_mels, n_frames))
         )
         self.depth = depth_for(n_mels, n_frames, depth)
-        self.layers = _downsampling(2, width, self.depth, norm, spectral_norm)
-        n_features = width * -(-n_mels // 2**self.depth) * -(-n_frames // 2**self.depth)
-        self.logit = _maybe_spectral(nn.Linear(n_features, 1), spectral_norm)
+        self.stages = _stages(2, width, self.depth, norm, spectral_norm)
+        self.logit = _maybe_spectral(nn.Linear(_n_features(n_mels, n_frames, width, self.depth), 1), spectral_norm)
+        self.register_load_state_dict_pre_hook(_rename_numbered_layers)
 
     def forward(self, spectrogram: Tensor, labels: Tensor) -> Tensor:
         """Maps spectrograms (B, 1, n_mels, n_frames) and labels (B,) to logits (B,)."""
-        with_label = torch.cat([spectrogram, self.label_map(labels).to(spectrogram)], dim=1)
-        return self.logit(self.layers(_filled_up(with_label, self.depth)).flatten(1)).squeeze(1)
+        maps = torch.cat([spectrogram, self.label_map(labels).to(spectrogram)], dim=1)
+        maps = _padded(maps, self.depth)
+        for stage in self.stages:
+            maps = stage(maps)
+        return self.logit(maps.flatten(1)).squeeze(1)
 
 
-def _filled_up(spectrogram: Tensor, depth: int) -> Tensor:
-    """Makes both sides divisible as often as the layers halve them, by silence on top and behind."""
-    n_mels, n_frames = spectrogram.shape[-2:]
-    missing = (0, -n_frames % 2**depth, 0, -n_mels % 2**depth)
-    return F.pad(spectrogram, missing, value=-1.0) if any(missing) else spectrogram
+class SpreadInClass(nn.Module):
+    """Measures how much the items of each class differ within the batch, over all processes of a training.
+
+    Mean standard deviation of the maps over the items that have the same label.
+    """
+
+    def forward(self, maps: Tensor, labels: Tensor) -> Tensor:
+        """Maps (B, C, H, W) and labels (B,) to (B, 1, H, W), which holds one number for each class."""
+        spread = _spread(*_gathered(maps, labels))
+        if len(spread) > len(maps):
+            spread = spread.chunk(dist.get_world_size())[dist.get_rank()]
+        return spread.to(maps.dtype).view(-1, 1, 1, 1).expand(-1, 1, *maps.shape[2:])
 
 
-def _of_all_processes(maps: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-    """Joins what the processes of a distributed training have, in the order of their ranks; gradients go back."""
+def _gathered(maps: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+    """Joins the batches of all processes, in the order of their ranks; gradients flow back to each."""
     if not maps.requires_grad or not dist.is_initialized() or dist.get_world_size() == 1:
         return maps, labels
     from torch.distributed.nn.functional import all_gather
@@ -115,8 +127,8 @@ def _of_all_processes(maps: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
     return torch.cat(all_gather(maps)), torch.cat(all_gather(labels))
 
 
-def _difference_in_class(maps: Tensor, labels: Tensor) -> Tensor:
-    """Mean standard deviation (B,) of the maps (B, C, H, W) over the items of the batch that have an item's label."""
+def _spread(maps: Tensor, labels: Tensor) -> Tensor:
+    """(B, C, H, W) and (B,) -> (B,)."""
     same = (labels.unsqueeze(0) == labels.unsqueeze(1)).to(torch.promote_types(maps.dtype, torch.float32))
     average = same / same.sum(dim=1, keepdim=True)
     with torch.autocast(maps.device.type, enabled=False):  # small differences of large numbers
@@ -126,23 +138,44 @@ def _difference_in_class(maps: Tensor, labels: Tensor) -> Tensor:
         return (average @ centred.square() + 1e-8).sqrt().mean(dim=1)
 
 
-def _downsampling(
-    n_inputs: int, width: int, depth: int, norm: str | None, spectral_norm: bool, *, n_more: int = 0
-) -> nn.Sequential:
-    """Convolutions that halve both sides; the last one takes `n_more` channels beside those of the one before."""
+def _stages(
+    n_inputs: int, width: int, depth: int, norm: str | None, spectral_norm: bool, *, n_added: int = 0
+) -> nn.ModuleList:
+    """`depth` stages that each halve both sides; the last one takes `n_added` channels besides those before it."""
     if norm not in (None, "batch"):
         raise ValueError(f"norm is {norm!r}; null or batch")
-    sizes = [n_inputs, width // 8, width // 4, width // 2] + [width] * (depth - 3)
-    layers: list[nn.Module] = []
-    for index in range(depth):
-        n_before = sizes[index] + (n_more if index == depth - 1 else 0)
-        convolution = nn.Conv2d(n_before, sizes[index + 1], 4, stride=2, padding=1)
-        layers.append(_maybe_spectral(convolution, spectral_norm))
-        if norm == "batch" and index > 0:  # DCGAN: no norm on the layer that sees the data
-            layers.append(nn.BatchNorm2d(sizes[index + 1]))
-        layers.append(nn.LeakyReLU(0.2))
-    return nn.Sequential(*layers)
+    n_outputs = [width // 8, width // 4, width // 2] + [width] * (depth - 3)
+    n_befores = [n_inputs, *n_outputs[:-1]]
+    n_befores[-1] += n_added
+    stages = nn.ModuleList()
+    for n_before, n_after in zip(n_befores, n_outputs, strict=True):
+        convolution = nn.Conv2d(n_before, n_after, 4, stride=2, padding=1)
+        stage = nn.Sequential(_maybe_spectral(convolution, spectral_norm))
+        if norm == "batch" and len(stages):  # DCGAN: no norm on the layer that sees the data
+            stage.append(nn.BatchNorm2d(n_after))
+        stages.append(stage.append(nn.LeakyReLU(0.2)))
+    return stages
 
 
 def _maybe_spectral(layer: nn.Module, spectral_norm: bool) -> nn.Module:
     return add_spectral_norm(layer) if spectral_norm else layer
+
+
+def _n_features(n_mels: int, n_frames: int, width: int, depth: int) -> int:
+    """Values of the smallest map."""
+    return width * -(-n_mels // 2**depth) * -(-n_frames // 2**depth)
+
+
+def _padded(spectrogram: Tensor, depth: int) -> Tensor:
+    """Adds silence above and after, so that `depth` halvings divide both sides."""
+    n_mels, n_frames = spectrogram.shape[-2:]
+    missing = (0, -n_frames % 2**depth, 0, -n_mels % 2**depth)
+    return F.pad(spectrogram, missing, value=-1.0) if any(missing) else spectrogram
+
+
+def _rename_numbered_layers(module: nn.Module, state_dict: dict[str, Any], prefix: str, *_: Any) -> None:
+    """Reads checkpoints from before there were stages: the same weights in order, under `layers` and `last`."""
+    earlier = [name for name in state_dict if name.startswith((f"{prefix}layers.", f"{prefix}last."))]
+    if earlier:
+        names = [f"{prefix}{name}" for name in module.state_dict() if name.startswith("stages.")]
+        state_dict.update({name: state_dict.pop(before) for before, name in zip(earlier, names, strict=True)})

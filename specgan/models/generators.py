@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from specgan.models.sizes import depth_for, require_size
 
-CHUNK_SIZE = 8  # one size for every pass, so that a sample does not depend on how many are drawn beside it
+CHUNK_SIZE = 8  # one size for every pass, so that a sample does not depend on how many are drawn with it
 
 
 class PixelNorm(nn.Module):
@@ -21,16 +21,16 @@ class PixelNorm(nn.Module):
 class DCGANGenerator(nn.Module):
     """Linear layer to a (width, n_mels / 2^depth, n_frames / 2^depth) map, transposed convolutions up, tanh.
 
-    Sizes that 2^depth does not divide are made from the next larger ones, whose last rows and columns are cut off.
+    Where 2^depth does not divide a size, the next larger one is generated, and its last rows and columns are cut off.
 
     Args:
         n_classes: labels.
         n_mels: rows of a spectrogram.
         n_frames: columns of a spectrogram.
         latent_dim: size of the noise vector z.
-        width: channels of the smallest map; they halve with each of the last four doublings of its sides.
+        width: channels of the smallest map, a multiple of 8; the three largest maps have half, a quarter and an eighth.
         depth: doublings; None: see `depth_for`.
-        embedding_dim: size of the learned vector of a class that is set beside z; None: the label one-hot.
+        embedding_dim: size of the learned vector of a class, which is joined to z; None: the label one-hot.
         norm: "pixel" or "batch", after each hidden layer.
 
     Source: Radford, Metz, Chintala, "Unsupervised representation learning with DCGAN", 2016, conditioned.
@@ -49,9 +49,9 @@ class DCGANGenerator(nn.Module):
         norm: str = "pixel",
     ) -> None:
         super().__init__()
-        require_size(n_mels, n_frames, width)
+        require_size(n_frames, width)
         depth = depth_for(n_mels, n_frames, depth)
-        # What it takes to make this network again: it travels in the checkpoint.
+        # The arguments that rebuild this network; the checkpoint holds them.
         self.settings = {
             "n_classes": n_classes,
             "n_mels": n_mels,
@@ -86,7 +86,7 @@ class DCGANGenerator(nn.Module):
         return self.from_embedding(z, self.embedding(labels))
 
     def from_embedding(self, z: Tensor, embedding: Tensor) -> Tensor:
-        """As `forward`, of what `self.embedding` makes of labels, (B, embedding_dim), or of anything between them."""
+        """As `forward`, from embeddings (B, embedding_dim) of labels, or from points between such embeddings."""
         n_mels, n_frames = self.size
         return self.layers(torch.cat([z, embedding], dim=1))[..., :n_mels, :n_frames]
 
@@ -97,8 +97,8 @@ def sample(
 ) -> Tensor:
     """Draws spectrograms. Each depends on its own label and seed alone.
 
-    Convolutions round differently at other batch sizes, so the network always sees chunks of one size: a seed gives
-    the same bytes however many others are drawn beside it.
+    Convolutions round differently at other batch sizes, so the network always gets chunks of one size: a seed gives
+    the same bytes however many others are drawn with it.
 
     Args:
         generator: a network with `latent_dim`, called as generator(z, labels).
@@ -129,8 +129,8 @@ def morph(
 ) -> Tensor:
     """Draws spectrograms on the way from one label and seed to another, the first and the last as `sample` draws them.
 
-    The noise moves along an arc, because all noise has about the same length and what is nearer to 0 means nothing to
-    the network; the label's embedding moves along a line.
+    The noise moves along an arc, because all noise vectors have about the same length and the network has never seen
+    shorter ones; the label's embedding moves along a line.
 
     Args:
         generator: a network with `latent_dim`, `embedding` and `from_embedding`, as DCGANGenerator has them.
@@ -141,7 +141,7 @@ def morph(
     Returns:
         (n_positions, 1, n_mels, n_frames) float32 on the CPU.
     Raises:
-        ValueError: the network cannot do that, or `n_positions` < 2.
+        ValueError: the network has no `from_embedding`, or `n_positions` < 2.
     Source: Shoemake, "Animating rotation with quaternion curves", SIGGRAPH 1985; for noise White, "Sampling generative
         networks", 2016.
     """
@@ -162,7 +162,7 @@ def _slerp(start: Tensor, end: Tensor, position: Tensor) -> Tensor:
     """Vectors (dim,) and positions (n, 1) in 0..1 -> (n, dim); exactly `start` at 0 and `end` at 1."""
     cosine = torch.dot(start.double(), end.double()) / (start.double().norm() * end.double().norm())
     angle = cosine.clamp(-1, 1).acos()
-    if angle.sin() < 1e-6:  # the same direction or opposite ones, between which there is no one arc
+    if angle.sin() < 1e-6:  # the same direction or opposite ones, which no single arc joins
         return (1 - position) * start + position * end
     weights = ((angle * torch.cat([1 - position, position], dim=1).double()).sin() / angle.sin()).float()
     return weights[:, :1] * start + weights[:, 1:] * end
@@ -175,15 +175,15 @@ def _noise(generator: nn.Module, seed: int) -> Tensor:
 def _in_chunks(
     generator: nn.Module, draw: Callable[[Tensor, Tensor], Tensor], z: Tensor, conditions: Tensor, chunk_size: int
 ) -> Tensor:
-    """Calls draw(z, conditions) on chunks that zeros fill up to one size."""
+    """Calls draw(z, conditions) on chunks of one size, the last one filled up with zeros."""
     weights = next(generator.parameters())
     was_training = generator.training
     generator.eval()
     chunks = []
-    for some_z, some_conditions in zip(z.split(chunk_size), conditions.split(chunk_size), strict=True):
-        n_missing = chunk_size - len(some_z)
-        filled = [torch.cat([part, part.new_zeros(n_missing, *part.shape[1:])]) for part in (some_z, some_conditions)]
+    for parts in zip(z.split(chunk_size), conditions.split(chunk_size), strict=True):
+        n_items = len(parts[0])
+        filled = [torch.cat([part, part.new_zeros(chunk_size - n_items, *part.shape[1:])]) for part in parts]
         filled = [part.to(weights if part.is_floating_point() else weights.device) for part in filled]
-        chunks.append(draw(*filled)[: len(some_z)].float().cpu().contiguous())
+        chunks.append(draw(*filled)[:n_items].float().cpu().contiguous())
     generator.train(was_training)
     return torch.cat(chunks)

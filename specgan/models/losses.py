@@ -1,4 +1,4 @@
-"""What the two players minimise. Loss objects hold settings only; they compute on logits (B,) and return a scalar."""
+"""The losses of the two players. Loss objects hold settings only; they map logits (B,) to a scalar."""
 
 from dataclasses import dataclass
 
@@ -12,9 +12,9 @@ class AdversarialLoss:
     """Settings that all losses share.
 
     Args:
-        gamma: strength of the zero-centred gradient penalties on real and generated spectrograms; 0 switches them off.
-        penalty_every: steps of the discriminator from penalty to penalty. The penalty is multiplied by this number, so
-            that its mean stays the same: larger is faster and rougher.
+        gamma: strength of the zero-centred gradient penalties on real and generated spectrograms; 0: none.
+        penalty_every: steps of the discriminator from one penalty to the next. The penalty is multiplied by this,
+            so that its mean stays the same: larger is faster and noisier.
     """
 
     gamma: float = 0.0
@@ -27,11 +27,11 @@ class AdversarialLoss:
             raise ValueError(f"penalty_every is {self.penalty_every}; at least 1 (and gamma 0 for no penalty)")
 
     def discriminator_loss(self, real_logits: Tensor, fake_logits: Tensor) -> Tensor:
-        """Maps logits (B,) of real and generated spectrograms to what the discriminator minimises, a scalar."""
+        """Maps logits (B,) of real and generated spectrograms to the loss of the discriminator, a scalar."""
         raise NotImplementedError
 
     def generator_loss(self, real_logits: Tensor, fake_logits: Tensor) -> Tensor:
-        """Maps logits (B,) of real and generated spectrograms to what the generator minimises, a scalar."""
+        """Maps logits (B,) of real and generated spectrograms to the loss of the generator, a scalar."""
         raise NotImplementedError
 
 

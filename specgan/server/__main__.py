@@ -31,6 +31,6 @@ def main(cfg: DictConfig) -> None:
 if __name__ == "__main__":
     if not (CONF / "serve.yaml").is_file():
         sys.exit(f"{CONF}/serve.yaml: no such file; run the service from a clone of specgan, installed with pip -e")
-    if "HYDRA_FULL_ERROR" not in os.environ:
+    if os.environ.get("HYDRA_FULL_ERROR") != "1":
         sys.tracebacklimit = 0  # the message alone; Hydra says how to see the rest
     main()

@@ -17,7 +17,7 @@ from specgan.server.jobs import Jobs
 from specgan.server.limits import BodyLimit, Limits
 from specgan.server.routes import NOSNIFF, UPLOAD, router
 from specgan.server.schema import MOST_JSON, ErrorAnswer, openapi
-from specgan.server.sounds import Sounds
+from specgan.server.sounds import SoundGenerator
 from specgan.server.uploads import Conversion, convert
 
 WEB = Path(__file__).parent / "web"
@@ -30,7 +30,7 @@ def make_app(
     *,
     limits: Limits,
     folder: Path,
-    sounds: Sounds | None = None,
+    sounds: SoundGenerator | None = None,
     picture: Mapping[str, object] | None = None,
     convert: Conversion = convert,
 ) -> FastAPI:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from specgan.server.errors import RefusedError
 from specgan.server.limits import Limits, Results, Slots
-from specgan.server.sounds import Made, Sounds
+from specgan.server.sounds import SoundFiles, SoundGenerator
 from specgan.server.uploads import Conversion, convert
 from specgan.server.workers import end_workers, run_limited
 
@@ -36,7 +36,7 @@ class Jobs:
         *,
         limits: Limits,
         folder: Path,
-        sounds: Sounds | None,
+        sounds: SoundGenerator | None,
         picture: Mapping[str, object],
         convert: Conversion = convert,
     ) -> None:
@@ -53,7 +53,7 @@ class Jobs:
         """Running and waiting."""
         return self._converting.n_jobs + self._generating.n_jobs
 
-    def required_sounds(self) -> Sounds:
+    def required_sounds(self) -> SoundGenerator:
         if self.sounds is None:
             raise RefusedError(404, "no_checkpoint", _NO_CHECKPOINT)
         return self.sounds
@@ -77,7 +77,7 @@ class Jobs:
                 max_memory_mb=self.limits.max_memory_mb,
             )
 
-    async def generate(self, make: Callable[[], list[Made]]) -> list[Made]:
+    async def generate(self, make: Callable[[], list[SoundFiles]]) -> list[SoundFiles]:
         """Calls what makes sounds, one call at a time."""
         async with self._generating():
             return await asyncio.get_running_loop().run_in_executor(self._thread, make)

@@ -24,7 +24,7 @@ from specgan.server.schema import (
     binary_responses,
     error_responses,
 )
-from specgan.server.sounds import Made, Sounds
+from specgan.server.sounds import SoundFiles, SoundGenerator
 from specgan.server.uploads import receive
 
 UPLOAD = "/api/audio/generate-spectrogram"
@@ -114,12 +114,12 @@ async def morph(asked: Morph, jobs: ItsJobs) -> Morphed:
     return Morphed(message=f"{_count(len(done))} from {way}", sounds=done)
 
 
-def _require_class(label: str, name: str, sounds: Sounds) -> None:
+def _require_class(label: str, name: str, sounds: SoundGenerator) -> None:
     if label not in sounds.class_names:
         raise RefusedError(400, "unknown_class", f"{name} is {label!r}; one of {', '.join(sounds.class_names)}")
 
 
-def _urls(results: Results, sound: Made) -> dict[str, str]:
+def _urls(results: Results, sound: SoundFiles) -> dict[str, str]:
     return {"audio_url": results.add(sound.wav), "spectrogram_url": results.add(sound.png)}
 
 

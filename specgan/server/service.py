@@ -16,7 +16,7 @@ from specgan.audio import save_wav
 from specgan.server.app import WEB, make_app
 from specgan.server.errors import RefusedError
 from specgan.server.limits import Limits
-from specgan.server.sounds import Sounds
+from specgan.server.sounds import SoundGenerator
 from specgan.server.uploads import convert
 from specgan.server.workers import run_limited
 
@@ -48,7 +48,7 @@ def serve(
     Raises:
         FileNotFoundError, ValueError: no such checkpoint, or an impossible setting.
     """
-    sounds = None if ckpt_path is None else Sounds(ckpt_path, vocoder=vocoder, network=network)
+    sounds = None if ckpt_path is None else SoundGenerator(ckpt_path, vocoder=vocoder, network=network)
     if sys.platform != "linux":
         log.warning("max_memory_mb: this system does not keep processes to it")
     if not (WEB / "index.html").is_file():

@@ -1,32 +1,22 @@
-"""A checkpoint that makes sounds for the service, byte by byte those of generate.py."""
+"""A checkpoint that draws sounds for the service, with the same bytes as generate.py."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 from torch import Tensor, nn
 
-from specgan.audio import save_wav
-from specgan.generation import TrainedGenerator
+from specgan.generation import SoundFiles, write_sound
 from specgan.models.generators import morph
-from specgan.pictures.figures import to_png
+from specgan.models.trained import TrainedGenerator
 
 
-@dataclass(frozen=True)
-class Made:
-    """The files of a sound."""
-
-    wav: Path
-    png: Path
-
-
-class Sounds:
-    """Makes sounds.
+class SoundGenerator:
+    """Draws sounds from one checkpoint.
 
     Args:
         ckpt_path: a checkpoint of train.py.
-        vocoder: called with the checkpoint's params and level_range, makes what turns spectrograms into sound.
-        network: class of the generator where it is your own, see `TrainedGenerator.load`.
+        vocoder: called with the checkpoint's params and level_range, returns what turns spectrograms into sound.
+        network: class of the generator if it is your own, see `TrainedGenerator.load`.
     Raises:
         FileNotFoundError, ValueError: as `TrainedGenerator.load`.
     """
@@ -34,36 +24,31 @@ class Sounds:
     def __init__(self, ckpt_path: str | Path, *, vocoder: Callable[..., nn.Module], network: str | None = None) -> None:
         self._trained = TrainedGenerator.load(ckpt_path, network=network)
         params = self._trained.params
-        self._to_sound = vocoder(params, self._trained.level_range)
+        self._vocoder = vocoder(params, self._trained.level_range)
         self.class_names = list(self._trained.class_names)
         self.sample_rate: int = params.sample_rate
         self.duration_s: float = params.n_samples / params.sample_rate
 
-    def generate(self, label: str, seeds: Sequence[int], folder: Path) -> list[Made]:
+    def generate(self, label: str, seeds: Sequence[int], folder: Path) -> list[SoundFiles]:
         """Writes the sound of each seed into `folder`."""
         return self._write(self._trained.sample([label] * len(seeds), seeds), seeds, folder)
 
-    def morph(self, labels: tuple[str, str], seeds: tuple[int, int], n: int, folder: Path) -> list[Made]:
+    def morph(self, labels: tuple[str, str], seeds: tuple[int, int], n: int, folder: Path) -> list[SoundFiles]:
         """Writes `n` sounds on the way from one label and seed to another into `folder`.
 
         Raises:
-            NotImplementedError: the checkpoint's network cannot do that.
+            NotImplementedError: the checkpoint's network cannot morph.
         """
-        indices = tuple(self.class_names.index(label) for label in labels)
+        start, end = (self.class_names.index(label) for label in labels)
         try:
-            spectrograms = morph(self._trained.network, indices, seeds, n_positions=n)
+            spectrograms = morph(self._trained.network, (start, end), seeds, n_positions=n)
         except ValueError as err:
             raise NotImplementedError(str(err)) from err
-        # The phases of each start as those of the nearer end, so that the ends are what they are alone.
+        # Each starts from the phases of the nearer end, so that the ends sound as `generate` writes them.
         return self._write(spectrograms, [seeds[2 * i >= n] for i in range(n)], folder)
 
-    def _write(self, spectrograms: Tensor, seeds: Sequence[int], folder: Path) -> list[Made]:
-        made = []
-        # One sound at a time, as `generate` in specgan.generation: the FFT also rounds by batch size.
-        for number, (spectrogram, seed) in enumerate(zip(spectrograms, seeds, strict=True)):
-            files = Made(folder / f"{number}.wav", folder / f"{number}.png")
-            waveform = self._to_sound(spectrogram.unsqueeze(0), seeds=[seed])[0]
-            save_wav(files.wav, waveform, self.sample_rate)
-            files.png.write_bytes(to_png(spectrogram[0]))
-            made.append(files)
-        return made
+    def _write(self, spectrograms: Tensor, seeds: Sequence[int], folder: Path) -> list[SoundFiles]:
+        return [
+            write_sound(folder / str(number), spectrogram, self._vocoder, seed=seed, sample_rate=self.sample_rate)
+            for number, (spectrogram, seed) in enumerate(zip(spectrograms, seeds, strict=True))
+        ]

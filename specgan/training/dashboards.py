@@ -1,4 +1,4 @@
-"""Lightning's loggers as dashboards, where a training is also heard and seen."""
+"""Lightning's loggers as dashboards, which also show sounds and pictures of a training."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
@@ -19,23 +19,23 @@ from specgan.pictures.figures import drawable
 
 @dataclass(frozen=True)
 class Exhibit:
-    """One sound, its files, and what the judge hears."""
+    """One sound, its files, and the judge's classification."""
 
     class_name: str
     kind: str  # "generated", "real" or "real, vocoded"
-    seed: int | None  # None: a real one
+    seed: int | None  # None: a real sound
     place: str  # on the dashboard, under audio/ and spectrogram/: the same over epochs
     caption: str
     sound: Path
     picture: Path
     waveform: Tensor  # (T,)
     sample_rate: int
-    heard_as: str = ""  # "": there is no judge
-    probability: float | None = None  # that the judge gives to `heard_as`
+    heard_as: str = ""  # "": without a judge
+    probability: float | None = None  # of `heard_as`, by the judge
 
 
 class Dashboard(ABC):
-    """What a logger shows besides numbers. Another kind is another class here, and nothing elsewhere."""
+    """A logger that shows more than numbers. A new kind needs a new class here, and no change elsewhere."""
 
     @abstractmethod
     def log_exhibits(self, exhibits: Sequence[Exhibit], *, epoch: int) -> None:
@@ -43,7 +43,7 @@ class Dashboard(ABC):
 
     @abstractmethod
     def log_confusion(self, confusion: Sequence[Sequence[int]], class_names: Sequence[str], *, epoch: int) -> None:
-        """Shows how many sounds of each class (row) were heard as which (column), under `confusion`."""
+        """Shows, under `confusion`, how many sounds of each class (row) the judge put in which class (column)."""
 
 
 def dashboards(trainer: L.Trainer) -> list[Dashboard]:
@@ -164,10 +164,10 @@ class TensorBoardDashboard(TensorBoardLogger, Dashboard):
 
 
 def confusion_picture(confusion: Sequence[Sequence[int]], class_names: Sequence[str]) -> np.ndarray:
-    """Draws a confusion matrix: rows are the classes asked for, columns those heard, each row as shares of itself.
+    """Draws a confusion matrix: rows are the classes asked for, columns the judge's, each row as shares of its sum.
 
     Args:
-        confusion: how many sounds of each class were heard as which.
+        confusion: how many sounds of each class (row) the judge put in which class (column).
         class_names: of rows and columns.
     Returns:
         (height, width, 3) uint8.
@@ -177,7 +177,7 @@ def confusion_picture(confusion: Sequence[Sequence[int]], class_names: Sequence[
 
     counts = np.asarray(confusion)
     size = min(20.0, 3.0 + 0.3 * len(counts))
-    figure = Figure(figsize=(size, size), dpi=100, layout="constrained")  # not pyplot, which would keep it for ever
+    figure = Figure(figsize=(size, size), dpi=100, layout="constrained")  # not pyplot, which would keep it in memory
     axes = figure.add_subplot()
     shares = counts / counts.sum(axis=1, keepdims=True).clip(min=1)
     axes.imshow(shares, vmin=0, vmax=1, cmap="magma")
@@ -186,7 +186,7 @@ def confusion_picture(confusion: Sequence[Sequence[int]], class_names: Sequence[
     axes.set_xticks(places, names, rotation=90, parse_math=False)  # a name may hold dollar signs
     axes.set_yticks(places, names, parse_math=False)
     axes.set(xlabel="heard as", ylabel="asked for")
-    if len(counts) <= 30:  # else there is no room
+    if len(counts) <= 30:  # more numbers would overlap
         for row, column in np.argwhere(counts):
             color = "black" if shares[row, column] > 0.5 else "white"
             axes.text(column, row, str(counts[row, column]), ha="center", va="center", color=color, fontsize=8)

@@ -17,17 +17,17 @@ log = logging.getLogger(__name__)
 class Prune(L.Callback):
     """Ends a run of a sweep whose best metric so far is worse than the median of its siblings' at that step.
 
-    It reads the curves that `Measure` writes, and so works with every sweeper and launcher. A sibling counts by its
-    best value at this run's step or earlier, also if it was ended itself or runs still. The run ends normally, with
-    checkpoints, and its metric is what it has reached.
+    It reads the curves that `Measure` writes, and so works with every sweeper and launcher. Of each sibling, also of
+    ended and unfinished ones, the best value at this run's step or earlier counts. The run ends normally, with
+    checkpoints, and its metric is its latest value.
 
     Args:
-        sweep_dir: folder of the sweep, whose subfolders are its runs; None (a single run): nothing is ended.
+        sweep_dir: folder of the sweep, whose subfolders are its runs; None: a single run, which is never ended.
         curve: path of this run's curve; the siblings' have the same name.
-        metric: that is compared: `val/` and its name in the curve.
+        metric: to compare: `val/` and its name in the curve.
         direction: "minimize" or "maximize".
-        n_startup: siblings that must have been measured.
-        n_warmup_steps: steps before which nothing is ended.
+        n_startup: siblings that must have been measured first.
+        n_warmup_steps: steps before which the run is not ended.
     Raises:
         ValueError: an impossible setting.
     Source: median stopping rule (Golovin et al., "Google Vizier", 2017).
@@ -61,7 +61,7 @@ class Prune(L.Callback):
             trainer.should_stop = True
 
     def _reason(self, n_steps: int) -> str | None:
-        """Why the run should end; None: it should not, or was not measured at this step."""
+        """Why the run should end; None: it should go on, or was not measured at this step."""
         if self.sweep_dir is None or n_steps < self.n_warmup_steps:
             return None
         points = _points(self.curve)
@@ -96,6 +96,6 @@ def _points(curve: Path) -> list[dict[str, Any]]:
         return json.loads(curve.read_text())
     except FileNotFoundError:  # not measured yet, or removed by its owner
         return []
-    except (OSError, ValueError) as err:  # a sweep must not end by what is the matter with one file
+    except (OSError, ValueError) as err:  # one unreadable file must not end a sweep
         log.warning("%s: not read, so the run does not count for pruning: %s", curve, err)
         return []

@@ -1,9 +1,8 @@
-"""What train.py does: train a generator, measure one, train a judge. Each takes the composed configuration."""
+"""The stages of train.py: train a generator, measure one, train a judge. Each takes the composed configuration."""
 
 import json
 import logging
 import math
-import re
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
@@ -11,14 +10,16 @@ from typing import Any
 
 import lightning as L
 import torch
-from hydra import compose
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from hydra.utils import instantiate
-from lightning.pytorch.loggers import WandbLogger
+from lightning.pytorch.loggers import Logger, WandbLogger
+from lightning.pytorch.utilities.seed import isolate_rng
 from omegaconf import DictConfig, OmegaConf
 
 from specgan.files import atomic_path, load_tensors
+from specgan.models.trained import TrainedGenerator
+from specgan.training.settings import SETTINGS_NAME, composed_for, write_settings
 
 log = logging.getLogger(__name__)
 
@@ -27,15 +28,20 @@ def fit(cfg: DictConfig) -> float | None:
     """Trains, writes `metrics.json` into the run folder and returns the metric that a sweep optimises.
 
     Raises:
-        ValueError: `optimized_metric` is none that the run has.
+        ValueError: the networks do not fit the spectrograms, or the run has no metric `optimized_metric`.
     """
     _begin(cfg)
     if cfg.ckpt_path is not None and "://" not in cfg.ckpt_path:
-        load_tensors(cfg.ckpt_path)  # Lightning would refuse it late, with PyTorch's advice to read it all the same
+        load_tensors(cfg.ckpt_path)  # Lightning would refuse it later, with PyTorch's advice to read it anyway
     settings = OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)
     datamodule = instantiate(cfg.data, _convert_="all")
     model = instantiate(cfg.model, _convert_="all")
+    with isolate_rng():
+        model.networks(datamodule.params, n_classes=1)  # impossible sizes are refused before anything else is done
     trainer = instantiate(cfg.trainer, _convert_="all")
+    run_dir = Path(cfg.paths.run_dir)
+    if trainer.is_global_zero:
+        write_settings(cfg, run_dir)
     try:
         for logger in trainer.loggers:
             logger.log_hyperparams(settings)
@@ -46,8 +52,7 @@ def fit(cfg: DictConfig) -> float | None:
     metrics = {name: float(value) for name, value in trainer.callback_metrics.items()}
     if not trainer.is_global_zero:  # of several processes, one writes
         return _optimized(cfg.optimized_metric, metrics)
-    run_dir = Path(cfg.paths.run_dir)
-    # a diverged loss is no number, which JSON cannot say
+    # JSON has no word for NaN, which a diverged loss is
     known = {name: value if math.isfinite(value) else None for name, value in metrics.items()}
     _write_json(run_dir / "metrics.json", known)
     log.info("hear and see it: %s", run_dir / "previews" / "index.html")
@@ -61,28 +66,26 @@ def fit(cfg: DictConfig) -> float | None:
 def test(cfg: DictConfig) -> float | None:
     """Measures the generator of a checkpoint; writes report.json, report.html and report.png into its run's folder.
 
-    Data and spectrogram settings are those that the run was started with (its `.hydra/overrides.yaml`); what stands on
-    the command line goes before them.
+    Settings of data and measuring are those that the run was started with (its settings.json); what the command line
+    says takes precedence.
 
     Raises:
         FileNotFoundError, ValueError: no such checkpoint, or it does not fit the data.
     """
     from specgan.evaluation.page import write_overview, write_report
-    from specgan.generation import TrainedGenerator
 
     if cfg.ckpt_path is None:
         raise ValueError("ckpt_path is not set; name the checkpoint to measure: ckpt_path=<run>/checkpoints/best.ckpt")
     checkpoint = Path(cfg.ckpt_path)
-    # A network of one's own is made if the command line names it, not because the checkpoint does.
+    # A network of your own is run if the command line names it, not because the checkpoint does.
     trained = TrainedGenerator.load(checkpoint, network=OmegaConf.select(cfg, "generator._target_"))
     run_dir = checkpoint.absolute().parent.parent
-    saved = run_dir / ".hydra" / "overrides.yaml"
-    if saved.is_file():
-        given = cfg
-        cfg = compose("train", overrides=[*OmegaConf.load(saved), *HydraConfig.get().overrides.task])
-        _require_known(cfg, given, saved)
+    if kept := composed_for(run_dir):
+        cfg = kept
     else:
-        log.warning("%s: no such file, so data and spectrogram are taken from the command line", saved)
+        log.warning(
+            "%s: no such file, so data and spectrogram are taken from the command line", run_dir / SETTINGS_NAME
+        )
         run_dir = Path(cfg.paths.run_dir)
     _begin(cfg)
     datamodule = instantiate(cfg.data, _convert_="all")
@@ -133,7 +136,7 @@ def fastest_precision() -> str:
 
 
 def _begin(cfg: DictConfig) -> None:
-    # Lightning's tips and device lists, each printed twice under Hydra; its warnings stay.
+    # Lightning's tips and device lists, which appear twice under Hydra; its warnings stay.
     logging.getLogger("lightning.pytorch.utilities.rank_zero").setLevel(logging.WARNING)
     warnings.filterwarnings("ignore", message=".*LeafSpec.*")  # inside Lightning, nothing a user can change
     warnings.filterwarnings("ignore", message=".*could not find the monitored key.*")  # until the first measurement
@@ -141,29 +144,7 @@ def _begin(cfg: DictConfig) -> None:
     L.seed_everything(cfg.seed, workers=True, verbose=False)
 
 
-def _require_known(cfg: DictConfig, given: DictConfig, saved: Path) -> None:
-    """Raises ValueError where a run's settings name code that ours do not: its folder may come from anyone."""
-    known = _targets(OmegaConf.to_container(given, resolve=True))
-    for source in HydraConfig.get().runtime.config_sources:
-        if source.provider == "main":
-            for path in Path(source.path).rglob("*.yaml"):
-                known |= set(re.findall(r"^\s*_target_:\s*(\S+)", path.read_text(encoding="utf-8"), re.MULTILINE))
-    if strange := _targets(OmegaConf.to_container(cfg, resolve=True)) - known:
-        raise ValueError(
-            f"{saved}: would run {', '.join(sorted(strange))}, which no setting of specgan's does; if that is yours, "
-            "give it on the command line too, e.g. generator._target_=my_networks.MyGenerator"
-        )
-
-
-def _targets(node: Any) -> set[str]:
-    """What a configuration instantiates."""
-    if isinstance(node, dict):
-        here = {str(node["_target_"])} if "_target_" in node else set()
-        return here.union(*map(_targets, node.values()))
-    return set().union(*map(_targets, node)) if isinstance(node, list) else set()
-
-
-def _require_same_data(trained: Any, datamodule: Any) -> None:
+def _require_same_data(trained: TrainedGenerator, datamodule: L.LightningDataModule) -> None:
     differing = [
         f"{name}: checkpoint {there!r}, data set {here!r}"
         for name, there, here in (
@@ -181,7 +162,7 @@ def _require_same_data(trained: Any, datamodule: Any) -> None:
 
 def _optimized(name: str | None, metrics: Mapping[str, float]) -> float | None:
     is_sweep = HydraConfig.get().mode == RunMode.MULTIRUN
-    if name is None or (name not in metrics and not is_sweep):  # what was trained is worth as much without it
+    if name is None or (name not in metrics and not is_sweep):  # a single run is complete without it
         return None
     if name not in metrics:
         raise ValueError(f"optimized_metric is {name!r}; this run has {', '.join(sorted(metrics))}")
@@ -202,7 +183,7 @@ def _write_json(path: Path, content: Any) -> None:
         temporary.write_text(json.dumps(content, indent=2, allow_nan=False) + "\n")
 
 
-def _close(loggers: list) -> None:
+def _close(loggers: list[Logger]) -> None:
     for logger in loggers:
         if isinstance(logger, WandbLogger):
             logger.experiment.finish()

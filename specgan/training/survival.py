@@ -1,4 +1,4 @@
-"""Training that survives: checkpoints that are whole or not there, a clean stop, and losses that are no numbers."""
+"""Training that survives: checkpoints that appear whole or not at all, a clean stop, and losses that become NaN."""
 
 import json
 import logging
@@ -27,10 +27,10 @@ _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 class WholeCheckpoints(TorchCheckpointIO):
-    """Writes each checkpoint beside its place, down to the disk, and then moves it there.
+    """Writes each checkpoint to a temporary file in the same folder, flushes it to the disk, and then renames it.
 
-    A kill or a full disk in the middle leaves the checkpoint that was there before as it was. (Lightning writes into
-    the folder for temporary files, which may be on another disk: the move from there is a copy.)
+    A kill or a full disk in the middle leaves the previous checkpoint unchanged. (Lightning writes into the system's
+    folder for temporary files, which may be on another disk: the move from there is a copy.)
     """
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None) -> None:
@@ -50,20 +50,20 @@ class WholeCheckpoints(TorchCheckpointIO):
         except (OSError, RuntimeError) as err:  # RuntimeError: of PyTorch's writer when the disk is full
             raise OSError(
                 f"{path}: the checkpoint could not be written ({str(err).splitlines()[0]}); is the disk full? "
-                "One that was there before is whole: make room, and go on from it with ckpt_path"
+                "A previous checkpoint is unchanged: free some space, and continue from it with ckpt_path"
             ) from err
 
 
 class LastCheckpoint(Checkpoint):
     """Keeps the newest state of a training in one file, and stops cleanly on Ctrl-C or SIGTERM.
 
-    The first signal ends the training after the step that is under way, with a checkpoint from which it goes on as if
-    nothing had happened; a second one ends it at once. A state with weights that are no numbers is not kept.
+    The first signal ends the training after the current step, with a checkpoint from which it continues as if nothing
+    had happened; a second one ends it at once. A state with weights that are not finite is not kept.
 
     Args:
         path: of the checkpoint.
-        every_n_epochs: epochs from one to the next; the last epoch is kept too.
-        every_s: seconds after which one is written in the middle of an epoch.
+        every_n_epochs: epochs from one checkpoint to the next; the last epoch is kept too.
+        every_s: seconds after which one is also written in the middle of an epoch.
     """
 
     def __init__(self, path: str | Path, *, every_n_epochs: int = 1, every_s: float = 600.0) -> None:
@@ -80,7 +80,7 @@ class LastCheckpoint(Checkpoint):
         for number in _SIGNALS:
             try:
                 self.handlers[number] = signal.signal(number, self._receive)
-            except ValueError:  # not the main thread, which alone may: the program around takes care of signals
+            except ValueError:  # only the main thread may set handlers; the calling program handles signals
                 break
 
     def teardown(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
@@ -93,7 +93,7 @@ class LastCheckpoint(Checkpoint):
         if self.received is not None:
             raise KeyboardInterrupt
         self.received = number
-        log.warning("%s: stopping after this step; once more to stop at once", signal.Signals(number).name)
+        log.warning("%s: stopping after this step; send it again to stop at once", signal.Signals(number).name)
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         self.saved_at_s = time.monotonic()
@@ -103,7 +103,7 @@ class LastCheckpoint(Checkpoint):
     ) -> None:
         is_due = time.monotonic() - self.saved_at_s >= self.every_s
         is_stopped = self.received is not None
-        if trainer.world_size > 1:  # all must agree, because a checkpoint takes all of them
+        if trainer.world_size > 1:  # all must agree, because saving needs all of them
             flags = torch.tensor([is_due, is_stopped], dtype=torch.float32, device=pl_module.device)
             is_due, is_stopped = (trainer.strategy.reduce(flags, reduce_op="sum") > 0).tolist()
         if is_due or is_stopped:
@@ -117,27 +117,26 @@ class LastCheckpoint(Checkpoint):
 
     def _save(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         if not all(bool(parameter.isfinite().all()) for parameter in pl_module.parameters()):
-            log.warning("%s: not written, because weights are no numbers", self.path)
+            log.warning("%s: not written, because some weights are not finite", self.path)
             return
         trainer.save_checkpoint(self.path, weights_only=False)  # optimizers and loops too
         self.saved_at_s = time.monotonic()
 
 
 class NotANumberGuard(L.Callback):
-    """Ends a training whose losses are no numbers any more, or takes it back to the last good checkpoint.
+    """Ends a training whose losses have become NaN or infinite, or takes it back to the last good checkpoint.
 
-    What the last steps returned goes to `history`, so that one can see what led to it.
+    The scalars of the last steps go to `history`, to show what led to it.
 
     Args:
-        checkpoint: that LastCheckpoint keeps.
+        checkpoint: path of the one that LastCheckpoint writes.
         history: path of a JSON file, a list of {n_steps, <scalar>: value or null}, the last steps.
-        on_nan: "stop", or "rollback": weights and optimizers of the checkpoint come back, and the learning rates are
-            halved.
-        every_n_steps: steps from one look to the next: each waits for the GPU. An epoch's end is looked at too.
+        on_nan: "stop", or "rollback": restore weights and optimizers from the checkpoint and halve the learning rates.
+        every_n_steps: steps from one check to the next: each waits for the GPU. The end of an epoch is checked too.
         n_kept: steps in the history.
-        most_rollbacks: after so many a training is stopped.
+        most_rollbacks: a training that needs more is stopped.
     Raises:
-        FloatingPointError: a loss is no number, and there is no way back.
+        FloatingPointError: a loss is not finite, and the training is not rolled back.
     """
 
     def __init__(
@@ -164,42 +163,45 @@ class NotANumberGuard(L.Callback):
     ) -> None:
         self.steps.append((pl_module.n_steps, outputs))
         if pl_module.n_steps % self.every_n_steps == 0 or batch_idx + 1 == trainer.num_training_batches:
-            self._look(trainer, pl_module)
+            self._check(trainer, pl_module)
 
-    def _look(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+    def _check(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         values = torch.stack([value.float() for _, scalars in self.steps for value in scalars.values()])
         is_bad = not bool(values.isfinite().all())
         if not trainer.strategy.reduce_boolean_decision(is_bad, all=False):
             return
         names = self._write_history(trainer)
-        told = f"{', '.join(names) or 'a loss of another process'} no number after {pl_module.n_steps} steps"
+        fault = f"{', '.join(names) or 'a loss of another process'} not finite after {pl_module.n_steps} steps"
         self.steps.clear()
         if self.on_nan == "rollback" and self.checkpoint.is_file() and self.n_rollbacks < self.most_rollbacks:
             self.n_rollbacks += 1
             self._roll_back(trainer, pl_module)
             log.warning(
                 "%s: back to the weights of %s, learning rates halved (%d of at most %d times)",
-                *(told, self.checkpoint, self.n_rollbacks, self.most_rollbacks),
+                *(fault, self.checkpoint, self.n_rollbacks, self.most_rollbacks),
             )
             return
         last = f"; the last good checkpoint is {self.checkpoint}" if self.checkpoint.is_file() else ""
         way_out = "" if self.on_nan == "rollback" else " or callbacks.guard.on_nan=rollback"
         raise FloatingPointError(
-            f"{told}: what led to it is in {self.history}{last}. Try a lower model.optimizer_g.lr, "
+            f"{fault}: the steps before are in {self.history}{last}. Try a lower model.optimizer_g.lr, "
             f"trainer.precision=32-true{way_out}"
         )
 
     def _write_history(self, trainer: L.Trainer) -> list[str]:
-        """Returns the names of the scalars that are no numbers."""
+        """Returns the names of the scalars that are not finite."""
         steps = [(n_steps, {name: float(value) for name, value in scalars.items()}) for n_steps, scalars in self.steps]
         if trainer.is_global_zero:
             known = [
-                {"n_steps": n_steps, **{name: value if math.isfinite(value) else None for name, value in some.items()}}
-                for n_steps, some in steps
+                {
+                    "n_steps": n_steps,
+                    **{name: value if math.isfinite(value) else None for name, value in scalars.items()},
+                }
+                for n_steps, scalars in steps
             ]
             with atomic_path(self.history) as temporary:
                 temporary.write_text(json.dumps(known, indent=1) + "\n")
-        return sorted({name for _, some in steps for name, value in some.items() if not math.isfinite(value)})
+        return sorted({name for _, scalars in steps for name, value in scalars.items() if not math.isfinite(value)})
 
     def _roll_back(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         kept = trainer.strategy.checkpoint_io.load_checkpoint(self.checkpoint, weights_only=True)

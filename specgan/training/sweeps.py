@@ -1,4 +1,4 @@
-"""Many runs by one command (python train.py -m): what came of them, what they are called, what draws their settings."""
+"""Many runs by one command (python train.py -m): their results, their names, the sampler of their settings."""
 
 import atexit
 import csv
@@ -20,7 +20,7 @@ from specgan.files import atomic_path
 if TYPE_CHECKING:
     from optuna.samplers import TPESampler
 
-# Hydra 1.3 says so of each file in conf/hydra/launcher, at each job. It is what we want: misspelt settings are refused.
+# Hydra 1.3 warns about each file in conf/hydra/launcher, at each job. We rely on it: misspelt settings are refused.
 warnings.filterwarnings("ignore", message=r"\s*'hydra/launcher/\w+' is validated against ConfigStore schema")
 
 OUTCOME = Path(".hydra") / "outcome.json"  # in a job's folder: {"status": "done" or "failed", "error": ...}
@@ -30,15 +30,15 @@ class Summary(Callback):
     """A Hydra callback that keeps a table of the jobs of a sweep, and prints it when the command ends, however it ends.
 
     `<sweep folder>/summary.csv` has a row a job: number, status (done, failed, or unfinished: it runs or was killed),
-    the settings in which the jobs differ, all metrics, and what went wrong. It is written anew after each job, from
-    the jobs' folders, so that it is the same with every launcher. A job whose metric is no number has failed: nothing
-    can be learned from it, and Optuna would stop at it.
+    the settings in which the jobs differ, all metrics, and the error. It is rewritten after each job, from the jobs'
+    folders, so that it is the same with every launcher. A job whose metric is not finite counts as failed: it tells
+    nothing, and Optuna would stop at it.
 
     Args:
-        metric: of metrics.json; the best job is the best by it. None: there is no best.
+        metric: of metrics.json, by which a job is the best. None: no job is.
         direction: "minimize" or "maximize".
     Raises:
-        ValueError: there is no such direction.
+        ValueError: `direction` is neither.
     """
 
     def __init__(self, metric: str | None = None, direction: Any = "minimize") -> None:
@@ -47,7 +47,7 @@ class Summary(Callback):
 
     def on_multirun_start(self, config: DictConfig, **_: Any) -> None:
         storage = OmegaConf.select(config, "hydra.sweeper.storage", default=None)
-        if isinstance(storage, str) and storage.startswith("sqlite:///"):  # which makes the file, but no folder
+        if isinstance(storage, str) and storage.startswith("sqlite:///"):  # Optuna creates the file, but not its folder
             Path(storage.removeprefix("sqlite:///")).parent.mkdir(parents=True, exist_ok=True)
         # The basic sweeper and submitit raise on a failed job, and on_multirun_end is not called then.
         atexit.register(self._finish, Path(config.hydra.sweep.dir))
@@ -60,9 +60,9 @@ class Summary(Callback):
         folder = _job_folder(config)
         if folder is None:
             return
-        value = job_return._return_value  # `return_value` raises what a failed job raised
+        value = job_return._return_value  # `return_value` would raise the error of a failed job
         if job_return.status == JobStatus.COMPLETED and isinstance(value, float) and not math.isfinite(value):
-            value = FloatingPointError(f"{self.metric} is {value}; nothing can be learned from that")
+            value = FloatingPointError(f"{self.metric} is {value}, which is not finite")
             job_return.status, job_return.return_value = JobStatus.FAILED, value
         has_failed = job_return.status == JobStatus.FAILED
         outcome = {
@@ -102,7 +102,7 @@ class Summary(Callback):
             cells = {name: _cell(row[name]) for name in shown} | ({"status": "best"} if row["best"] else {})
             table.add_row(*map(Text, cells.values()), style="bold" if row["best"] else None)
         console = Console()
-        if not console.is_terminal:  # a file or a pipe is as wide as it takes
+        if not console.is_terminal:  # a file or a pipe has no width
             console.width = max(console.width, 200)
         console.print(table)
         for row in rows:
@@ -125,7 +125,7 @@ def summary(sweep: str | Path, *, metric: str | None, direction: str = "minimize
     for overrides in Path(sweep).glob("*/.hydra/overrides.yaml"):
         folder = overrides.parent.parent
         outcome = _read_json(folder / OUTCOME, default={"status": "unfinished", "error": ""})
-        # What a failed job has may stem from an earlier one in that folder.
+        # A failed job's folder may hold metrics of an earlier job.
         metrics = _read_json(folder / "metrics.json", default={}) if outcome["status"] == "done" else {}
         settings = dict(_setting(override) for override in OmegaConf.load(overrides))
         jobs.append((folder.name, outcome, settings, {name: v for name, v in metrics.items() if v is not None}))
@@ -169,7 +169,7 @@ def job_name() -> str | None:
 
 
 def sweep_direction() -> str:
-    """Whether this sweep minimises or maximises, by its sweeper; minimize where that does not know."""
+    """Whether this sweep minimises or maximises, by its sweeper; minimize if the sweeper has no direction."""
     sweeper = HydraConfig.get().sweeper if HydraConfig.initialized() else None
     return checked_direction(OmegaConf.select(sweeper, "direction", default="minimize") if sweeper else "minimize")
 
@@ -187,13 +187,13 @@ def checked_direction(direction: Any) -> str:
 
 
 def tpe_sampler(*, seed: int | None, **settings: Any) -> "TPESampler":
-    """Optuna's TPE sampler, such that a study that goes on draws what it would have drawn without the break.
+    """Returns Optuna's TPE sampler, changed so that a continued study draws what it would have drawn without a break.
 
-    (Optuna's own starts its random numbers anew with each command, and so would try the first settings again.) Each
-    draw depends on the seed, the number of the trial, the name of the setting and the trials before.
+    (Optuna's own restarts its random numbers with each command, and so would try the first settings again.) Each draw
+    depends on the seed, the number of the trial, the name of the setting and the earlier trials.
 
     Args:
-        seed: None: other settings with every command.
+        seed: None: each command draws other settings.
         **settings: of optuna.samplers.TPESampler.
     """
     import numpy as np

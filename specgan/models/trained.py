@@ -1,0 +1,135 @@
+"""A trained generator, and how a checkpoint holds it: what CGAN writes and what generation, service and report read."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from specgan.files import load_tensors
+from specgan.models.generators import sample
+from specgan.spectrogram import LevelRange, SpectrogramParams
+
+CHECKPOINT_KEY = "specgan"  # the dictionary of `TrainedGenerator.to_dict`, beside what Lightning writes
+EMA = "ema"  # the submodule of CGAN, and so the prefix of the weights in `state_dict`
+
+_OURS = "specgan.models."  # a checkpoint may ask for networks from here
+
+
+@dataclass(frozen=True)
+class TrainedGenerator:
+    """A generator and what its output means.
+
+    Args:
+        network: with `settings`, the arguments that rebuild it, and `latent_dim`; called as network(z, labels).
+        params: of the spectrograms.
+        level_range: that [-1, 1] stands for.
+        class_names: by label.
+        n_steps: batches that it was trained on.
+    """
+
+    network: nn.Module
+    params: SpectrogramParams
+    level_range: LevelRange
+    class_names: Sequence[str]
+    n_steps: int
+
+    def to_dict(self) -> dict[str, Any]:
+        """What a checkpoint says about the generator besides its weights: numbers and text, no objects."""
+        network = type(self.network)
+        return {
+            "params": asdict(self.params),
+            "level_range": asdict(self.level_range),
+            "class_names": list(self.class_names),
+            "generator": {"_target_": f"{network.__module__}.{network.__qualname__}", **self.network.settings},
+            "n_steps": self.n_steps,
+        }
+
+    @classmethod
+    def load(cls, ckpt_path: str | Path, *, network: str | None = None) -> "TrainedGenerator":
+        """Reads the averaged generator from a checkpoint of train.py.
+
+        A checkpoint may come from anywhere, and names the class of its generator. Classes of specgan.models are
+        instantiated without asking, others only if the caller names them.
+
+        Args:
+            ckpt_path: the checkpoint.
+            network: dotted path of the generator's class if it is your own, "my_networks.MyGenerator".
+        Raises:
+            FileNotFoundError: no such file.
+            ValueError: not a checkpoint of a specgan generator, or its class is another one.
+        """
+        path = Path(ckpt_path)
+        if not path.is_file():
+            raise FileNotFoundError(f"ckpt_path is {path}: no such file; train.py writes <run>/checkpoints/last.ckpt")
+        checkpoint = load_tensors(path)
+        try:
+            saved, weights = checkpoint[CHECKPOINT_KEY], checkpoint["state_dict"]
+            weights = {name.removeprefix(f"{EMA}."): w for name, w in weights.items() if name.startswith(f"{EMA}.")}
+            return cls(
+                network=_rebuilt(saved["generator"], weights, named=network),
+                params=SpectrogramParams(**saved["params"]),
+                level_range=LevelRange(**saved["level_range"]),
+                class_names=_checked_names(saved["class_names"]),
+                n_steps=int(saved["n_steps"]),
+            )
+        except Exception as err:  # a stranger's file can hold anything
+            reason = f"it has no {err}" if isinstance(err, KeyError) else str(err)[:300]
+            raise ValueError(f"ckpt_path is {path}: not a checkpoint of specgan's train.py ({reason})") from err
+
+    def require_continues(self, saved: Mapping[str, Any]) -> None:
+        """Raises ValueError, with both values, if `saved` (of `to_dict`) has other settings than this generator."""
+        here = self.to_dict()
+        differing = [
+            f"{name}: checkpoint {saved[kind].get(name)!r}, this run {value!r}"
+            for kind in ("params", "generator")
+            for name, value in here[kind].items()
+            if name != "_target_" and saved[kind].get(name) != value
+        ]
+        if here["class_names"] != saved["class_names"]:
+            differing.append(f"class_names: checkpoint {saved['class_names']}, this run {here['class_names']}")
+        if differing:
+            raise ValueError(
+                "the checkpoint does not fit this run; go on with the settings it was trained with, or start without "
+                f"ckpt_path. They differ in {'; '.join(differing)}"
+            )
+
+    def sample(self, labels: Sequence[str], seeds: Sequence[int]) -> Tensor:
+        """Draws spectrograms (B, 1, n_mels, n_frames) in [-1, 1]; each depends on its label and seed alone."""
+        return self.sample_indices([self.class_names.index(label) for label in labels], seeds)
+
+    def sample_indices(self, labels: Sequence[int], seeds: Sequence[int]) -> Tensor:
+        """As `sample`, with class indices."""
+        return sample(self.network, labels, seeds)
+
+
+def _rebuilt(saved: Mapping[str, Any], weights: Mapping[str, Tensor], *, named: str | None) -> nn.Module:
+    settings = dict(saved)
+    target = settings.pop("_target_")
+    module, _, name = target.rpartition(".")
+    # Importing a module runs it, so this check comes first.
+    if not target.startswith(_OURS) and target != named:
+        raise ValueError(
+            f"its generator is a {target!r}, which is none of specgan's networks; if that is a class of your own, name "
+            f"it: network={target}"
+        )
+    network = getattr(import_module(module), name, None)
+    if not (isinstance(network, type) and issubclass(network, nn.Module)):
+        raise ValueError(f"its generator is a {target!r}, which is no network")
+    if target.startswith(_OURS):
+        with torch.device("meta"):  # takes no memory, whatever size the settings claim
+            sizes = {key: weight.shape for key, weight in network(**settings).state_dict().items()}
+        if sizes != {key: weight.shape for key, weight in weights.items()}:
+            raise ValueError("its weights are not those of its generator")
+    rebuilt = network(**settings)
+    rebuilt.load_state_dict(weights)
+    return rebuilt.eval()
+
+
+def _checked_names(names: Any) -> list[str]:
+    if not isinstance(names, list) or not names or not all(isinstance(name, str) for name in names):
+        raise ValueError(f"class_names is {names!r}; a list of names")
+    return names
