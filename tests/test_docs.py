@@ -359,7 +359,7 @@ def test_the_documentation_builds_without_a_warning(tmp_path):
     assert done.returncode == 0, done.stderr[-3000:]
     site = tmp_path / "site"
     assert "strength of the gradient penalties" in (site / "reference" / "configuration.html").read_text()
-    code = (site / "reference" / "code" / "vocoder.html").read_text()
+    code = (site / "reference" / "code" / "vocoders.html").read_text()
     assert "n_inversion_iter" in code
     assert "A fast Griffin-Lim algorithm" in code
     assert not list(site.rglob("*.py"))
