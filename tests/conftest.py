@@ -22,7 +22,7 @@ def one_seed_for_every_test():
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport():
-    """File names that are not UTF-8 are printed in tests of such, and pytest-xdist sends what is printed as UTF-8."""
+    """Replaces characters that are not UTF-8 in captured output: pytest-xdist sends it as UTF-8."""
     report = yield
     report.sections = [(name, text.encode(errors="replace").decode()) for name, text in report.sections]
     return report

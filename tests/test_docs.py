@@ -1,4 +1,4 @@
-"""README, CONTRIBUTING and docs/: links lead somewhere, commands compose, cheap ones run, examples work."""
+"""README, CONTRIBUTING and docs/: links have targets, commands compose, cheap ones run, examples work."""
 
 import ast
 import csv
@@ -44,7 +44,7 @@ def made_pages():
 
 @cache
 def reference():
-    """The hooks that make pages when the documentation is built."""
+    """The hooks that write pages when the documentation is built."""
     spec = importlib.util.spec_from_file_location("docs_reference", DOCS / "hooks" / "reference.py")
     module = importlib.util.module_from_spec(spec)
     sys.modules[spec.name] = module
@@ -109,7 +109,7 @@ class Command:
 
 
 def commands() -> list[Command]:
-    """Every command line of the pages, without comments, redirections and what stands for a value (<run>)."""
+    """Every command line of the pages, without comments and redirections; a placeholder such as <run> becomes x."""
     found = []
     for page in PAGES:
         for language, content in blocks(page.read_text()):
@@ -169,7 +169,7 @@ def composed(root, overrides, tmp_path, own=None):
 
 
 def jobs(arguments) -> list[list[str]]:
-    """The overrides of each job; those of a multirun take the first value of a range, and each of a choice."""
+    """The overrides of each job; a multirun has a job for each value of a choice."""
     parsed = OverridesParser.create().parse_overrides(arguments)
     values = []
     for override in parsed:
@@ -199,7 +199,7 @@ def test_every_command_composes(command, own, tmp_path):
     for overrides in jobs(arguments):
         cfg = composed(root, overrides, tmp_path, own)
         if command.words[-1] == "--help" or (root == "preprocess" and "ask" in cfg.task and len(overrides) == 1):
-            continue  # it asks for what is missing
+            continue  # it asks the user for missing settings
         for key in cfg:
             if key != "hydra" and OmegaConf.is_config(cfg[key]):
                 OmegaConf.to_container(cfg[key], resolve=True, throw_on_missing=True)
@@ -292,11 +292,11 @@ def test_the_preset_table_says_what_the_presets_are(tmp_path):
 
 
 def test_every_figure_of_the_report_is_explained():
-    told = set(re.findall(r"\(`(\w+)`\) \|", (DOCS / "evaluation.md").read_text()))
-    assert told == set(METRICS)
+    explained = set(re.findall(r"\(`(\w+)`\) \|", (DOCS / "evaluation.md").read_text()))
+    assert explained == set(METRICS)
 
 
-# --- pages that are made
+# --- pages written by the hooks
 
 
 def test_the_list_of_settings_has_every_file_and_setting():
@@ -308,11 +308,11 @@ def test_the_list_of_settings_has_every_file_and_setting():
 
     for path, section in files.items():
         listed = re.findall(r"^\| `([^`]+)`", sections[section], re.MULTILINE)
-        shown = html.unescape(sections[section]).replace("\\", "")  # those before Markdown's own characters
+        shown = html.unescape(sections[section]).replace("\\", "")  # which escape Markdown's own characters
         for line in path.read_text().splitlines():
             key = re.match(r"^\s*(\w+):", line)
             if key and key[1] not in ("defaults", "_target_", "_partial_"):
-                # of a section without a comment, what stands in it is listed
+                # a section without a comment is listed by its settings
                 assert any(key[1] in row.split(".") for row in listed), (path, line)
             comment = re.search(r"(?:^| )# (?!@package)(.*)$", line)
             assert not comment or line.lstrip().startswith("- ") or comment[1].replace("\\", "") in shown, (path, line)
@@ -359,7 +359,7 @@ def test_the_documentation_builds_without_a_warning(tmp_path):
     assert done.returncode == 0, done.stderr[-3000:]
     site = tmp_path / "site"
     assert "strength of the gradient penalties" in (site / "reference" / "configuration.html").read_text()
-    code = (site / "reference" / "code" / "vocoder.html").read_text()
+    code = (site / "reference" / "code" / "vocoders.html").read_text()
     assert "n_inversion_iter" in code
     assert "A fast Griffin-Lim algorithm" in code
     assert not list(site.rglob("*.py"))

@@ -1,4 +1,4 @@
-"""The clients in examples/: each really runs, with the service and without, where its interpreter is there."""
+"""The clients in examples/: each runs, with the service and without, if its interpreter is installed."""
 
 import base64
 import json

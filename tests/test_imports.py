@@ -1,4 +1,4 @@
-"""The rooms of the design: who may import whom."""
+"""The packages of the design: which may import which."""
 
 import ast
 import subprocess

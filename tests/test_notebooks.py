@@ -12,9 +12,9 @@ ALL = sorted(NOTEBOOKS.glob("*.ipynb"))
 
 
 def execute(name, monkeypatch, **parameters):
-    """Runs a notebook with other values for what stands in its cell of settings; returns the cells with their outputs.
+    """Runs a notebook with other values than those in its cell of settings; returns the cells with their outputs.
 
-    A cell with the new values is put behind that of the settings.
+    A cell with the new values is inserted after the cell of settings.
     """
     nbformat = pytest.importorskip("nbformat", reason="not installed: pip install -e '.[notebooks]'")
     nbclient = pytest.importorskip("nbclient", reason="not installed: pip install -e '.[notebooks]'")
@@ -88,7 +88,7 @@ def test_there_are_the_notebooks_that_the_documentation_names():
 
 def test_listen_to_spectrograms(tmp_path, monkeypatch):
     cells = execute("01_listen_to_spectrograms.ipynb", monkeypatch, n_iter=2, work=str(tmp_path))
-    assert players(cells) == 2 + 3 + 7  # the recording and what comes back, three presets, seven drums
+    assert players(cells) == 2 + 3 + 7  # the recording and its reconstruction, three presets, seven drums
     assert len(shown(cells, "image/png")) == 2 + 7
     errors = [float(value) for value in re.findall(r"([\d.]+) dB", "".join(shown(cells, "text/markdown")))]
     assert len(errors) == 3

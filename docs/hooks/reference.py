@@ -1,7 +1,7 @@
-"""Pages that are made when the documentation is built, so that they cannot drift from what they are about.
+"""Pages that are written when the documentation is built, so that they always match the code.
 
-The settings come from the YAML of conf/ and its comments, the code from the docstrings of specgan/. `pages` is all that
-mkdocs needs; the rest of the hooks puts them where mkdocs looks.
+The settings come from the YAML files of conf/ and their comments, the code from the docstrings of specgan/. `pages`
+returns all of these pages; the hooks pass them to mkdocs.
 """
 
 import ast
@@ -17,7 +17,7 @@ import yaml
 ROOT = Path(__file__).parents[2]
 CONF = ROOT / "conf"
 
-_NOT_SETTINGS = ("defaults", "_target_", "_partial_")  # at the top of a file; they are told in words
+_NOT_SETTINGS = ("defaults", "_target_", "_partial_")  # at the top of a file; described in sentences instead
 
 
 @dataclass(frozen=True)
@@ -30,26 +30,27 @@ class Setting:
 
 
 def pages() -> dict[str, str]:
-    """Markdown by path in the documentation."""
-    made = {"reference/configuration.md": configuration_page(CONF), "reference/code/index.md": code_page()}
-    for room, _ in rooms():
-        made[f"reference/code/{room}.md"] = f"# {room}\n\n::: specgan.{room}\n"
+    """Returns the Markdown of each page by its path in the documentation."""
+    written = {"reference/configuration.md": configuration_page(CONF), "reference/code/index.md": code_page()}
+    for package in packages():
+        written[f"reference/code/{package.name}.md"] = package_page(package)
     for name in ("CONTRIBUTING.md", "CHANGELOG.md"):
-        made[name.lower()] = (ROOT / name).read_text(encoding="utf-8").replace("](docs/", "](")
-    return made
+        written[name.lower()] = (ROOT / name).read_text(encoding="utf-8").replace("](docs/", "](")
+    return written
 
 
 # --- what mkdocs calls
 
 
 def on_config(config):
-    """Lists the rooms of the code, and pages that mkdocs.yml does not name (someone just wrote them)."""
+    """Adds the packages of the code to the navigation, and new pages that mkdocs.yml does not list yet."""
     listed = str(config.nav)
     docs = Path(config.docs_dir)
     written = sorted(path.relative_to(docs).as_posix() for path in docs.rglob("*.md"))
     by_title = {title: entries for section in config.nav for title, entries in section.items()}
     by_title["How to"] += [path for path in written if path not in listed]
-    code = [{"Overview": "reference/code/index.md"}, *({room: f"reference/code/{room}.md"} for room, _ in rooms())]
+    code = [{package.name: f"reference/code/{package.name}.md"} for package in packages()]
+    code.insert(0, {"Overview": "reference/code/index.md"})
     by_title["Reference"].append({"Code": code})
     return config
 
@@ -65,22 +66,42 @@ def on_files(files, *, config):
 # --- the code
 
 
-def rooms() -> list[tuple[str, str]]:
-    """Modules of specgan, by dotted name without `specgan.`, each with the first line of its docstring."""
+@dataclass(frozen=True)
+class Package:
+    """A package of specgan, or a module beside the packages, which is then its own only module."""
+
+    name: str
+    about: str  # its docstring
+    modules: list[str]  # dotted names without `specgan.`
+
+
+def packages() -> list[Package]:
     found = []
-    for path in sorted((ROOT / "specgan").rglob("*.py")):
-        if path.name == "__init__.py":
-            continue
-        about = ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or ""
-        room = ".".join(path.relative_to(ROOT / "specgan").with_suffix("").parts)
-        found.append((room, about.partition("\n")[0]))
+    for path in sorted((ROOT / "specgan").iterdir()):
+        if path.suffix == ".py" and path.name != "__init__.py":
+            found.append(Package(path.stem, _docstring(path), [path.stem]))
+        elif (path / "__init__.py").exists():
+            modules = [f"{path.name}.{module.stem}" for module in sorted(path.glob("*.py")) if module.stem[:2] != "__"]
+            found.append(Package(path.name, _docstring(path / "__init__.py"), modules))
     return found
 
 
+def _docstring(path: Path) -> str:
+    return ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or ""
+
+
+def package_page(package: Package) -> str:
+    """Introduces a package by its docstring, and then each of its modules by theirs."""
+    if package.modules == [package.name]:  # mkdocstrings shows the docstring itself
+        return f"# {package.name}\n\n::: specgan.{package.name}\n"
+    modules = "".join(f"\n## {module}\n\n::: specgan.{module}\n" for module in package.modules)
+    return f"# {package.name}\n\n{package.about}\n{modules}"
+
+
 def code_page() -> str:
-    """The list of modules."""
-    lines = ["# The code", "", "Made from the docstrings.", "", "| module | what |", "|---|---|"]
-    lines += [f"| [{room}]({room}.md) | {_cell(about)} |" for room, about in rooms()]
+    """Lists the packages with the first line of their docstrings."""
+    lines = ["# All packages", "", "Written from the docstrings.", "", "| package | contents |", "|---|---|"]
+    lines += [f"| [{p.name}]({p.name}.md) | {_cell(p.about.partition(chr(10))[0])} |" for p in packages()]
     return "\n".join(lines) + "\n"
 
 
@@ -92,10 +113,10 @@ def configuration_page(conf: Path) -> str:
     lines = [
         "# All settings",
         "",
-        "Made from the files of `conf/` and the comments in them. `python train.py --help` shows them composed.",
+        "Written from the files of `conf/` and their comments. `python train.py --help` shows them composed.",
         "",
-        "On the command line a file is chosen by the line above its table, and a setting is changed by its name:",
-        "`loss=hinge loss.gamma=0.1`. Several of both may stand in one command.",
+        "On the command line the heading above a table chooses its file, and the name of a setting changes it:",
+        "`loss=hinge loss.gamma=0.1`. One command may have several of both.",
         "",
         "## Scripts",
     ]
@@ -113,7 +134,7 @@ def configuration_page(conf: Path) -> str:
 
 
 def _file(path: Path, package: str) -> Iterator[str]:
-    """Lines on one file, whose settings stand under `package` unless it says another."""
+    """Yields the lines for one file. Its settings belong to `package` unless the file names another."""
     text = path.read_text(encoding="utf-8")
     content = yaml.safe_load(text) or {}
     package = _own_package(text) or package
@@ -123,7 +144,7 @@ def _file(path: Path, package: str) -> Iterator[str]:
         yield f"{_escaped(line)}  "  # two blanks: a line of its own
     based_on = [item for item in content.get("defaults", []) if isinstance(item, str) and item != "_self_"]
     if based_on:
-        yield f"\nTakes what it does not say itself from {', '.join(f'`{name}`' for name in based_on)}."
+        yield f"\nBased on {', '.join(f'`{name}`' for name in based_on)}."
     target = content.get("_target_")
     if target:
         # a link to the code, which a strict build checks
@@ -164,7 +185,7 @@ def _source(value: yaml.Node) -> str:
 
 
 def _comment(key: yaml.Node, value: yaml.Node, lines: list[str]) -> str:
-    """What stands behind a value, or behind its key where the value takes several lines, and in lines above it."""
+    """Joins the comment lines above a key with the comment after its value (after the key of a long value)."""
     mark = value.end_mark if value.end_mark.line == key.end_mark.line else key.end_mark
     behind = re.match(r"\s*:?\s*[>|]?[+-]?\s*#\s*(.*)", lines[mark.line][mark.column :])
     above = []
@@ -181,7 +202,7 @@ def _head_lines(lines: list[str]) -> list[str]:
 
 
 def _head(text: str) -> list[str]:
-    """What a file says of itself in its first lines."""
+    """Returns the comment lines at the top of a file."""
     return [line.lstrip("# ") for line in _head_lines(text.splitlines()) if "@package" not in line]
 
 
@@ -191,7 +212,7 @@ def _own_package(text: str) -> str | None:
 
 
 def _defaults(conf: Path) -> Iterator[tuple[Path, str, str, str | None]]:
-    """Of every defaults list: its file, and the group, the package ("" where none is named) and the choice."""
+    """Yields file, group, package ("" if none is given) and choice of every entry of every defaults list."""
     for path in [*sorted(conf.glob("*.yaml")), *sorted(conf.rglob("*/*.yaml"))]:
         place = path.parent.relative_to(conf).as_posix()
         for item in (yaml.safe_load(path.read_text(encoding="utf-8")) or {}).get("defaults", []):
@@ -203,7 +224,7 @@ def _defaults(conf: Path) -> Iterator[tuple[Path, str, str, str | None]]:
 
 
 def _packages(conf: Path) -> dict[str, str]:
-    """Where the settings of a group stand, if not under its own name."""
+    """Returns the package of each group whose settings have another prefix than the group's name."""
     found: dict[str, str] = {}
     for path, group, package, _ in _defaults(conf):
         if package not in ("", "_global_") and group not in found:
@@ -214,7 +235,7 @@ def _packages(conf: Path) -> dict[str, str]:
 
 
 def _choices(conf: Path) -> Mapping[str, list[str]]:
-    """Sentences on where each group is chosen, from the defaults lists of all files."""
+    """Says for each group which file is chosen where, from the defaults lists of all files."""
     found: dict[str, list[str]] = defaultdict(list)
     for path, group, _, value in _defaults(conf):
         place = path.parent.relative_to(conf).as_posix()
@@ -227,7 +248,7 @@ def _choices(conf: Path) -> Mapping[str, list[str]]:
 
 
 def _escaped(text: str) -> str:
-    """Text for Markdown; what stands between backticks stays as it is."""
+    """Escapes text for Markdown, except between backticks."""
     parts = re.split(r"(`[^`]*`)", text)
     return "".join(part if part[:1] == "`" else re.sub(r"([*\[\]])", r"\\\1", html.escape(part)) for part in parts)
 

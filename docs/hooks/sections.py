@@ -1,4 +1,4 @@
-"""Docstrings as the reference pages want them: sections apart, and sources as text."""
+"""Prepares docstrings for the reference pages: an empty line before each section, sources as text."""
 
 import re
 from typing import Any
@@ -9,7 +9,7 @@ _SECTIONS = "Args|Returns|Yields|Raises|Attributes|Source"
 
 
 class Sections(griffe.Extension):
-    """Griffe takes a section for one only behind an empty line, which our docstrings do without."""
+    """Griffe recognises a section only after an empty line, which our docstrings omit."""
 
     def on_object(self, *, obj: griffe.Object, **_: Any) -> None:
         if obj.docstring is not None:
@@ -17,7 +17,7 @@ class Sections(griffe.Extension):
 
 
 def apart(docstring: str) -> str:
-    """Puts an empty line before each section, and makes `Source: ...` a paragraph; a section of one line is one too."""
+    """Puts an empty line before each section; `Source: ...` and other sections of one line become paragraphs."""
     lines: list[str] = []
     in_paragraph = False
     for line in docstring.splitlines():
