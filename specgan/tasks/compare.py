@@ -24,7 +24,7 @@ from specgan.batch.journal import Journal, made_from, run_missing
 from specgan.batch.runner import Failure, Report, UnitError, check_on_error, one_by_one, run_units, stage
 from specgan.codec.coding import CodecError, CodecParams, Song, decode_spectrum, fit_picture
 from specgan.codec.png import SliceInfo, from_png
-from specgan.files import atomic_path, find_files, remove_files
+from specgan.files import atomic_path, find_files, is_inside, remove_files
 from specgan.pictures.gallery import Sound, write_gallery
 from specgan.spectrogram import power_blocks
 
@@ -120,18 +120,14 @@ def _check_places(input: Path, reconstructed: Path, output: Path) -> None:
     for path in (input, reconstructed):
         if not path.exists():
             raise FileNotFoundError(f"{path}: no such file or folder; check the path")
-        if path.is_dir() and _is_inside(output, path):
+        if path.is_dir() and is_inside(output, path):
             raise ValueError(f"output {output} is or lies in {path}, where its pictures would be found; give another")
-        if _is_inside(path, output / PICTURES_NAME):
+        if is_inside(path, output / PICTURES_NAME):
             raise ValueError(f"{path} is or lies in {output / PICTURES_NAME}, which is written; give another output")
     if input.is_dir() != reconstructed.is_dir():
         raise ValueError(f"of {input} and {reconstructed} one is a folder; give two folders, or two files")
     if output.is_file():
         raise ValueError(f"output {output} is a file; give a folder")
-
-
-def _is_inside(path: Path, folder: Path) -> bool:
-    return Path(os.path.realpath(path)).is_relative_to(os.path.realpath(folder))
 
 
 def _pair(input: Path, reconstructed: Path) -> tuple[list[_Pair], dict[tuple[Path, Path], list[str]]]:
