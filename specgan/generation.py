@@ -12,7 +12,7 @@ from rich.progress import track
 from torch import Tensor, nn
 
 from specgan.audio import save_wav
-from specgan.files import atomic_path, load_tensors, safe_name, unique_names
+from specgan.files import load_tensors, safe_name, unique_names, write_bytes
 from specgan.models.generators import CHUNK_SIZE, sample
 from specgan.pictures.figures import to_png
 from specgan.pictures.gallery import Sound, write_gallery
@@ -154,8 +154,7 @@ def generate(
             stem = f"{folders[name]}/{folders[name]}_{sound_seed}"
             waveform = to_sound(spectrogram.unsqueeze(0), seeds=[sound_seed])[0]
             save_wav(output / f"{stem}.wav", waveform, trained.params.sample_rate)
-            with atomic_path(output / f"{stem}.png") as temporary:
-                temporary.write_bytes(to_png(spectrogram[0]))
+            write_bytes(output / f"{stem}.png", to_png(spectrogram[0]))
             sections[name].append(Sound(f"seed {sound_seed}", f"{stem}.png", f"{stem}.wav"))
 
     index = output / PAGE_NAME

@@ -24,7 +24,7 @@ from specgan.batch.journal import Journal, made_from, run_missing
 from specgan.batch.runner import Failure, Report, UnitError, check_on_error, one_by_one, run_units, stage
 from specgan.codec.coding import CodecError, CodecParams, Song, decode_spectrum, fit_picture
 from specgan.codec.png import SliceInfo, from_png
-from specgan.files import atomic_path, find_files, is_inside, remove_files
+from specgan.files import atomic_path, find_files, is_inside, remove_files, write_bytes
 from specgan.pictures.gallery import Sound, write_gallery
 from specgan.spectrogram import power_blocks
 
@@ -187,8 +187,8 @@ def _compare(pair: _Pair, output: Path, **sound_settings: Any) -> dict[str, Any]
     parts = (original, reconstructed, np.minimum(difference * _GAIN, _PEAK))
     side_by_side = np.hstack([(part / 257).round().astype(np.uint8) for part in parts])
     png = cv2.imencode(".png", side_by_side[..., ::-1])[1]
-    with stage("write"), atomic_path(output / path) as temporary:
-        temporary.write_bytes(png)
+    with stage("write"):
+        write_bytes(output / path, png)
     rounded = {name: None if figure is None else round(figure, 4) for name, figure in figures.items()}
     return {"made_from": state, "outputs": [path], "notes": notes, **rounded}
 

@@ -18,7 +18,7 @@ from specgan.batch.runner import Report, one_by_one, run_units, stage
 from specgan.codec.coding import CodecParams, encode_slice
 from specgan.codec.png import SliceInfo, to_png
 from specgan.codec.slices import Slicing, Song, find_songs, measure, picture_names, read_slices
-from specgan.files import atomic_path
+from specgan.files import write_bytes
 
 JOURNAL_NAME = ".encode.jsonl"
 
@@ -96,5 +96,5 @@ def _encode_song(song: Song, *, slicing: Slicing, output: Path) -> dict[str, Any
 def _write(path: Path, samples: Tensor, info: SliceInfo) -> None:
     with stage("encode"):
         png = to_png(encode_slice(samples, info.params), info)
-    with stage("write"), atomic_path(path) as temporary:
-        temporary.write_bytes(png)
+    with stage("write"):
+        write_bytes(path, png)

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from specgan.audio import write_video
 from specgan.batch.runner import Report
-from specgan.files import atomic_path
+from specgan.files import write_bytes
 from specgan.pictures.streams import PictureSettings, Scale, Sound, mean_power
 
 FRAME_NAME = re.compile(r"frame_[0-9]+\.png")
@@ -143,8 +143,7 @@ def _frames_in(folder: Path) -> list[Path]:
 def _write_pngs(folder: Path, n_pictures: int, pngs: Iterator[bytes]) -> Iterator[bytes]:
     n_digits = max(4, len(str(n_pictures - 1)))
     for number, png in enumerate(track(pngs, description="frames", total=n_pictures)):
-        with atomic_path(folder / f"frame_{number:0{n_digits}}.png") as temporary:
-            temporary.write_bytes(png)
+        write_bytes(folder / f"frame_{number:0{n_digits}}.png", png)
         yield png
 
 

@@ -33,6 +33,8 @@ from specgan.files import (
     safe_name,
     unique_names,
     walk_folders,
+    write_json,
+    write_text,
 )
 
 log = logging.getLogger(__name__)
@@ -259,8 +261,7 @@ def _clear(output: Path, made: Sequence[str]) -> None:
         raise ValueError(f"{path}: is in the way, and no earlier split made it; move it, or give another output")
 
     output.mkdir(parents=True, exist_ok=True)
-    with atomic_path(output / UNFINISHED_NAME) as temporary:
-        temporary.write_text(json.dumps(sorted(earlier.union(made))))
+    write_json(output / UNFINISHED_NAME, sorted(earlier.union(made)))
     (output / MANIFEST_NAME).unlink(missing_ok=True)  # first: what follows is no finished folder
     remove_files(earlier.union(made), output)
 
@@ -322,8 +323,7 @@ def _write_info(info: dict, table: pd.DataFrame, output: Path) -> None:
         "class_names": sorted(table["label"].unique().tolist()),
         "specgan_version": specgan.__version__,
     }
-    with atomic_path(output / PARAMS_NAME) as temporary:
-        temporary.write_text(yaml.safe_dump(info, sort_keys=False))
+    write_text(output / PARAMS_NAME, yaml.safe_dump(info, sort_keys=False))
 
 
 def _summary(table: pd.DataFrame) -> str:

@@ -1,6 +1,5 @@
 """Training that survives: checkpoints that are whole or not there, a clean stop, and losses that are no numbers."""
 
-import json
 import logging
 import math
 import os
@@ -18,7 +17,7 @@ from lightning.fabric.utilities.cloud_io import _is_local_file_protocol
 from lightning.pytorch.callbacks import Checkpoint
 from torch import Tensor
 
-from specgan.files import atomic_path
+from specgan.files import atomic_path, write_json
 
 log = logging.getLogger(__name__)
 
@@ -197,8 +196,7 @@ class NotANumberGuard(L.Callback):
                 {"n_steps": n_steps, **{name: value if math.isfinite(value) else None for name, value in some.items()}}
                 for n_steps, some in steps
             ]
-            with atomic_path(self.history) as temporary:
-                temporary.write_text(json.dumps(known, indent=1) + "\n")
+            write_json(self.history, known, indent=1)
         return sorted({name for _, some in steps for name, value in some.items() if not math.isfinite(value)})
 
     def _roll_back(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
