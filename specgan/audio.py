@@ -10,7 +10,7 @@ from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
-from typing import BinaryIO
+from typing import TYPE_CHECKING, BinaryIO
 
 import numpy as np
 import soundfile
@@ -18,6 +18,9 @@ import soxr
 import torch
 
 from specgan.files import atomic_path, find_files
+
+if TYPE_CHECKING:
+    import av
 
 log = logging.getLogger(__name__)
 
@@ -33,11 +36,11 @@ WAV_SUBTYPES = ("PCM_16", "PCM_24", "FLOAT")
 BLOCK_FRAMES = 2**20  # 24 s at 44.1 kHz; nearly every clip is one block
 
 _ANTIPHASE_DB = -40.0  # a downmix this far below its channels has lost the sound
-_RATES = (100, 10_000_000)  # Hz: whales to radio; a header that claims another is damaged, and so would the sound be
+_RATES = (100, 10_000_000)  # Hz, from whales to radio; a header with another rate is damaged
 _MOST_VALUES = 2**23  # samples of all channels together that soundfile decodes at a time
 _UNKNOWN_LENGTH = 2**63 - 1  # libsndfile's frame count for a stream whose header leaves it open
 _MP3_SLACK = 2304  # frames: without a Xing header an MP3's length is an estimate, some MP3 frames off
-_MANY_CHANNELS = 8  # from so many on they are decoded interleaved: PyAV 18 does not see the end of a list of planes
+_MANY_CHANNELS = 8  # this many or more are decoded interleaved: PyAV 18 does not see the end of a list of planes
 _NO_OTHER_FILES = {"protocol_whitelist": "none"}  # for FFmpeg: a playlist may name any file or address
 _CONTAINER_SLACK_S = 0.05  # seconds: containers round, and count the padding of a codec's first and last packet
 
@@ -49,15 +52,14 @@ class AudioError(ValueError):
 def find_audio(root: str | Path, *, recursive: bool = True) -> list[Path]:
     """Lists the audio files under a folder, by suffix, sorted by path.
 
-    Hidden files and folders are left out. Linked folders are followed, and each real folder is visited once, so that
-    links cannot loop.
+    Hidden files and folders are left out. Linked folders are followed, and each real folder is visited once.
 
     Args:
-        root: a folder, or one file, which is returned alone whatever its suffix.
+        root: a folder; or a file, which is returned alone, whatever its suffix.
         recursive: also look in subfolders.
     Raises:
         FileNotFoundError: `root` does not exist.
-        AudioError: no audio file is in it.
+        AudioError: it holds no audio file.
     """
     root = Path(root)
     if root.is_file():
@@ -79,8 +81,8 @@ class AudioStream:
     Args:
         sample_rate: Hz, after resampling.
         n_channels: after the downmix.
-        blocks: what is left to read, tensors (n_channels, any number of samples), float32, full scale 1.0.
-        is_read: whether the file was read to its end, and so all that is to be warned of was.
+        blocks: the samples not yet read, tensors (n_channels, any number of samples), float32, full scale 1.0.
+        is_read: whether the file was read to its end, and so all warnings about it were logged.
     """
 
     sample_rate: int
@@ -115,24 +117,24 @@ def open_audio(
 ) -> Iterator[AudioStream]:
     """Decodes an audio file block by block, whatever its suffix says, so that its length takes no memory.
 
-    soundfile decodes; what it cannot read goes to PyAV (FFmpeg). A file that is cut short or damaged part of the way
-    gives the sound before that point and a logged warning, where this can be known. Float files may go beyond [-1, 1]:
+    soundfile decodes; files that it cannot read go to PyAV (FFmpeg). A file that is cut short or damaged gives the
+    sound before that point and, where this can be detected, a logged warning. Float files may exceed [-1, 1]: their
     values are kept.
 
     Args:
         path: the file.
         sample_rate: Hz to resample to (soxr, HQ), > 0; None keeps the file's own.
-        mono: make one channel of several, before resampling.
-        downmix: how. "mean": their average; where it cancels them (antiphase) a warning is logged. "left": the first
-            channel. "max_energy": the one with the most energy, for which the file is decoded twice.
+        mono: turn several channels into one, before resampling.
+        downmix: how to. "mean": their average; if they cancel each other (antiphase), a warning is logged. "left": the
+            first channel. "max_energy": the channel with the most energy, for which the file is decoded twice.
         block_frames: samples of each channel that are decoded at a time, >= 1; the samples do not depend on it.
-        warn: False for a file that is read once more, and has been warned of.
+        warn: False logs no warnings, for a file that is read a second time.
     Yields:
-        the stream; it is closed with the block.
+        the stream; it is closed when the block ends.
     Raises:
         FileNotFoundError: no such file.
-        AudioError: no audio stream, no samples, NaN or infinite samples, a rate that no sound has, or bytes that
-            neither decoder understands; also while the blocks are read.
+        AudioError: no audio stream, no samples, NaN or infinite samples, an impossible rate, or bytes that neither
+            decoder understands; also while the blocks are read.
         ValueError: `sample_rate` or `block_frames` < 1, or an unknown `downmix`.
     """
     path = Path(path)
@@ -180,7 +182,7 @@ def _finite(blocks: Iterable[np.ndarray], path: Path, rate: int) -> Iterator[np.
     n_before = 0
     for samples in blocks:
         with np.errstate(over="ignore", invalid="ignore"):
-            is_finite = np.isfinite(samples.sum())  # cheaper; a sum that overflows is looked at more closely
+            is_finite = np.isfinite(samples.sum())  # cheaper than each sample; a finite sound's sum may overflow
         n_bad = 0 if is_finite else samples.size - int(np.count_nonzero(np.isfinite(samples)))
         if n_bad:
             where = f" (from {n_before / rate:.1f} s on)" if n_before else ""
@@ -245,14 +247,6 @@ def _resample(
         )
 
 
-def resample(waveform: torch.Tensor, from_rate: int, to_rate: int) -> torch.Tensor:
-    """Resamples (channels, n_samples) from one rate in Hz to another, as `open_audio` does (soxr, HQ)."""
-    if from_rate == to_rate:
-        return waveform
-    resampled = soxr.resample(np.ascontiguousarray(waveform.numpy().T), from_rate, to_rate, quality="HQ")
-    return torch.from_numpy(np.ascontiguousarray(resampled.T))
-
-
 def _mark_last(blocks: Iterable[np.ndarray]) -> Iterator[tuple[np.ndarray, bool]]:
     blocks = iter(blocks)
     previous = next(blocks)
@@ -297,10 +291,10 @@ def _decode_soundfile(file: BinaryIO, path: Path, block_frames: int, warn: bool)
 
 
 def _check_rate(path: Path, rate: int) -> None:
-    """Raises AudioError for a rate that no sound has, before resampling takes memory by it.
+    """Raises AudioError for an impossible rate, before resampling takes memory in proportion to it.
 
-    Other claims need no check: channels libsndfile and FFmpeg count themselves (up to 1024, 512), and memory grows with
-    the samples that are decoded, not with those that a header speaks of.
+    The rest of a header needs no check: libsndfile and FFmpeg limit the channels (to 1024 and 512), and memory grows
+    with the samples that are decoded, not with the number in the header.
     """
     if not _RATES[0] <= rate <= _RATES[1]:
         raise AudioError(
@@ -309,18 +303,18 @@ def _check_rate(path: Path, rate: int) -> None:
 
 
 def _announced_frames(sound: soundfile.SoundFile) -> int:
-    """Frames by the header of a WAV, AIFF or AU; libsndfile lowers `frames` to what the file has, and notes it here."""
+    """Frames by the header of a WAV, AIFF or AU. libsndfile lowers `frames` to those in the file, and logs both."""
     chunk = re.search(r"^ *(?:data|SSND|Data Size) *: (\d+) \(should be (\d+)\)", sound.extra_info, re.MULTILINE)
-    n_bytes, n_bytes_there = map(int, chunk.groups()) if chunk else (0, 0)
-    if n_bytes_there == 0 or n_bytes >= 2**31 - 1:  # the sizes that streaming writers put in
+    n_bytes, n_bytes_found = map(int, chunk.groups()) if chunk else (0, 0)
+    if n_bytes_found == 0 or n_bytes >= 2**31 - 1:  # sizes that streaming writers put in
         return 0
-    return round(sound.frames * n_bytes / n_bytes_there)
+    return round(sound.frames * n_bytes / n_bytes_found)
 
 
 def _decode_av(
     file: BinaryIO, path: Path, block_frames: int, warn: bool, soundfile_reason: str
 ) -> Iterator[tuple[np.ndarray, int]]:
-    import av  # here, because few files need it
+    import av  # slow to import, and few files need it
 
     resampler, fault, cause = None, "", None
     held, n_held, n_frames = [], 0, 0  # the last two packets are held back: the end may have to be trimmed
@@ -331,15 +325,15 @@ def _decode_av(
                 raise AudioError(f"{path}: has no audio stream; leave it out")
             if stream.codec_context is None:
                 raise AudioError(f"{path}: FFmpeg does not know the format of its sound; convert it, or leave it out")
-            _check_rate(path, stream.codec_context.sample_rate or _RATES[0])  # 0 is not known yet
+            _check_rate(path, stream.codec_context.sample_rate or _RATES[0])  # 0: not known yet
             announced_s = _announced_seconds(container, stream)
-            is_indexed = stream.frames > 0  # asked here: a closed container's stream no longer knows
+            is_indexed = stream.frames > 0  # read here: a closed container's stream has lost it
             for frame in container.decode(stream):
                 if resampler is None:
                     kind = "fltp" if frame.layout.nb_channels < _MANY_CHANNELS else "flt"
                     resampler = av.AudioResampler(kind, frame.layout, frame.sample_rate)
                 if (frame.layout.name, frame.sample_rate) != (resampler.layout.name, resampler.rate):
-                    fault = "the channels or the sample rate change there"
+                    fault = "the channels or the sample rate change at that point"
                     break
                 held += [_to_array(block) for block in resampler.resample(frame)]
                 n_held += frame.samples
@@ -370,14 +364,14 @@ def _decode_av(
         yield samples, rate
 
 
-def _to_array(frame) -> np.ndarray:
+def _to_array(frame: "av.AudioFrame") -> np.ndarray:
     """A frame of PyAV, planar or interleaved, -> (channels, n)."""
     samples = frame.to_ndarray()
     return samples if frame.format.is_planar else samples.reshape(-1, frame.layout.nb_channels).T
 
 
-def _announced_seconds(container, stream) -> float:
-    """Length by the header, 0.0 where there is none: that of a bare AAC stream is a guess from its first packets."""
+def _announced_seconds(container: "av.container.InputContainer", stream: "av.AudioStream") -> float:
+    """Length by the header, or 0.0 without one: that of a bare AAC stream is a guess from its first packets."""
     if container.format.name == "aac":
         return 0.0
     if stream.duration:
@@ -386,11 +380,19 @@ def _announced_seconds(container, stream) -> float:
 
 
 def _warn_cut_short(path: Path, decoded: str) -> None:
-    log.warning(f"{path}: damaged or cut short, decoded {decoded} and kept them; fetch it again to have the rest")
+    log.warning(f"{path}: damaged or cut short, decoded {decoded} and kept them; fetch it again for the rest")
+
+
+def resample(waveform: torch.Tensor, from_rate: int, to_rate: int) -> torch.Tensor:
+    """Resamples (channels, n_samples) from one rate in Hz to another, as `open_audio` does (soxr, HQ)."""
+    if from_rate == to_rate:
+        return waveform
+    resampled = soxr.resample(np.ascontiguousarray(waveform.numpy().T), from_rate, to_rate, quality="HQ")
+    return torch.from_numpy(np.ascontiguousarray(resampled.T))
 
 
 def scale_to_peak(waveform: torch.Tensor, peak: float) -> torch.Tensor:
-    """Scales a sound to the given largest absolute sample; digital silence stays as it is."""
+    """Scales a sound so that its largest absolute sample is `peak`; digital silence stays as it is."""
     loudest = waveform.abs().max()
     return waveform * (peak / loudest) if loudest > 0 else waveform
 
@@ -398,17 +400,17 @@ def scale_to_peak(waveform: torch.Tensor, peak: float) -> torch.Tensor:
 def save_wav(path: str | Path, waveform: torch.Tensor, sample_rate: int, *, subtype: str = "PCM_16") -> None:
     """Writes a WAV, whole or not at all.
 
-    In PCM a waveform that goes beyond full scale is never clipped: all of it is scaled to a peak of 1.0, and a warning
-    gives the gain. What `load_audio` read from a file of the same subtype comes out bit-identical.
+    In PCM a waveform that exceeds full scale is not clipped: all of it is scaled to a peak of 1.0, and a warning gives
+    the gain. A sound that `load_audio` read from a file of the same subtype is written bit for bit as it was.
 
     Args:
         path: the file; its folder is created.
         waveform: (n_samples,) or (channels, n_samples), float, full scale 1.0, finite.
         sample_rate: Hz, > 0.
-        subtype: "PCM_16", "PCM_24", or "FLOAT", which keeps float32 samples as they are, beyond full scale too.
+        subtype: "PCM_16", "PCM_24", or "FLOAT", which keeps float32 samples as they are, also beyond full scale.
     Raises:
         ValueError: `waveform` is empty, has another shape, is not of floats or holds NaN or infinite samples;
-            `sample_rate` <= 0; `subtype` is none of these.
+            `sample_rate` <= 0; an unknown `subtype`.
     """
     if subtype not in WAV_SUBTYPES:
         raise ValueError(f"{path}: subtype is {subtype!r}; one of {', '.join(WAV_SUBTYPES)}")
@@ -421,24 +423,24 @@ def save_wav(path: str | Path, waveform: torch.Tensor, sample_rate: int, *, subt
         )
     with atomic_path(path) as temporary:
         if subtype == "FLOAT":  # not by libsndfile, which writes the time of day into it
-            from scipy.io import wavfile  # slow to import, and few need it
+            from scipy.io import wavfile  # slow to import, and few files need it
 
             wavfile.write(temporary, sample_rate, waveform.float().numpy().T)
             return
         channels = 1 if waveform.ndim == 1 else len(waveform)
         with soundfile.SoundFile(temporary, "w", sample_rate, channels, subtype=subtype, format="WAV") as file:
-            for block in waveform.split(BLOCK_FRAMES, dim=-1):  # so that a long sound is not in memory twice
+            for block in waveform.split(BLOCK_FRAMES, dim=-1):  # so that memory does not hold a long sound twice
                 file.write(_to_pcm(block, max(1.0, peak), subtype).T)
 
 
 def encode_flac(waveform: torch.Tensor, sample_rate: int) -> bytes:
     """Encodes a sound as a 16-bit FLAC, which browsers play.
 
-    A waveform that goes beyond full scale is never clipped: all of it is scaled to a peak of 1.0.
+    A waveform that exceeds full scale is not clipped: all of it is scaled to a peak of 1.0.
 
     Args:
         waveform: (n_samples,), float, full scale 1.0, finite.
-        sample_rate: Hz, 1..655350, as far as the format goes.
+        sample_rate: Hz, 1..655350, the limit of the format.
     Raises:
         ValueError: `waveform` is empty, has another shape, is not of floats or holds NaN or infinite samples;
             `sample_rate` is out of range.
@@ -489,7 +491,7 @@ def read_flac(content: bytes, start: int, n_samples: int) -> tuple[torch.Tensor,
 
 
 def _checked_peak(waveform: torch.Tensor, sample_rate: int, name: str | Path) -> float:
-    """Returns the largest absolute sample of a sound that can be encoded; `name` begins the message about another."""
+    """Returns the largest absolute sample. Raises ValueError, whose message `name` begins, if it cannot be encoded."""
     if sample_rate <= 0:
         raise ValueError(f"{name}: sample_rate is {sample_rate}; give a rate above 0 Hz")
     if waveform.ndim not in (1, 2) or waveform.numel() == 0 or not waveform.is_floating_point():
@@ -505,7 +507,7 @@ def _checked_peak(waveform: torch.Tensor, sample_rate: int, name: str | Path) ->
 
 
 def _to_pcm(waveform: torch.Tensor, peak: float, subtype: str) -> np.ndarray:
-    """Float samples -> what soundfile writes as `subtype`, a peak of `peak` at full scale."""
+    """Float samples -> integers that soundfile writes as `subtype`; `peak` becomes full scale."""
     samples = waveform.double().numpy() / peak
     if subtype == "PCM_16":
         return np.minimum(np.rint(samples * 2**15), 2**15 - 1).astype(np.int16)

@@ -1,6 +1,7 @@
-"""Files that appear whole or not at all, under names that every system takes, and that run nothing when read."""
+"""Files: written whole or not at all, found once each, under safe names, and read without running code in them."""
 
 import hashlib
+import json
 import os
 import pickle
 import secrets
@@ -14,9 +15,9 @@ from pathlib import Path
 from typing import Any
 from zipfile import ZipFile
 
-MOST_BYTES = 200  # of a name: file systems take 255, with suffixes
+MOST_BYTES = 200  # in a name; file systems allow 255, suffixes included
 
-_ZIP = b"PK\x03\x04"  # how a file of torch.save begins
+_ZIP = b"PK\x03\x04"  # the start of a file of torch.save
 _HOST = secrets.token_hex(4)  # other machines may write into the same folder
 _count = count()
 
@@ -26,7 +27,7 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
     """Yields a temporary sibling of `path` that takes its place when the block ends without an exception.
 
     The sibling is hidden and keeps the suffix, because many writers choose the format by it. The parent folder is
-    created. When the block raises, the sibling is removed and whatever stood at `path` before stays as it was.
+    created. If the block raises, the sibling is removed, and a file that was at `path` before stays as it was.
     """
     path = Path(path)
     if not path.parent.is_dir():
@@ -40,19 +41,41 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
         raise
 
 
+def write_bytes(path: str | Path, content: bytes) -> None:
+    """Writes a file, whole or not at all; see `atomic_path`."""
+    with atomic_path(path) as temporary:
+        temporary.write_bytes(content)
+
+
+def write_text(path: str | Path, text: str, *, errors: str = "strict") -> None:
+    """Writes a file of UTF-8, whole or not at all.
+
+    Args:
+        path: see `atomic_path`.
+        text: its content; line ends stay as they are.
+        errors: "strict", or "replace" for text that may hold parts of a file name that are not UTF-8: they become "?".
+    """
+    write_bytes(path, text.encode(errors=errors))
+
+
+def write_json(path: str | Path, content: object, *, indent: int | None = None, allow_nan: bool = True) -> None:
+    """Writes a file of JSON and a line end, whole or not at all; arguments as of `json.dumps`."""
+    write_text(path, json.dumps(content, indent=indent, allow_nan=allow_nan) + "\n")
+
+
 def load_tensors(path: str | Path, content: bytes | None = None) -> Any:
     """Reads a file of torch.save: tensors, numbers, text, and lists and dictionaries of these; on the CPU.
 
-    Such a file can hold a program too, which anyone who reads it without care would run; here it is refused.
+    Such a file can also hold a program, which a careless reader would run; here it is refused.
 
     Args:
         path: of the file.
-        content: its bytes, if they were read already (from an object storage); `path` is then for messages alone.
+        content: its bytes, if they were read already (from an object storage); `path` is then only named in messages.
     Raises:
         FileNotFoundError: no such file.
         ValueError: it holds anything else, is damaged, or was not written by torch.save.
     """
-    import torch  # most that come here do without
+    import torch  # here, because most users of this module do not need it
 
     if content is None and not Path(path).is_file():
         raise FileNotFoundError(f"{path}: no such file; check the path")
@@ -66,24 +89,21 @@ def load_tensors(path: str | Path, content: bytes | None = None) -> Any:
             else:
                 file.seek(0)
                 return torch.load(file, map_location="cpu", weights_only=True)
-        except OSError:  # the disk's
+        except OSError:  # the file cannot be read
             raise
         except pickle.UnpicklingError:
             fault = "holds more than tensors, numbers and text: something that could run as a program"
-        except Exception:  # by which the readers say that bytes are not in their place
+        except Exception:  # the readers raise many kinds for damaged bytes
             pass
-    # Out here, because PyTorch's own message would be shown too, which tells how to read such a file all the same.
+    # Outside of the handler, because PyTorch's message would be shown too, which tells how to read such a file anyway.
     raise ValueError(f"{path}: {fault}; it was not read. Make it again, or fetch it again from where you trust")
 
 
 def find_files(root: str | Path, suffixes: Container[str], *, recursive: bool = True) -> list[Path]:
     """Lists the files under a folder that have one of the suffixes, in upper or lower case, sorted by path.
 
-    Hidden files and folders are left out. Linked folders are followed, and each real folder is visited once, so that
-    links cannot loop.
-
     Args:
-        root: a folder.
+        root: a folder, searched as by `walk_folders`.
         suffixes: in lower case, with the dot.
         recursive: also look in subfolders.
     Raises:
@@ -91,29 +111,53 @@ def find_files(root: str | Path, suffixes: Container[str], *, recursive: bool = 
     """
     if not os.path.exists(root):
         raise FileNotFoundError(f"{root}: no such file or folder; check the path")
-    found, visited = [], {os.path.realpath(root)}
+    found: list[Path] = []
+    for folder, names in walk_folders(root, recursive=recursive):
+        found += [folder / name for name in names if os.path.splitext(name)[1].lower() in suffixes]
+    return sorted(found)
+
+
+def walk_folders(
+    root: str | Path, *, recursive: bool = True, avoid: str | Path | None = None
+) -> Iterator[tuple[Path, list[str]]]:
+    """Yields each folder from `root` down, with the sorted names of its files.
+
+    Hidden files and folders are left out. Linked folders are followed, and each real folder is visited once, so that
+    links cannot loop.
+
+    Args:
+        root: the first folder, also if it is hidden.
+        recursive: also go into subfolders.
+        avoid: a folder that is left out, by whatever link it is reached.
+    Raises:
+        OSError: a folder cannot be read.
+    """
+    visited = {os.path.realpath(root)}
     for folder, subfolders, names in os.walk(root, followlinks=True, onerror=_raise):
-        wanted = (name for name in names if os.path.splitext(name)[1].lower() in suffixes)
-        found += [Path(folder, name) for name in wanted if not name.startswith(".")]
+        yield Path(folder), sorted(name for name in names if not name.startswith("."))
         children = sorted(name for name in subfolders if recursive and not name.startswith("."))
-        subfolders.clear()  # what is put back is what os.walk enters
+        subfolders.clear()  # os.walk enters those that are put back
         for name in children:
             real = os.path.realpath(os.path.join(folder, name))
-            if real not in visited:
+            if real not in visited and not (avoid is not None and is_inside(real, avoid)):
                 visited.add(real)
                 subfolders.append(name)
-    return sorted(found)
 
 
 def _raise(err: OSError) -> None:
     raise err
 
 
-def remove_files(paths: Iterable[str], folder: str | Path) -> None:
-    """Removes files that really lie in a folder, given by their paths in it, and the subfolders that this empties.
+def is_inside(path: str | Path, folder: str | Path) -> bool:
+    """Whether a path is a folder or lies in it, once links are followed."""
+    return Path(os.path.realpath(path)).is_relative_to(os.path.realpath(folder))
 
-    Paths that lead out of the folder, by `..` or through a linked subfolder, are left alone. What a killed run left
-    half-written beside the files goes too.
+
+def remove_files(paths: Iterable[str], folder: str | Path) -> None:
+    """Removes files of a folder, given by their paths in it, and the subfolders that become empty.
+
+    Paths that lead out of the folder, by `..` or through a linked subfolder, are left alone. Half-written files beside
+    them, which a killed run left, are removed too.
     """
     root = Path(os.path.realpath(folder))
     by_parent: dict[Path, list[Path]] = defaultdict(list)
@@ -123,11 +167,11 @@ def remove_files(paths: Iterable[str], folder: str | Path) -> None:
         try:
             if not parent.is_relative_to(root) or os.path.realpath(parent) != str(parent):
                 continue
-        except ValueError:  # nothing is called that: a zero byte, or text that no file system holds
+        except ValueError:  # no file can have this name: it holds a zero byte, or text that cannot be encoded
             continue
         half_written = parent.glob(".partial-*") if os.path.isdir(parent) else ()  # as atomic_path names them
         for file in [*files, *half_written]:
-            if os.path.isfile(file) or os.path.islink(file):  # os.path, because any text may stand in a list
+            if os.path.isfile(file) or os.path.islink(file):  # os.path, because a list may hold any text
                 file.unlink()
         while parent != root:
             try:
@@ -142,7 +186,7 @@ def remove_files(paths: Iterable[str], folder: str | Path) -> None:
 def safe_name(name: str) -> str:
     """Makes a label or a stem one visible path component: no separator, no leading dot or dash, nothing unprintable.
 
-    A name that leaves no room for a suffix is cut, and gets a digest of the whole, so that two stay two.
+    A name of more than MOST_BYTES is cut and gets a digest of the whole, so that different names stay different.
     """
     safe = "".join("_" if char in '/\\:*?"<>|' or not char.isprintable() else char for char in name)
     safe = "_" + safe[1:] if safe.startswith((".", "-")) else safe or "_"
@@ -153,12 +197,12 @@ def safe_name(name: str) -> str:
 
 
 def unique_names(wanted: Mapping[Path, str], root: Path) -> dict[Path, str]:
-    """Gives each file the name that it wants or, where several want the same, that with a digest of the file's path.
+    """Gives each file the name that it wants; where several want the same, the digest of the file's path follows it.
 
-    Names that differ in case only, or in how an accent is put, count as the same: some file systems take them for one.
+    Names that differ only in case, or in the encoding of an accent, count as the same, as on some file systems.
 
     Args:
-        wanted: name by file, as made by `safe_name`.
+        wanted: name by file, from `safe_name`.
         root: folder of all files; the digest is of the path in it, so that names stay when the folder moves.
     """
     by_name: dict[str, list[Path]] = defaultdict(list)
@@ -180,4 +224,5 @@ def unique_names(wanted: Mapping[Path, str], root: Path) -> dict[Path, str]:
 
 
 def _one_name(name: str) -> str:
-    return unicodedata.normalize("NFC", name).casefold()
+    """The same text for names that a file system may take for one: the canonical caseless match of Unicode, D145."""
+    return unicodedata.normalize("NFD", unicodedata.normalize("NFD", name).casefold())

@@ -9,7 +9,7 @@ from rich.progress import track
 from torch import Tensor, nn
 
 from specgan.audio import save_wav
-from specgan.files import atomic_path, safe_name, unique_names
+from specgan.files import safe_name, unique_names, write_bytes
 from specgan.models.generators import CHUNK_SIZE
 from specgan.models.trained import TrainedGenerator
 from specgan.pictures.figures import to_png
@@ -96,8 +96,7 @@ def write_sound(
     """
     files = SoundFiles(Path(f"{stem}.wav"), Path(f"{stem}.png"))
     save_wav(files.wav, vocoder(spectrogram.unsqueeze(0), seeds=[seed])[0], sample_rate)
-    with atomic_path(files.png) as temporary:
-        temporary.write_bytes(to_png(spectrogram[0]))
+    write_bytes(files.png, to_png(spectrogram[0]))
     return files
 
 

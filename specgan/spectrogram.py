@@ -8,14 +8,15 @@ Each arrow has its way back, except the first two, which are the vocoder's work.
 import math
 from collections.abc import Generator, Iterable, Iterator
 from dataclasses import dataclass
+from itertools import chain, pairwise
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-MOST_FRAMES = 4096  # that are transformed at a time, which bounds the memory
-CACHED_SAMPLES = 2**17  # the same in samples, on a CPU: what is worked on stays in its cache
-_BANDS = 16  # mel bands whose filters are applied together, to the FFT bins that they use
+MOST_FRAMES = 4096  # transformed at a time, which bounds the memory
+CACHED_SAMPLES = 2**17  # transformed at a time on a CPU, so that they stay in its cache
+_BANDS = 16  # mel bands whose filters are applied together
 
 
 @dataclass(frozen=True)
@@ -23,7 +24,7 @@ class SpectrogramParams:
     """Everything that decides what a spectrogram's numbers mean. Two are the same only if all fields are equal.
 
     Frame t is centred on sample t * hop_length and the clip is surrounded by silence, so a clip of n_samples has
-    ceil(n_samples / hop_length) frames and n_frames frames stand for exactly n_frames * hop_length samples.
+    ceil(n_samples / hop_length) frames, and n_frames frames cover exactly n_frames * hop_length samples.
 
     Args:
         sample_rate: Hz.
@@ -31,16 +32,16 @@ class SpectrogramParams:
         win_length: samples in the Hann window, at most n_fft.
         hop_length: samples from frame to frame, 1..win_length.
         n_mels: mel bands. Unused by kind "linear".
-        n_frames: frames of a training example; None: clips keep their whole length.
+        n_frames: frames of a training example; None keeps the whole length of each clip.
         f_min: Hz, lower edge of the lowest band.
         f_max: Hz, upper edge of the highest band; None: half the sample rate.
         mel_scale: "htk" or "slaney".
         norm: None (every triangle peaks at 1) or "slaney" (every triangle has unit area, so levels are far lower and
             floor_db must be too).
         level: "db": decibels re a full-scale sine, floor added before the logarithm, loudness survives and the
-            inverse is exact. "log1p": the classic recipe, log(1 + power), each example scaled to [-1, 1] by itself:
-            **how loud an example was is lost**, and the inverse gives it the mean loudness of the training clips.
-        floor_db: dB re a full-scale sine, < 0: what silence becomes with level "db". Unused by "log1p".
+            inverse is exact. "log1p": the classic recipe, log(1 + power), each example scaled to [-1, 1] by its own
+            extremes: **its loudness is lost**, and the inverse gives it the mean loudness of the training clips.
+        floor_db: dB re a full-scale sine, < 0: the level of silence with level "db". Unused by "log1p".
         kind: "mel": n_mels bands. "linear": the FFT bins from f_min to f_max, both included; mel_scale and norm are
             unused.
 
@@ -70,7 +71,7 @@ class SpectrogramParams:
         _require(self.win_length <= self.n_fft, f"win_length is {self.win_length}; at most n_fft ({self.n_fft})")
         _require(
             self.hop_length <= self.win_length,
-            f"hop_length is {self.hop_length}: samples between the windows would be lost; "
+            f"hop_length is {self.hop_length}: samples between two windows would be lost; "
             f"it must be in 1..win_length ({self.win_length})",
         )
         nyquist = self.sample_rate / 2
@@ -130,14 +131,14 @@ def _require(condition: bool, message: str) -> None:
 
 
 def _require_no_empty_filter(params: SpectrogramParams) -> None:
-    def n_empty(n_mels: int) -> int:
+    def count_empty(n_mels: int) -> int:
         return int((mel_filters(params, n_mels=n_mels).amax(dim=1) == 0).sum())
 
-    if n_empty(params.n_mels):
-        most = next((n for n in range(params.n_mels - 1, 0, -1) if not n_empty(n)), None)
+    if n_empty := count_empty(params.n_mels):
+        most = next((n for n in range(params.n_mels - 1, 0, -1) if not count_empty(n)), None)
         fix = f"at most {most}" if most else "a wider range from f_min to f_max"
         raise ValueError(
-            f"n_mels is {params.n_mels}: {n_empty(params.n_mels)} mel filters would be narrower than an FFT bin and "
+            f"n_mels is {params.n_mels}: {n_empty} mel filters would be narrower than an FFT bin and "
             f"stay empty at n_fft {params.n_fft}; {fix}, or a larger n_fft"
         )
 
@@ -149,7 +150,7 @@ def mel_filters(params: SpectrogramParams, *, n_mels: int | None = None) -> Tens
     from torchaudio.functional import melscale_fbanks
 
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", UserWarning)  # empty filters, which are an error of ours with a better text
+        warnings.simplefilter("ignore", UserWarning)  # about empty filters: SpectrogramParams refuses them
         filters = melscale_fbanks(
             n_freqs=params.n_fft // 2 + 1,
             f_min=params.f_min,
@@ -162,10 +163,17 @@ def mel_filters(params: SpectrogramParams, *, n_mels: int | None = None) -> Tens
     return filters.T.contiguous()
 
 
-def _used_bins(filters: Tensor) -> slice:
-    """From the first to the last FFT bin that any of the filters (n, bins) takes anything from."""
-    used = filters.amax(dim=0).nonzero()
-    return slice(int(used[0]), int(used[-1]) + 1)
+def band_groups(filters: Tensor) -> list[tuple[slice, slice]]:
+    """Groups neighbouring bands of a filter bank (n_mels, bins), each group with the FFT bins that its filters use.
+
+    Applied group by group, the filters take a quarter of the work of all bands on all bins.
+    """
+    groups = []
+    for first in range(0, len(filters), _BANDS):
+        bands = slice(first, first + _BANDS)
+        used = filters[bands].amax(dim=0).nonzero()
+        groups.append((bands, slice(int(used[0]), int(used[-1]) + 1)))
+    return groups
 
 
 @dataclass(frozen=True)
@@ -194,23 +202,25 @@ def normalise(level: Tensor, params: SpectrogramParams, level_range: LevelRange)
     Args:
         level: (..., n_mels, n_frames).
     Returns:
-        Same shape. With level "db" by the range of the data set, cut at both ends; with "log1p" each item by its own
-        extremes (an item of one single level becomes -1).
+        Same shape. With level "db" scaled by `level_range` and cut at both ends; with "log1p" each item is scaled by
+        its own extremes (an item of a single level becomes -1).
     """
     if params.level == "log1p":
         low, high = level.amin((-2, -1), keepdim=True), level.amax((-2, -1), keepdim=True)
         return 2 * (level - low) / (high - low).clamp_min(1e-8) - 1
     span = level_range.high - level_range.low
-    return (level - level_range.low).mul_(2 / span).sub_(1).clamp_(-1, 1)  # in place: a level may be an hour long
+    return (
+        (level - level_range.low).mul_(2 / span).sub_(1).clamp_(-1, 1)
+    )  # in place, because a level may be an hour long
 
 
 def denormalise(spectrogram: Tensor, level_range: LevelRange) -> Tensor:
-    """Maps [-1, 1] to levels; the inverse of `normalise`, where the level was not lost (see SpectrogramParams)."""
+    """Maps [-1, 1] to levels: the inverse of `normalise`, unless the level was lost (see SpectrogramParams)."""
     return level_range.low + (spectrogram + 1) / 2 * (level_range.high - level_range.low)
 
 
 class Spectrogram(nn.Module):
-    """The transform between waveform, power and level, with the window and the filters computed once."""
+    """Waveform -> power -> level, and level -> power, with the window and the filters computed once."""
 
     def __init__(self, params: SpectrogramParams) -> None:
         super().__init__()
@@ -219,7 +229,7 @@ class Spectrogram(nn.Module):
         self.register_buffer("window", window, persistent=False)
         filters = mel_filters(params) if params.kind == "mel" else None
         self.register_buffer("filters", filters, persistent=False)
-        self.used_bins = [] if filters is None else [_used_bins(some) for some in filters.split(_BANDS)]
+        self.groups = [] if filters is None else band_groups(filters)
         # The power of the bin that a sine of amplitude 1 falls on: 0 dB.
         self.full_scale = float(window.sum() / 2) ** 2
         self.floor = 10 ** (params.floor_db / 10)
@@ -232,19 +242,19 @@ class Spectrogram(nn.Module):
         """Maps (B, T) waveforms to (B, n_bins, ceil(T / hop_length)) power, >= 0.
 
         Source: torchaudio.transforms.MelSpectrogram (or Spectrogram) with power=2, center=True, pad_mode="constant",
-        less the frame that is centred behind the last sample.
+        without the frame that is centred behind the last sample.
         """
         return torch.cat(list(self.power_blocks([waveform])), dim=-1)
 
     def power_blocks(self, blocks: Iterable[Tensor]) -> Generator[Tensor]:
-        """Maps blocks (B, any length) of waveforms to blocks (B, n_bins, some frames) of their power."""
+        """Maps the blocks (B, any length) of a waveform to blocks (B, n_bins, any number of frames) of its power."""
         p = self.params
-        for power in _power_blocks(blocks, p.n_fft, p.win_length, p.hop_length, self.window):
+        for power in _frame_power(blocks, p.n_fft, p.hop_length, self.window):
             if self.filters is None:
                 yield power[..., p.fft_bins].mT.contiguous()
-            else:  # neighbouring bands use few bins: a quarter of the work of all bands on all bins
-                filters = zip(self.filters.split(_BANDS), self.used_bins, strict=True)
-                yield torch.cat([some[:, bins] @ power[..., bins].mT for some, bins in filters], dim=-2)
+            else:
+                parts = [self.filters[bands, bins] @ power[..., bins].mT for bands, bins in self.groups]
+                yield torch.cat(parts, dim=-2)
 
     def to_level(self, power: Tensor) -> Tensor:
         """Maps power to level, as SpectrogramParams.level says."""
@@ -260,75 +270,88 @@ class Spectrogram(nn.Module):
 
 
 def power_blocks(blocks: Iterable[Tensor], *, n_fft: int, win_length: int, hop_length: int) -> Iterator[Tensor]:
-    """Maps waveforms that come in blocks to their power that goes in blocks: memory does not grow with the length.
+    """Maps the blocks of a waveform to blocks of its power, so that memory does not grow with the length.
 
     Args:
-        blocks: (B, any length), surrounded by silence; frame t is centred on sample t * hop_length. What comes out
-            does not depend on where the blocks end.
+        blocks: (B, any length), at least one. Frame t is centred on sample t * hop_length, and silence surrounds the
+            waveform. The power does not depend on where a block ends.
         n_fft: samples in an FFT.
         win_length: samples in the Hann window, at most n_fft.
         hop_length: samples from frame to frame; it may exceed n_fft.
     Yields:
-        (B, n_fft // 2 + 1, some frames), >= 0, ceil(length / hop_length) frames in all.
+        (B, n_fft // 2 + 1, any number of frames), >= 0; ceil(length / hop_length) frames in all.
     """
-    for power in _power_blocks(blocks, n_fft, win_length, hop_length, torch.hann_window(win_length)):
+    for power in _frame_power(blocks, n_fft, hop_length, torch.hann_window(win_length)):
         yield power.mT
 
 
-def _power_blocks(
-    blocks: Iterable[Tensor], n_fft: int, win_length: int, hop_length: int, window: Tensor
-) -> Iterator[Tensor]:
+def _frame_power(blocks: Iterable[Tensor], n_fft: int, hop_length: int, window: Tensor) -> Iterator[Tensor]:
     """As `power_blocks`, but (B, frames, bins), which is how an FFT leaves them in memory."""
-    if win_length < n_fft:
-        left = (n_fft - win_length) // 2
-        window = F.pad(window, (left, n_fft - win_length - left))
-    waiting, n_skip = None, 0  # samples from the start of the next frame on; how far that lies behind what has come
-    n_samples = n_frames = 0
-    blocks = iter(blocks)
-    block = next(blocks)
-    while block is not None:
-        following = next(blocks, None)
+    n_left = (n_fft - len(window)) // 2
+    window = F.pad(window, (n_left, n_fft - len(window) - n_left))
+    for frames in _frames(blocks, n_fft, hop_length):
+        if frames.shape[-2] == 0:  # MKL refuses it
+            yield frames[..., : n_fft // 2 + 1]
+            return
+        for some in frames.split(_frames_at_once(frames), dim=-2):
+            yield squared_magnitude(torch.fft.rfft(some * window), overwrite=True)
+
+
+def _frames(blocks: Iterable[Tensor], n_fft: int, hop_length: int) -> Iterator[Tensor]:
+    """Views (B, frames, n_fft) of the frames that end in each block; without any frame, a single one of 0 frames."""
+    span = max(n_fft, hop_length)  # samples that a frame needs: its own, and those before the next frame
+    rest, n_done = None, 0  # rest: the samples from the start of the next frame on
+    for block in _surround(blocks, n_fft // 2, span, hop_length):
+        samples = block if rest is None else torch.cat([rest, block], dim=-1)
+        n_frames = max(0, (samples.shape[-1] - span) // hop_length + 1)
+        if n_frames:
+            yield samples.unfold(-1, n_fft, hop_length)[..., :n_frames, :]
+        rest, n_done = samples[..., n_frames * hop_length :], n_done + n_frames
+    if n_done == 0:
+        yield rest.new_zeros(*rest.shape[:-1], 0, n_fft)
+
+
+def _surround(blocks: Iterable[Tensor], n_before: int, span: int, hop_length: int) -> Iterator[Tensor]:
+    """Adds the silence around a waveform: `n_before` samples before it, and behind it what the last frame lacks."""
+    n_samples, n_left, n_right = 0, n_before, 0
+    for block, following in pairwise(chain(blocks, [None])):
         n_samples += block.shape[-1]
-        n_before = n_fft // 2  # of silence
-        if waiting is not None:
-            block, n_skip = torch.cat([waiting, block[..., n_skip:]], dim=-1), max(0, n_skip - block.shape[-1])
-            n_before = 0
-        n_waiting = n_before + block.shape[-1]
         if following is None:
-            n_ready = math.ceil(n_samples / hop_length) - n_frames
-            n_after = max(0, (n_ready - 1) * hop_length + n_fft - n_waiting)
-        else:
-            n_ready, n_after = max(0, (n_waiting - n_fft) // hop_length + 1), 0
-        waiting = F.pad(block, (n_before, n_after))
-        most = MOST_FRAMES
-        if waiting.device.type == "cpu":
-            most = min(most, max(16, CACHED_SAMPLES // (n_fft * math.prod(waiting.shape[:-1]))))
-        for start in range(0, n_ready, most):
-            n = min(most, n_ready - start)
-            piece = waiting[..., start * hop_length : (start + n - 1) * hop_length + n_fft]
-            yield _power(piece.unfold(-1, n_fft, hop_length) * window)
-        n_frames += n_ready
-        n_skip += max(0, n_ready * hop_length - waiting.shape[-1])
-        waiting, block = waiting[..., n_ready * hop_length :], following
-    if n_frames == 0:
-        yield torch.zeros(*waiting.shape[:-1], 0, n_fft // 2 + 1, device=waiting.device)
+            last_start = (math.ceil(n_samples / hop_length) - 1) * hop_length
+            n_right = max(0, last_start + span - n_before - n_samples)
+        yield F.pad(block, (n_left, n_right)) if n_left or n_right else block
+        n_left = 0
 
 
-def _power(frames: Tensor) -> Tensor:
-    """(..., n_fft) -> (..., bins). Real squared plus imaginary squared: abs() takes a root that is squared again."""
-    parts = torch.view_as_real(torch.fft.rfft(frames)).square_()
-    return parts[..., 0] + parts[..., 1]
+def _frames_at_once(frames: Tensor) -> int:
+    """How many of the frames (B, frames, n_fft) are transformed at a time."""
+    if frames.device.type != "cpu":
+        return MOST_FRAMES
+    values = frames.shape[-1] * math.prod(frames.shape[:-2])
+    return min(MOST_FRAMES, max(16, CACHED_SAMPLES // values))
+
+
+def squared_magnitude(spectrum: Tensor, *, overwrite: bool = False) -> Tensor:
+    """Returns |spectrum| ** 2, from real and imaginary part: abs() takes a root that would be squared again.
+
+    Args:
+        spectrum: complex, of any shape.
+        overwrite: work in its memory, which is a little faster; its values are lost.
+    """
+    parts = torch.view_as_real(spectrum)
+    squares = parts.square_() if overwrite else parts.square()
+    return squares[..., 0] + squares[..., 1]
 
 
 def mel_spectrogram_db(waveform: Tensor, params: SpectrogramParams) -> Tensor:
     """Maps waveforms (T,) or (B, T) to mel levels (..., n_mels, ceil(T / hop_length)) in dB re a full-scale sine.
 
-    For many waveforms, make one Spectrogram and call it: it keeps window and filters.
+    For many waveforms, call one Spectrogram: it keeps window and filters.
 
     Raises:
         ValueError: params.level is not "db", or params.kind is not "mel".
     """
-    _require(params.level == "db", f"level is {params.level!r}; mel_spectrogram_db wants params with level db")
-    _require(params.kind == "mel", f"kind is {params.kind!r}; mel_spectrogram_db wants params of kind mel")
+    _require(params.level == "db", f"level is {params.level!r}; mel_spectrogram_db needs params with level db")
+    _require(params.kind == "mel", f"kind is {params.kind!r}; mel_spectrogram_db needs params of kind mel")
     levels = Spectrogram(params)(torch.atleast_2d(waveform))
     return levels if waveform.ndim > 1 else levels[0]

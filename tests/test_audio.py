@@ -1,4 +1,4 @@
-"""specgan.audio and specgan.files: what goes in comes out, and every bad file says what is wrong with it."""
+"""specgan.audio: what goes in comes out, and every bad file says what is wrong with it."""
 
 import io
 import logging
@@ -23,7 +23,6 @@ from specgan.audio import (
     open_audio,
     save_wav,
 )
-from specgan.files import atomic_path
 
 FORMATS = Path(__file__).parents[2] / "shared" / "data" / "formats"
 
@@ -598,37 +597,6 @@ def test_find_audio_without_audio_says_what_it_looked_for(tmp_path):
 def test_suffixes_are_lower_case_and_dotted():
     assert all(re.fullmatch(r"\.[a-z0-9]+", suffix) for suffix in AUDIO_SUFFIXES)
     assert {".wav", ".flac", ".ogg", ".opus", ".mp3", ".m4a", ".aac", ".mp4", ".aiff"} <= AUDIO_SUFFIXES
-
-
-# --- atomic_path
-
-
-def test_atomic_path_replaces_only_when_the_block_ends(tmp_path):
-    path = tmp_path / "new" / "a.csv"
-    with atomic_path(path) as first, atomic_path(path) as second:
-        assert first != second
-        for temporary in (first, second):
-            assert (temporary.parent, temporary.suffix, temporary.name[0]) == (path.parent, ".csv", ".")
-            temporary.write_text(f"from {temporary.name}")
-        assert not path.exists()
-    assert path.read_text() == f"from {first.name}"  # the outer block ends last
-    assert os.listdir(path.parent) == ["a.csv"]
-
-
-@pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt])
-def test_atomic_path_keeps_the_old_file_and_leaves_nothing_behind(tmp_path, error):
-    (tmp_path / "a.txt").write_text("old")
-    with pytest.raises(error, match="halfway"), atomic_path(tmp_path / "a.txt") as temporary:
-        temporary.write_text("half of the n")
-        raise error("halfway")
-    assert (tmp_path / "a.txt").read_text() == "old"
-    assert os.listdir(tmp_path) == ["a.txt"]
-
-
-def test_atomic_path_without_a_written_file_is_an_error(tmp_path):
-    with pytest.raises(FileNotFoundError), atomic_path(tmp_path / "a.txt"):
-        pass
-    assert os.listdir(tmp_path) == []
 
 
 # --- real and deliberately broken files, where they stand beside the checkout

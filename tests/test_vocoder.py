@@ -7,7 +7,9 @@ import pytest
 import torch
 
 from specgan.spectrogram import LevelRange, Spectrogram, SpectrogramParams, mel_filters, normalise
-from specgan.vocoders.griffin_lim import GriffinLim, MelInversion, edge_fade, griffin_lim
+from specgan.vocoders.griffin_lim import GriffinLim, griffin_lim
+from specgan.vocoders.mel_inversion import MelInversion
+from specgan.vocoders.vocoder import edge_fade
 
 RANK_DEFICIENT = SpectrogramParams(sample_rate=22050, n_mels=128)  # n_fft 1024: two bands share their only bin
 BANKS = [

@@ -14,7 +14,7 @@ from rich.progress import track
 from scipy.signal import butter, sosfilt
 
 from specgan.audio import save_wav
-from specgan.files import atomic_path
+from specgan.files import write_text
 
 CLASSES: tuple[str, ...] = ("kick", "snare", "closed_hat", "open_hat", "clap", "tom", "cowbell")
 SYNTHESIS_VERSION = 1  # raise it with every audible change: sets of another version are then made anew
@@ -73,8 +73,7 @@ def write_drums(audio_dir: str | Path, *, n_per_class: int = 200, seed: int = 0,
     for name, i in track(sounds, description="synthesising drums"):
         waveform = drum(name, seed=_sound_seed(seed, i), sample_rate=sample_rate)
         save_wav(audio_dir / name / f"{name}_{i:04d}.wav", waveform, sample_rate)
-    with atomic_path(marker) as path:
-        path.write_bytes(content.encode())
+    write_text(marker, content)
     return audio_dir
 
 

@@ -10,7 +10,7 @@ import yaml
 
 import specgan
 from specgan.data.manifest import MANIFEST_NAME, read_file
-from specgan.files import atomic_path
+from specgan.files import write_text
 from specgan.spectrogram import LevelRange, SpectrogramParams
 
 PARAMS_NAME = "params.yaml"
@@ -57,8 +57,7 @@ def find_info(folder: Path) -> dict[str, Any] | None:
 
 def write_settings(settings: Mapping[str, object], folder: Path) -> None:
     """Writes a params.yaml without statistics: the dataset is not finished."""
-    with atomic_path(folder / PARAMS_NAME) as temporary:
-        temporary.write_text(yaml.safe_dump(dict(settings), sort_keys=False))
+    write_text(folder / PARAMS_NAME, yaml.safe_dump(dict(settings), sort_keys=False))
 
 
 def write_info(settings: Mapping[str, Any], clips: pd.DataFrame, folder: Path, *, silence: float) -> None:

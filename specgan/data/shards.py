@@ -13,7 +13,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from specgan.files import atomic_path, remove_files
+from specgan.files import remove_files, write_bytes
 
 SHARDS_NAME = "shards"  # the folder in a dataset folder
 SHARD_BYTES = 2**26  # of frames; a shard that has as many is full
@@ -37,9 +37,8 @@ def write_shard(spectrograms: Sequence[Tensor], folder: str | Path) -> tuple[str
     digest = hashlib.blake2b(frames.numpy(), digest_size=8)
     digest.update(offsets.numpy())
     path = f"{SHARDS_NAME}/{digest.hexdigest()}.safetensors"
-    with atomic_path(Path(folder) / path) as temporary:
-        # Not by `save_file`, which writes into another temporary file, one that a killed run would leave behind.
-        temporary.write_bytes(save({"frames": frames, "offsets": offsets}))
+    # Not by `save_file`, which writes into a temporary file of its own that a killed run would leave for good.
+    write_bytes(Path(folder) / path, save({"frames": frames, "offsets": offsets}))
     return path, offsets[:-1].tolist()
 
 

@@ -12,7 +12,7 @@ from specgan.evaluation.content import CurvePoint, EvaluationReport, Figure, Jud
 from specgan.evaluation.curve import draw_curve
 from specgan.evaluation.glossary import POINTS, RATIOS, number, percent
 from specgan.evaluation.tables import class_rows, known, matrices, metric_rows
-from specgan.files import atomic_path
+from specgan.files import write_bytes
 from specgan.pictures.figures import to_overview, to_png
 from specgan.pictures.pages import write_page
 
@@ -94,8 +94,7 @@ def write_overview(
         for i in range(n_each):
             shown = [of_class.get(kind, [])[i : i + 1] for of_class in examples.values()]
             rows.append((kind, [some[0].spectrogram if some else None for some in shown]))
-    with atomic_path(path) as temporary:
-        temporary.write_bytes(to_overview(rows, list(examples)))
+    write_bytes(path, to_overview(rows, list(examples)))
 
 
 # What the template shows, in its order. All texts are escaped there.

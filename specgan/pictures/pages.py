@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from specgan.files import atomic_path
+from specgan.files import write_text
 
 TEMPLATES = Path(__file__).parent / "templates"  # style and parts that all pages share
 
@@ -27,5 +27,4 @@ def write_page(path: str | Path, template: Path, **values: object) -> None:
         lstrip_blocks=True,
     )
     page = environment.get_template(template.name).render(values)
-    with atomic_path(path) as temporary:
-        temporary.write_text(page, encoding="utf-8", errors="replace")
+    write_text(path, page, errors="replace")

@@ -14,7 +14,7 @@ import numpy as np
 from torch import Tensor
 
 from specgan.audio import AudioStream, open_audio
-from specgan.files import atomic_path
+from specgan.files import atomic_path, write_bytes
 from specgan.pictures.scale import Scale
 from specgan.pictures.settings import PictureSettings
 from specgan.pictures.streams import AudioFile, mean_power
@@ -104,8 +104,7 @@ def write_pngs(folder: Path, pngs: Iterable[bytes], n_pictures: int) -> Iterator
             old.unlink()
     n_digits = max(4, len(str(n_pictures - 1)))
     for number, png in enumerate(pngs):
-        with atomic_path(folder / f"frame_{number:0{n_digits}}.png") as temporary:
-            temporary.write_bytes(png)
+        write_bytes(folder / f"frame_{number:0{n_digits}}.png", png)
         yield png
 
 

@@ -22,7 +22,7 @@ from specgan.captions.tempo import HIGHEST_BPM, LOWEST_BPM, find_tempo
 from specgan.codec.coding import CodecParams
 from specgan.codec.png import SliceInfo
 from specgan.codec.slices import Slicing, SongFile, find_songs, measure, picture_names, read_slices
-from specgan.files import atomic_path
+from specgan.files import write_text
 
 JOURNAL_NAME = ".captions.jsonl"
 SONGS_JOURNAL_NAME = ".songs.jsonl"
@@ -212,8 +212,7 @@ def _write(wanted: _Slice, caption: Caption, *, artist: str | None, output: Path
     outputs = [str(PurePosixPath(name).with_suffix(".txt")) for name in picture_names(wanted.info, wanted.info.number)]
     with stage("write"):
         for path in outputs:
-            with atomic_path(output / path) as temporary:
-                temporary.write_text(text + "\n", encoding="utf-8")
+            write_text(output / path, text + "\n")
         return {"made_from": made_from(wanted.sources), "outputs": outputs, "text": text, "tags": caption.tags}
 
 
@@ -245,6 +244,5 @@ def _write_tables(
         if not rows:
             (output / name).unlink(missing_ok=True)
             continue
-        with atomic_path(output / name) as temporary:
-            lines = (json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
-            temporary.write_text("".join(lines), encoding="utf-8", errors="replace")
+        lines = (json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+        write_text(output / name, "".join(lines), errors="replace")

@@ -25,7 +25,7 @@ from specgan.batch.runner import Batch, Report, one_by_one
 from specgan.codec.coding import CodecError, CodecParams
 from specgan.codec.png import from_png
 from specgan.codec.quality import PEAK, ReadPicture, cautions, log_spectral_distance, psnr, snr, waveforms
-from specgan.files import atomic_path, find_files, remove_files
+from specgan.files import atomic_path, find_files, is_inside, remove_files, write_bytes
 from specgan.pictures.gallery import Entry, write_gallery
 
 log = logging.getLogger(__name__)
@@ -118,18 +118,14 @@ def _check_places(input: Path, reconstructed: Path, output: Path) -> None:
     for path in (input, reconstructed):
         if not path.exists():
             raise FileNotFoundError(f"{path}: no such file or folder; check the path")
-        if path.is_dir() and _is_inside(output, path):
+        if path.is_dir() and is_inside(output, path):
             raise ValueError(f"output {output} is or lies in {path}, where its pictures would be found; give another")
-        if _is_inside(path, output / PICTURES_NAME):
+        if is_inside(path, output / PICTURES_NAME):
             raise ValueError(f"{path} is or lies in {output / PICTURES_NAME}, which is written; give another output")
     if input.is_dir() != reconstructed.is_dir():
         raise ValueError(f"of {input} and {reconstructed} one is a folder; give two folders, or two files")
     if output.is_file():
         raise ValueError(f"output {output} is a file; give a folder")
-
-
-def _is_inside(path: Path, folder: Path) -> bool:
-    return Path(os.path.realpath(path)).is_relative_to(os.path.realpath(folder))
 
 
 def _pair(input: Path, reconstructed: Path) -> tuple[list[_Pair], dict[tuple[Path, Path], list[str]]]:
@@ -183,8 +179,8 @@ def _compare(pair: _Pair, output: Path, *, phase_encoding: str, range_db: float)
         figures.update(snr_db=snr(*sounds), lsd_db=log_spectral_distance(*sounds))
 
     path = f"{PICTURES_NAME}/{pair.key}"
-    with stage("write"), atomic_path(output / path) as temporary:
-        temporary.write_bytes(_side_by_side(original, reconstructed, difference))
+    with stage("write"):
+        write_bytes(output / path, _side_by_side(original, reconstructed, difference))
     rounded = {name: None if figure is None else round(figure, 4) for name, figure in figures.items()}
     return {"made_from": state, "outputs": [path], "notes": notes, **rounded}
 

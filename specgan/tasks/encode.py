@@ -19,7 +19,7 @@ from specgan.batch.runner import Batch, Report, one_by_one
 from specgan.codec.coding import encode_slice
 from specgan.codec.png import SliceInfo, to_png
 from specgan.codec.slices import Slicing, SongFile, find_songs, measure, picture_names, read_slices
-from specgan.files import atomic_path
+from specgan.files import write_bytes
 
 JOURNAL_NAME = ".encode.jsonl"
 
@@ -88,5 +88,5 @@ def _encode_song(song: SongFile, *, slicing: Slicing, output: Path) -> dict[str,
 def _write(path: Path, samples: Tensor, info: SliceInfo) -> None:
     with stage("encode"):
         png = to_png(encode_slice(samples, info.params), info)
-    with stage("write"), atomic_path(path) as temporary:
-        temporary.write_bytes(png)
+    with stage("write"):
+        write_bytes(path, png)

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from specgan.batch.runner import Report
-from specgan.files import atomic_path
+from specgan.files import write_bytes
 from specgan.pictures.render import render
 
 
@@ -18,6 +18,5 @@ def render_file(input: str | Path, output: str | Path, *, axes: bool = False, **
     if to_stdout:
         sys.stdout.buffer.write(png)
     else:
-        with atomic_path(output) as temporary:
-            temporary.write_bytes(png)
+        write_bytes(output, png)
     return Report(n_done=1, message=f"{output}: picture of {input}")

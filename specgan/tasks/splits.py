@@ -25,7 +25,16 @@ from specgan.data.manifest import (
     read_manifest,
     write_manifest,
 )
-from specgan.files import atomic_path, load_tensors, remove_files, safe_name, unique_names
+from specgan.files import (
+    atomic_path,
+    is_inside,
+    load_tensors,
+    remove_files,
+    safe_name,
+    unique_names,
+    walk_folders,
+    write_json,
+)
 
 log = logging.getLogger(__name__)
 
@@ -117,41 +126,23 @@ def _find(root: Path, output: Path, suffix: str) -> list[Path]:
     """Lists the files with that suffix, sorted; linked folders are followed, each real one once."""
     if not root.is_dir():
         raise FileNotFoundError(f"{root}: no such folder; check the path")
-    own = os.path.realpath(output)
-    if _is_inside(root, own):
+    if is_inside(root, output):
         raise ValueError(f"input {root} is, or lies in, output {output}, which is cleared first; give another output")
     found: list[Path] = []
     others: Counter[str] = Counter()
-    visited = {os.path.realpath(root)}
-    for folder, subfolders, names in os.walk(root, followlinks=True, onerror=_raise):
-        if folder != str(root) and _own_manifest(Path(folder)) is not None:
+    for folder, names in walk_folders(root, avoid=output):
+        if folder != root and _own_manifest(folder) is not None:
             # Its files may be copies or slices of the others': of one recording, though nothing here would say so.
             raise ValueError(f"{folder}: has a manifest of its own; give it as input, or move it out of {root}")
-        for name in sorted(name for name in names if not name.startswith(".")):
-            path = Path(folder, name)
+        for path in (folder / name for name in names):
             if path.suffix.lower() != suffix:
                 others[path.suffix.lower() or "no extension"] += 1
-            elif not _is_inside(path, own):
+            elif not (path.is_symlink() and is_inside(path, output)):
                 found.append(path)
-        children = sorted(name for name in subfolders if not name.startswith("."))
-        subfolders.clear()  # what is put back is what os.walk enters
-        for name in children:
-            real = os.path.realpath(os.path.join(folder, name))
-            if real not in visited and not _is_inside(real, own):
-                visited.add(real)
-                subfolders.append(name)
     if not found:
         there = ", ".join(f"{other} ({count})" for other, count in others.most_common(5)) or "no other files"
         raise FileNotFoundError(f"{root}: no file with ext={suffix} in it or its subfolders; there are: {there}")
     return sorted(found)
-
-
-def _raise(err: OSError) -> None:
-    raise err
-
-
-def _is_inside(path: str | Path, folder: str) -> bool:
-    return Path(os.path.realpath(path)).is_relative_to(folder)
 
 
 def _absolute(file: Path) -> Path:
@@ -255,8 +246,7 @@ def _clear(output: Path, made: Sequence[str]) -> None:
         raise ValueError(f"{path}: is in the way, and no earlier split made it; move it, or give another output")
 
     output.mkdir(parents=True, exist_ok=True)
-    with atomic_path(output / UNFINISHED_NAME) as temporary:
-        temporary.write_text(json.dumps(sorted(earlier.union(made))))
+    write_json(output / UNFINISHED_NAME, sorted(earlier.union(made)))
     (output / MANIFEST_NAME).unlink(missing_ok=True)  # first: what follows is no finished folder
     remove_files(earlier.union(made), output)
 

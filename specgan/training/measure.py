@@ -1,6 +1,5 @@
 """Every few epochs, how far generated sounds are from real ones: `val/fad`, by which the best checkpoint is kept."""
 
-import json
 import logging
 import time
 from pathlib import Path
@@ -8,7 +7,7 @@ from pathlib import Path
 import lightning as L
 
 from specgan.evaluation.evaluator import Evaluation, Evaluator
-from specgan.files import atomic_path
+from specgan.files import write_json
 from specgan.training.dashboards import dashboards
 from specgan.training.pace import is_due, log_known
 
@@ -75,8 +74,7 @@ class Measure(L.Callback):
         log.info("epoch %d: fad %.3f%s, conditional_accuracy %.3f", epoch, distance, beside, accuracy)
         metrics = {"fad": distance, "conditional_accuracy": accuracy}  # the names that they have on dashboards
         self.points.append({"epoch": epoch, "time_s": time_s, "n_steps": pl_module.n_steps, **metrics})
-        with atomic_path(self.curve) as temporary:
-            temporary.write_text(json.dumps(self.points) + "\n")
+        write_json(self.curve, self.points)
         return metrics if self.real_distance is None else {**metrics, "fad_real": self.real_distance}
 
     def state_dict(self) -> dict[str, list[dict[str, float]]]:

@@ -14,7 +14,7 @@ from specgan.data.dataset import SpectrogramDataset
 from specgan.evaluation.evaluator import Evaluation
 from specgan.evaluation.judge import Judge
 from specgan.evaluation.metrics import clipped, silent
-from specgan.files import atomic_path, safe_name
+from specgan.files import safe_name, write_bytes
 from specgan.pictures.figures import to_figure
 from specgan.pictures.gallery import Entry, write_gallery
 from specgan.spectrogram import Spectrogram, normalise
@@ -160,9 +160,8 @@ class Preview(L.Callback):
         if waveform.abs().max() > 1:  # here, because `_warn` says it once for all sounds
             waveform = scale_to_peak(waveform, 1.0)
         save_wav(sound, waveform, params.sample_rate)
-        with atomic_path(picture) as temporary:
-            above = f"{sample.class_name}, {title}\n{verdict}".strip()
-            temporary.write_bytes(to_figure(sample.spectrogram[0], params, pl_module.level_range, title=above))
+        above = f"{sample.class_name}, {title}\n{verdict}".strip()
+        write_bytes(picture, to_figure(sample.spectrogram[0], params, pl_module.level_range, title=above))
         caption = f"{title}, {verdict}" if verdict else title
         self.sections.setdefault(sample.class_name, []).append(Entry(caption, f"{stem}.png", f"{stem}.wav"))
         files = (sound, picture, waveform, params.sample_rate)

@@ -16,7 +16,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 from specgan.data.manifest import is_url
-from specgan.files import atomic_path
+from specgan.files import write_json
 
 SETTINGS_NAME = "settings.json"
 _SECTIONS = ("spectrogram", "data", "vocoder", "evaluation")
@@ -26,8 +26,7 @@ _CHOICES = (*_SECTIONS, "judge@evaluation.judge")
 def write_settings(cfg: DictConfig, run_dir: Path) -> None:
     """Writes `<run_dir>/settings.json`, with the settings of data and measuring that a training was started with."""
     runtime = HydraConfig.get().runtime
-    with atomic_path(run_dir / SETTINGS_NAME) as temporary:
-        temporary.write_text(json.dumps(_plain_settings(cfg, runtime.choices, cwd=runtime.cwd), indent=2) + "\n")
+    write_json(run_dir / SETTINGS_NAME, _plain_settings(cfg, runtime.choices, cwd=runtime.cwd), indent=2)
 
 
 def _plain_settings(cfg: DictConfig, choices: Mapping[str, Any], *, cwd: str) -> dict[str, Any]:

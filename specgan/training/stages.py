@@ -6,7 +6,6 @@ import math
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import lightning as L
 import torch
@@ -17,7 +16,7 @@ from lightning.pytorch.loggers import Logger, WandbLogger
 from lightning.pytorch.utilities.seed import isolate_rng
 from omegaconf import DictConfig, OmegaConf
 
-from specgan.files import atomic_path, load_tensors
+from specgan.files import load_tensors, write_json
 from specgan.models.trained import TrainedGenerator
 from specgan.training.settings import SETTINGS_NAME, composed_for, write_settings
 
@@ -54,7 +53,7 @@ def fit(cfg: DictConfig) -> float | None:
         return _optimized(cfg.optimized_metric, metrics)
     # JSON has no word for NaN, which a diverged loss is
     known = {name: value if math.isfinite(value) else None for name, value in metrics.items()}
-    _write_json(run_dir / "metrics.json", known)
+    write_json(run_dir / "metrics.json", known, indent=2, allow_nan=False)
     log.info("hear and see it: %s", run_dir / "previews" / "index.html")
     checkpoints = [run_dir / "checkpoints" / f"{name}.ckpt" for name in ("best", "last")]
     if checkpoint := next((path for path in checkpoints if path.is_file()), None):
@@ -100,7 +99,7 @@ def test(cfg: DictConfig) -> float | None:
         "n_steps": trained.n_steps,
         "curve": json.loads(curve.read_text()) if curve.is_file() else [],
     }
-    _write_json(run_dir / "report.json", report)
+    write_json(run_dir / "report.json", report, indent=2, allow_nan=False)
     write_report(run_dir / "report.html", report, examples=examples, sample_rate=datamodule.params.sample_rate)
     real = "real" if "real" in report["rows"] else "vocoded"
     write_overview(run_dir / "report.png", examples, kinds=[real, "generated"])
@@ -123,7 +122,7 @@ def fit_judge(cfg: DictConfig) -> None:
     evaluation = instantiate(cfg.evaluation, judge=cfg.model, _convert_="all")
     judge = evaluation.of(datamodule, retrain=True).judge
     metrics = {f"judge/{name}_accuracy": figure["value"] for name, figure in judge.accuracy.items()}
-    _write_json(Path(cfg.paths.run_dir) / "metrics.json", metrics)
+    write_json(Path(cfg.paths.run_dir) / "metrics.json", metrics, indent=2, allow_nan=False)
 
 
 def fastest_precision() -> str:
@@ -176,11 +175,6 @@ def _table(rows: Mapping[str, Mapping[str, Mapping[str, float]]]) -> str:
         values = [figures.get(name) for figures in rows.values()]
         lines.append(f"{name:32}" + "".join(f"{value['value']:12.3f}" if value else f"{'-':>12}" for value in values))
     return "\n".join(lines)
-
-
-def _write_json(path: Path, content: Any) -> None:
-    with atomic_path(path) as temporary:
-        temporary.write_text(json.dumps(content, indent=2, allow_nan=False) + "\n")
 
 
 def _close(loggers: list[Logger]) -> None:

@@ -1,6 +1,5 @@
 """Training that survives: checkpoints that appear whole or not at all, a clean stop, and losses that become NaN."""
 
-import json
 import logging
 import math
 import os
@@ -18,7 +17,7 @@ from lightning.fabric.utilities.cloud_io import _is_local_file_protocol
 from lightning.pytorch.callbacks import Checkpoint
 from torch import Tensor
 
-from specgan.files import atomic_path
+from specgan.files import atomic_path, write_json
 from specgan.training.pace import is_due
 
 log = logging.getLogger(__name__)
@@ -199,8 +198,7 @@ class NotANumberGuard(L.Callback):
                 }
                 for n_steps, scalars in steps
             ]
-            with atomic_path(self.history) as temporary:
-                temporary.write_text(json.dumps(known, indent=1) + "\n")
+            write_json(self.history, known, indent=1)
         return sorted({name for _, scalars in steps for name, value in scalars.items() if not math.isfinite(value)})
 
     def _roll_back(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:

@@ -15,7 +15,7 @@ from hydra.experimental.callback import Callback
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
-from specgan.files import atomic_path
+from specgan.files import atomic_path, write_json
 
 if TYPE_CHECKING:
     from optuna.samplers import TPESampler
@@ -69,8 +69,7 @@ class Summary(Callback):
             "status": "failed" if has_failed else "done",
             "error": f"{type(value).__name__}: {value}" if has_failed else "",
         }
-        with atomic_path(folder / OUTCOME) as temporary:
-            temporary.write_text(json.dumps(outcome) + "\n")
+        write_json(folder / OUTCOME, outcome)
         self._write(Path(config.hydra.sweep.dir))
 
     def _finish(self, sweep: Path) -> None:

@@ -1,39 +1,39 @@
-"""Spectrogram -> waveform: mel inversion, then Griffin-Lim. Torch only, no files."""
+"""Spectrogram -> waveform by the fast Griffin-Lim algorithm. Torch only, no files."""
 
 from collections.abc import Callable, Sequence
+from functools import partial
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
-from specgan.spectrogram import LevelRange, Spectrogram, SpectrogramParams, denormalise, mel_filters
+from specgan.spectrogram import LevelRange, SpectrogramParams, squared_magnitude
+from specgan.vocoders.mel_inversion import MelInversion
+from specgan.vocoders.vocoder import Vocoder, edge_fade
 
-FADE_IN_S, FADE_OUT_S = 0.0005, 0.005  # no clicks where a sound is cut, and the attack of a drum stays
-CACHED_VALUES = 2**18  # of a spectrum that is worked on at a time on a CPU, so that it stays in its cache
+CACHED_VALUES = 2**18  # of a spectrum, worked on at a time on a CPU, so that they stay in its cache
 
-_BANDS = 16  # mel bands that are worked on together
 _HANN_SPREAD = 0.25645  # of the Gaussian window nearest to a Hann window, see _steady_turns
-_TONE, _NOISE = 0.2, 0.5  # mean power around a bin, as a share of the highest, of what has one tone and of noise
+_TONE, _NOISE = 0.2, 0.5  # mean power around a bin, as a share of the highest, of a single tone and of noise
 
 
-class GriffinLim(nn.Module):
-    """Turns normalised spectrograms into sound.
+class GriffinLim(Vocoder):
+    """Turns normalised spectrograms into sound: mel inversion, then the fast Griffin-Lim algorithm.
 
-    The power of mel bands is spread over FFT bins. The phase that a spectrogram does not have starts as that of tones
-    that go on steadily, and at random where there is noise, and is then found by the fast Griffin-Lim algorithm. It
-    aims at the mel bands, not at one way to spread them, so that a band's bins may share its power as a sound needs it.
+    The power of mel bands is spread over FFT bins. The first phase, which a spectrogram lacks, is that of steady tones,
+    and random in noise. The search for a better one aims at the mel bands, not at one way to spread them, so that the
+    bins of a band may share its power as a sound needs it.
 
     Args:
-        params: what the spectrograms mean.
-        level_range: what their -1 and 1 mean.
+        params: settings of the spectrograms.
+        level_range: the levels of their -1 and 1.
         n_iter: Griffin-Lim iterations; more is cleaner and slower.
         momentum: 0 is the original algorithm, 0.99 converges much faster.
         n_inversion_iter: updates of the mel inversion before the first iteration.
 
     Source: Perraudin, Balazs, Søndergaard, "A fast Griffin-Lim algorithm", WASPAA 2013. Průša, Balazs, Søndergaard, "A
     noniterative method for reconstruction of phase from STFT magnitude", IEEE/ACM TASLP 2017, for the first phase. Our
-    own because torchaudio's GriffinLim takes no generator and starts on a quarter of the circle, and its
-    InverseMelScale finds negative power and cuts it off.
+    own because torchaudio's GriffinLim takes no generator and starts on a quarter of the circle.
     """
 
     def __init__(
@@ -45,40 +45,23 @@ class GriffinLim(nn.Module):
         momentum: float = 0.99,
         n_inversion_iter: int = 30,
     ) -> None:
-        super().__init__()
+        super().__init__(params, level_range)
         _check_search(n_iter, momentum)
-        self.params = params
-        self.level_range = level_range
         self.n_iter = n_iter
         self.momentum = momentum
-        self.transform = Spectrogram(params)
         self.inversion = MelInversion(params, n_iter=n_inversion_iter) if params.kind == "mel" else None
 
-    @torch.no_grad()
-    def forward(self, spectrogram: Tensor, *, seeds: Sequence[int]) -> Tensor:
-        """Draws the sound of each spectrogram.
-
-        Args:
-            spectrogram: (B, 1, n_bins, n_frames) in [-1, 1].
-            seeds: B seeds of the starting phases; a sound depends on its own seed and spectrogram alone.
-        Returns:
-            waveform (B, n_frames * hop_length), faded at both ends. Not limited to [-1, 1]: what writes it decides.
-        Raises:
-            ValueError: not one seed per spectrogram.
-        """
-        if len(seeds) != len(spectrogram):
-            raise ValueError(f"{len(seeds)} seeds for {len(spectrogram)} spectrograms; give one seed for each")
-        p = self.params
-        power = self.transform.to_power(denormalise(spectrogram.squeeze(1).float(), self.level_range))
+    def waveform(self, power: Tensor, seeds: Sequence[int]) -> Tensor:
+        """Maps power (B, n_bins, n_frames) >= 0 to waveforms (B, n_frames * hop_length), a few at a time."""
         n_at_once = max(1, len(power))
         if power.device.type == "cpu":
-            n_at_once = max(1, CACHED_VALUES // (p.n_fft // 2 * power.shape[-1]))
+            n_at_once = max(1, CACHED_VALUES // (self.params.n_fft // 2 * power.shape[-1]))
         starts = range(0, len(power), n_at_once)
-        parts = [self._sound(power[i : i + n_at_once], seeds[i : i + n_at_once]) for i in starts]
-        return torch.cat(parts) if parts else power.new_zeros(0, power.shape[-1] * p.hop_length)
+        parts = [self._waveform(power[i : i + n_at_once], seeds[i : i + n_at_once]) for i in starts]
+        return torch.cat(parts) if parts else power.new_zeros(0, power.shape[-1] * self.params.hop_length)
 
-    def _sound(self, power: Tensor, seeds: Sequence[int]) -> Tensor:
-        if self.params.kind == "mel":
+    def _waveform(self, power: Tensor, seeds: Sequence[int]) -> Tensor:
+        if self.inversion is not None:
             return self.find_phase(self.inversion(power), seeds=seeds, mel_power=power)
         bins = self.params.fft_bins
         return self.find_phase(F.pad(power, (0, 0, bins.start, self.params.n_fft // 2 + 1 - bins.stop)), seeds=seeds)
@@ -88,74 +71,27 @@ class GriffinLim(nn.Module):
 
         Args:
             power: (B, n_fft // 2 + 1, n_frames) >= 0.
-            seeds: B, of the starting phases.
-            mel_power: (B, n_mels, n_frames); then this is what is aimed at, and `power` only where the search starts.
+            seeds: B seeds of the first phases.
+            mel_power: (B, n_mels, n_frames): if given, the search aims at it, and `power` is only its start.
         """
         p = self.params
         power = power.mT.contiguous()
-        target = None if mel_power is None else mel_power.mT.contiguous()
-
-        def aim(consistent: Tensor) -> Tensor:
-            nonlocal power
-            if target is not None:
-                # From the mean of what was aimed at and what a sound can have: the former alone never changes, the
-                # latter alone wanders off.
-                power = _power(consistent).add_(power).mul_(0.5)
-                for _ in range(2):
-                    power = self.inversion.closer(power, target)
-            return power
-
         spectrum = torch.polar(power.sqrt(), 2 * torch.pi * _start_turns(power, p, seeds))
         frames = _Frames(power.shape[1], p.n_fft, p.hop_length, p.win_length, power)
         # Within the search, which makes up for what a fade takes away: the mel error of drums is half of that without.
         frames.scale[:, frames.start : frames.stop] *= edge_fade(frames.stop - frames.start, p.sample_rate).to(power)
-        return _search(spectrum, frames, aim, self.n_iter, self.momentum)
+        adapt = None if mel_power is None else partial(self._adapt, mel_power=mel_power.mT.contiguous())
+        return _search(spectrum, power, frames, self.n_iter, self.momentum, adapt)
 
+    def _adapt(self, power: Tensor, found: Tensor, *, mel_power: Tensor) -> Tensor:
+        """Returns the power to aim at next: that of the same mel bands, and near to what a sound can have.
 
-class MelInversion(nn.Module):
-    """Finds the power of FFT bins that gives the power of mel bands, as even as they allow. For any filter bank.
-
-    Args:
-        params: kind "mel".
-        n_iter: multiplicative updates; 0 spreads the power of each band evenly.
-
-    Source: Lee, Seung, "Algorithms for non-negative matrix factorization", NIPS 2000, update for the divergence.
-    """
-
-    def __init__(self, params: SpectrogramParams, *, n_iter: int) -> None:
-        super().__init__()
-        if n_iter < 0:
-            raise ValueError(f"n_inversion_iter is {n_iter}; at least 0")
-        self.n_iter = n_iter
-        filters = mel_filters(params)
-        self.register_buffer("filters", filters, persistent=False)
-        # Neighbouring bands use few bins: some at a time are a quarter of the work of all at once.
-        self.pieces = []
-        for first in range(0, len(filters), _BANDS):
-            bands = slice(first, first + _BANDS)
-            used = filters[bands].amax(0).nonzero()
-            self.pieces.append((bands, slice(int(used[0]), int(used[-1]) + 1)))
-
-    @torch.no_grad()
-    def forward(self, mel_power: Tensor) -> Tensor:
-        """Maps (B, n_mels, n_frames) >= 0 to (B, n_fft // 2 + 1, n_frames) >= 0; bins that no filter covers are 0."""
-        mel_power = mel_power.mT.contiguous()
-        power = self._to_bins(mel_power / self.filters.sum(1))
-        for _ in range(self.n_iter):
-            power = self.closer(power, mel_power)
-        return power.mT
-
-    def closer(self, power: Tensor, mel_power: Tensor) -> Tensor:
-        """Multiplies bins (B, n_frames, bins) by what their bands (B, n_frames, n_mels) have more, as a share."""
-        mel = torch.cat([power[..., bins] @ self.filters[bands, bins].T for bands, bins in self.pieces], dim=-1)
-        return power * self._to_bins(mel_power / mel.clamp_min_(1e-20))
-
-    def _to_bins(self, bands: Tensor) -> Tensor:
-        """Bands (B, n_frames, n_mels) -> bins (B, n_frames, bins), each the mean of the bands that it is in."""
-        total = bands.new_zeros(*bands.shape[:-1], self.filters.shape[1])
-        for some, bins in self.pieces:
-            total[..., bins] += bands[..., some] @ self.filters[some, bins]
-        return total.div_(self.filters.sum(0).clamp_min(1e-8))
+        From the mean of the last aim, which alone would never change, and of what was found, which alone wanders off.
+        """
+        power = found.add_(power).mul_(0.5)
+        for _ in range(2):
+            power = self.inversion.closer(power, mel_power)
+        return power
 
 
 def _start_turns(power: Tensor, params: SpectrogramParams, seeds: Sequence[int]) -> Tensor:
@@ -187,15 +123,6 @@ def _steady_turns(power: Tensor, params: SpectrogramParams) -> Tensor:
     # whole numbers, for the turns of an hour are too many for a float's digits
     of_bin = torch.outer(frame * params.hop_length, bin_) % params.n_fft
     return (beside * params.hop_length).cumsum_(1).add_(of_bin).div_(params.n_fft)
-
-
-def edge_fade(n_samples: int, sample_rate: int) -> Tensor:
-    """Gains (n_samples,) that fade a sound in and out: a step at an end would be a click."""
-    gain = torch.ones(n_samples)
-    n_in, n_out = (min(round(seconds * sample_rate), n_samples // 4) for seconds in (FADE_IN_S, FADE_OUT_S))
-    gain[:n_in] = torch.sin(torch.pi / 2 * torch.arange(n_in) / max(n_in, 1)).square()
-    gain[n_samples - n_out :] = torch.cos(torch.pi / 2 * torch.arange(1, n_out + 1) / max(n_out, 1)).square()
-    return gain
 
 
 def griffin_lim(
@@ -230,9 +157,9 @@ def griffin_lim(
     """
     _check_search(n_iter, momentum)
     spectrum = spectrum.mT
-    power = _power(spectrum) if magnitude is None else magnitude.mT.square()
+    power = squared_magnitude(spectrum) if magnitude is None else magnitude.mT.square()
     frames = _Frames(spectrum.shape[1], n_fft, hop_length, win_length or n_fft, power)
-    return _search(spectrum, frames, lambda _: power, n_iter, momentum)
+    return _search(spectrum, power, frames, n_iter, momentum)
 
 
 def _check_search(n_iter: int, momentum: float) -> None:
@@ -243,11 +170,19 @@ def _check_search(n_iter: int, momentum: float) -> None:
 
 
 def _search(
-    spectrum: Tensor, frames: "_Frames", aim: Callable[[Tensor], Tensor], n_iter: int, momentum: float
+    spectrum: Tensor,
+    power: Tensor,
+    frames: "_Frames",
+    n_iter: int,
+    momentum: float,
+    adapt: Callable[[Tensor, Tensor], Tensor] | None = None,
 ) -> Tensor:
-    """The fast Griffin-Lim algorithm from a spectrum (B, n_frames, bins); `aim` says the power, given the last one."""
-    # The last samples stand between the last frame and the one behind the end, whose magnitude is not known: it
-    # follows from the rest. Without it they would be divided by the vanishing edge of a single window.
+    """The fast Griffin-Lim algorithm, from a spectrum (B, n_frames, bins) towards its power (B, n_frames, bins).
+
+    `adapt` maps the power aimed at, and that of the spectrum found, which it may overwrite, to the power to aim at.
+    """
+    # The last samples lie between the last frame and the one behind the end, whose magnitude is not known: it follows
+    # from the rest. Without it they would be divided by the vanishing edge of a single window.
     spectrum = F.pad(spectrum, (0, 0, 0, 1))
     inertia = momentum / (1 + momentum)
     previous = torch.zeros_like(spectrum)
@@ -255,17 +190,13 @@ def _search(
         consistent = frames.analyse(frames.synthesise(spectrum))
         spectrum = torch.sub(consistent, previous, alpha=inertia)
         known = spectrum[:, :-1]
-        known *= (aim(consistent[:, :-1]) / _power(known).clamp_min_(1e-32)).sqrt_()
+        if adapt is not None:
+            power = adapt(power, squared_magnitude(consistent[:, :-1]))
+        known *= (power / squared_magnitude(known).clamp_min_(1e-32)).sqrt_()
         spectrum[:, -1] = consistent[:, -1]
         previous = consistent
     waveform = frames.synthesise(spectrum)
     return waveform[:, frames.start : frames.stop]
-
-
-def _power(spectrum: Tensor) -> Tensor:
-    """Real squared plus imaginary squared: abs() takes a root that is squared again."""
-    parts = torch.view_as_real(spectrum).square()
-    return parts[..., 0] + parts[..., 1]
 
 
 class _Frames:

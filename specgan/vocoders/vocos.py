@@ -9,34 +9,35 @@ import torch.nn.functional as F
 import yaml
 from torch import Tensor, nn
 
-from specgan.spectrogram import LevelRange, Spectrogram, SpectrogramParams, denormalise
-from specgan.vocoders.griffin_lim import MelInversion, edge_fade
+from specgan.spectrogram import LevelRange, SpectrogramParams
+from specgan.vocoders.mel_inversion import MelInversion
+from specgan.vocoders.vocoder import Vocoder, edge_fade
 
 CONFIG_NAME, WEIGHTS_NAME = "config.yaml", "pytorch_model.bin"
 
 _LOWEST = 1e-7  # magnitude, below which Vocos' features do not go
 _HOW = """\
-vocos-mel-24khz takes 54 MB of disk; its licence is MIT, and no account is needed. Where there is network, it is fetched
-at the first run, or beforehand by
+vocos-mel-24khz takes 54 MB of disk; its licence is MIT, and no account is needed. With network, it is fetched at
+the first run, or beforehand by
   hf download charactr/vocos-mel-24khz
 For a machine without network add --local-dir FOLDER, copy the folder, and give vocoder.model=FOLDER"""
 
 
-class Vocos(nn.Module):
+class Vocos(Vocoder):
     """Turns normalised spectrograms into sound by a Vocos model for mel spectrograms.
 
-    Vocos wants the logarithm of mel bands of magnitude, ours are of power, and the one does not follow from the other:
-    it takes how a band's power lies in its bins. That is found by mel inversion, as even as can be; on drums and
-    recorded samples the features come out 0.55 to 0.8 dB high on average, and 1.2 to 2.1 dB off (RMS).
+    Vocos takes the logarithm of mel bands of magnitude; ours are of power. The one follows from the other only with the
+    power of each FFT bin, which mel inversion estimates as even as possible: on drums and recorded samples the features
+    are 0.55 to 0.8 dB too high on average, with an RMS error of 1.2 to 2.1 dB.
 
     Args:
-        params: what the spectrograms mean; they must be those of the model (`spectrogram=vocos_24k`).
-        level_range: what their -1 and 1 mean.
+        params: settings of the spectrograms, which must be those of the model (`spectrogram=vocos_24k`).
+        level_range: the levels of their -1 and 1.
         model: name on the Hugging Face hub, or a folder that holds config.yaml and pytorch_model.bin.
         n_inversion_iter: updates of the mel inversion.
     Raises:
         ImportError: the package vocos is not installed.
-        FileNotFoundError: the model is neither here nor to be had.
+        FileNotFoundError: the model is neither on this machine nor can it be fetched.
         ValueError: spectrograms of other settings than the model's, or not a Vocos for mel spectrograms.
 
     Source: Siuzdak, "Vocos: Closing the gap between time-domain and Fourier-based neural vocoders for high-quality
@@ -51,52 +52,36 @@ class Vocos(nn.Module):
         model: str = "charactr/vocos-mel-24khz",
         n_inversion_iter: int = 30,
     ) -> None:
-        super().__init__()
+        super().__init__(params, level_range)
         parts = _import_parts()
         config_path, weights_path = (_fetch(str(model), name) for name in (CONFIG_NAME, WEIGHTS_NAME))
         config = _read_config(config_path, parts)
         _require_fit(params, config, config_path)
-        self.params = params
-        self.level_range = level_range
-        self.transform = Spectrogram(params)
         self.inversion = MelInversion(params, n_iter=n_inversion_iter)
-        with torch.random.fork_rng(devices=[]):  # its first weights are random: nobody else's numbers should change
+        with torch.random.fork_rng(devices=[]):  # its first weights are random: the global state stays
             self.backbone, self.head = (
                 parts[config[name]["class_path"]](**config[name]["init_args"]) for name in ("backbone", "head")
             )
         _load_weights(self, weights_path)
         self.requires_grad_(False).eval()
 
-    @torch.no_grad()
-    def forward(self, spectrogram: Tensor, *, seeds: Sequence[int]) -> Tensor:
-        """Draws the sound of each spectrogram.
-
-        Args:
-            spectrogram: (B, 1, n_mels, n_frames) in [-1, 1].
-            seeds: B, as for GriffinLim; nothing is random here.
-        Returns:
-            waveform (B, n_frames * hop_length), faded at both ends. Not limited to [-1, 1]: what writes it decides.
-        Raises:
-            ValueError: not one seed per spectrogram.
-        """
-        if len(seeds) != len(spectrogram):
-            raise ValueError(f"{len(seeds)} seeds for {len(spectrogram)} spectrograms; give one seed for each")
-        # Frames are centred on every hop_length-th sample, and the last one on the end, which ours leave out.
-        features = F.pad(self.features(spectrogram), (0, 1), mode="replicate")
+    def waveform(self, power: Tensor, seeds: Sequence[int]) -> Tensor:
+        """Maps power (B, n_mels, n_frames) >= 0 to waveforms (B, n_frames * hop_length); nothing is random."""
+        # Frames are centred on every hop_length-th sample. Vocos has one more, on the end.
+        features = F.pad(self.features(power), (0, 1), mode="replicate")
         waveform = self.head(self.backbone(features))
         return waveform * edge_fade(waveform.shape[-1], self.params.sample_rate).to(waveform)
 
-    def features(self, spectrogram: Tensor) -> Tensor:
-        """What Vocos takes: (B, n_mels, n_frames), natural logarithm of mel bands of magnitude."""
-        power = self.transform.to_power(denormalise(spectrogram.squeeze(1).float(), self.level_range))
+    def features(self, power: Tensor) -> Tensor:
+        """Maps power (B, n_mels, n_frames) to what Vocos takes: the natural logarithm of mel bands of magnitude."""
         return (self.inversion.filters @ self.inversion(power).sqrt()).clamp_min(_LOWEST).log()
 
     def train(self, mode: bool = True) -> "Vocos":
-        return super().train(False)  # nothing here is trained, whatever it is part of
+        return super().train(False)  # never trained, also not as a part of another module
 
 
 def _import_parts() -> dict[str, type[nn.Module]]:
-    """What a config may name. Vocos' own loader takes any class of any module, and is not used for that."""
+    """The classes that a config may name. Vocos' own loader takes any class of any module, so it is not used."""
     try:
         from vocos.heads import ISTFTHead
         from vocos.models import VocosBackbone
@@ -116,13 +101,12 @@ def _fetch(model: str, name: str) -> Path:
     from huggingface_hub import hf_hub_download
     from huggingface_hub.errors import EntryNotFoundError
 
-    # the cache first: without network, the hub takes long to fail
-    for only_here in (True, False):
+    for only_cache in (True, False):  # the cache first: without network, the hub takes long to fail
         try:
-            return Path(hf_hub_download(model, name, local_files_only=only_here))
+            return Path(hf_hub_download(model, name, local_files_only=only_cache))
         except (OSError, ValueError, HTTPError, EntryNotFoundError) as err:
             cause = err
-    message = f"{model}: no such folder, and its {name} is neither in the cache nor to be had from huggingface.co"
+    message = f"{model}: no such folder, and its {name} is not in the cache and cannot be fetched from huggingface.co"
     raise FileNotFoundError(f"{message} ({type(cause).__name__}).\n{_HOW}") from cause
 
 
@@ -152,7 +136,7 @@ def _require_fit(params: SpectrogramParams, config: dict[str, Any], path: Path) 
         raise ValueError(f"{path}: its frames are not centred (padding is not center), which is not supported")
     n_fft = of_model.get("n_fft", 1024)
     sample_rate = of_model.get("sample_rate", 24000)
-    # the last ones are torchaudio's defaults, which Vocos relies on
+    # the last three are torchaudio's defaults, on which Vocos relies
     wanted = {
         "kind": "mel",
         "sample_rate": sample_rate,

@@ -1,0 +1,56 @@
+"""What all vocoders share: the settings, the check of the seeds, the way back to power, the fade at both ends."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from specgan.spectrogram import LevelRange, Spectrogram, SpectrogramParams, denormalise
+
+FADE_IN_S, FADE_OUT_S = 0.0005, 0.005  # no clicks where a sound is cut, and the attack of a drum stays
+
+
+class Vocoder(nn.Module, ABC):
+    """Turns normalised spectrograms into sound.
+
+    Args:
+        params: settings of the spectrograms.
+        level_range: the levels of their -1 and 1.
+    """
+
+    def __init__(self, params: SpectrogramParams, level_range: LevelRange) -> None:
+        super().__init__()
+        self.params = params
+        self.level_range = level_range
+        self.transform = Spectrogram(params)
+
+    @torch.no_grad()
+    def forward(self, spectrogram: Tensor, *, seeds: Sequence[int]) -> Tensor:
+        """Returns the sound of each spectrogram.
+
+        Args:
+            spectrogram: (B, 1, n_bins, n_frames) in [-1, 1].
+            seeds: B seeds of all that is random; a sound depends on its own seed and spectrogram alone.
+        Returns:
+            waveform (B, n_frames * hop_length), faded at both ends. It may exceed [-1, 1]; `save_wav` scales it.
+        Raises:
+            ValueError: not one seed for each spectrogram.
+        """
+        if len(seeds) != len(spectrogram):
+            raise ValueError(f"{len(seeds)} seeds for {len(spectrogram)} spectrograms; give one seed for each")
+        level = denormalise(spectrogram.squeeze(1).float(), self.level_range)
+        return self.waveform(self.transform.to_power(level), seeds)
+
+    @abstractmethod
+    def waveform(self, power: Tensor, seeds: Sequence[int]) -> Tensor:
+        """Maps power (B, n_bins, n_frames) >= 0 to waveforms (B, n_frames * hop_length)."""
+
+
+def edge_fade(n_samples: int, sample_rate: int) -> Tensor:
+    """Returns gains (n_samples,) that fade a sound in and out, because a step at an end is a click."""
+    gain = torch.ones(n_samples)
+    n_in, n_out = (min(round(seconds * sample_rate), n_samples // 4) for seconds in (FADE_IN_S, FADE_OUT_S))
+    gain[:n_in] = torch.sin(torch.pi / 2 * torch.arange(n_in) / max(n_in, 1)).square()
+    gain[n_samples - n_out :] = torch.cos(torch.pi / 2 * torch.arange(1, n_out + 1) / max(n_out, 1)).square()
+    return gain
