@@ -356,7 +356,7 @@ def test_impossible_settings_of_measure(tmp_path, settings):
         Measure(Scripted([]), tmp_path / "curve.json", **settings)
 
 
-def make_run(tiny_drums, folder, evaluation, *, max_epochs, keep_sounds=9):
+def make_run(tiny_drums, folder, evaluation, *, max_epochs, keep_sounds=18):
     """A trainer with the callbacks of conf/callbacks, a model and its data."""
     data = SpectrogramDataModule(
         params=PARAMS,
