@@ -1,4 +1,4 @@
-"""Any audio file <-> waveform; the only place that decodes or encodes audio."""
+"""Any audio file <-> waveform."""
 
 import io
 import logging
