@@ -366,16 +366,22 @@ def test_new_labels_of_a_dataset_are_its_classes(tmp_path, out):
     assert SpectrogramDataset(out, "train", PARAMS).class_names == ["a", "b"]
 
 
-def test_from_sounds_to_split(tmp_path, out):
+@pytest.mark.parametrize("mode", ["copy", "symlink"])
+def test_from_sounds_to_split(tmp_path, out, mode):
     for i in range(5):
         noise = torch.rand(3000, generator=torch.Generator().manual_seed(i)) - 0.5
         save_wav(tmp_path / "clips" / "hiss" / f"{i}.wav", noise * (1 + i) / 5, 8000)
     whole = replace(PARAMS, n_frames=None)
-    make_spectrograms(tmp_path / "clips", tmp_path / "specs", params=whole, splits=(60, 20, 20), seed=4)
-    make_splits(tmp_path / "specs", out, splits=(60, 20, 20), seed=4)
+    specs = tmp_path / "specs"
+    make_spectrograms(tmp_path / "clips", specs, params=whole, splits=(60, 20, 20), seed=4, keep_sounds=2)
+    for _ in range(2):  # a second split replaces the sounds of the first
+        make_splits(specs, out, splits=(60, 20, 20), seed=4, mode=mode)
     before, after = (SpectrogramDataset(folder, "train", PARAMS) for folder in (tmp_path / "specs", out))
     assert sorted(before.sources) == sorted(after.sources)  # the same percentages and seed deal the same
     assert before.level_range == after.level_range
+    assert len(before.with_sound) == len(after.with_sound) == 2
+    places = [(int(index), 0.0) for index in after.with_sound]
+    torch.testing.assert_close(after.waveforms(places), before.waveforms(places), rtol=0, atol=0)
 
 
 def test_a_folder_of_tensors_that_is_no_dataset(tmp_path, out):

@@ -66,9 +66,14 @@ def keep_sounds(
             _write(Path(folder, path), source, sample_rate=sample_rate, downmix=downmix, peak=peak)
         kept[recording] = path
     own = (f"{SOUNDS_NAME}/{file.name}" for file in Path(folder, SOUNDS_NAME).glob("*.flac"))
-    stale = {path for path in own if _PATH.fullmatch(path)} - set(kept.values())
+    stale = set(filter(is_sound_path, own)) - set(kept.values())
     remove_files([*stale, f"{SOUNDS_NAME}/.partial"], folder)  # the last: so that half-written files are looked for
     return table.assign(sound=table["recording"].map(kept).fillna("")) if kept else table
+
+
+def is_sound_path(path: str) -> bool:
+    """Whether a path in a dataset folder is one that `keep_sounds` gives."""
+    return _PATH.fullmatch(path) is not None
 
 
 def _chosen(table: pd.DataFrame, n_of_split: int, seed: int) -> dict[str, str]:
@@ -143,7 +148,7 @@ def _numbers_here(folder: str | Path, paths: Sequence[str]) -> list[int]:
     """Which of the paths are files. Of a URL the first one stands for all: each look is a request."""
     numbers = [number for number, path in enumerate(paths) if path]
     for number in numbers:
-        if not _PATH.fullmatch(paths[number]):
+        if not is_sound_path(paths[number]):
             message = f"its manifest has the sound {paths[number]!r}, which is no such path; do not trust this data"
             raise ValueError(f"{folder}: {message}")
     if not is_url(folder):

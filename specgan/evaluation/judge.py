@@ -15,6 +15,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from specgan.data.datamodule import SpectrogramDataModule
 from specgan.data.fingerprint import fingerprint
+from specgan.data.folder import PARAMS_NAME
 from specgan.data.manifest import MANIFEST_NAME, read_file
 from specgan.evaluation.clips import MeasuredClips, has_sounds
 from specgan.evaluation.metrics import Figure, share
@@ -124,7 +125,7 @@ class JudgeRecipe:
 
     def path(self, data: SpectrogramDataModule) -> Path:
         """Where the judge of a data set is kept: its name is a digest of all that the judge depends on."""
-        contents = [read_file(data.dataset_dir, name) for name in (MANIFEST_NAME, "params.yaml")]
+        contents = [read_file(data.dataset_dir, name) for name in (MANIFEST_NAME, PARAMS_NAME)]
         digest = fingerprint(
             recipe=vars(self),
             params=data.params,

@@ -25,6 +25,7 @@ from specgan.data.manifest import (
     read_manifest,
     write_manifest,
 )
+from specgan.data.sounds import is_sound_path
 from specgan.files import (
     atomic_path,
     is_inside,
@@ -97,7 +98,10 @@ def make_splits(
     table = table.sort_values("path", ignore_index=True)
     info = info if suffix == ".pt" else None
     made = [MANIFEST_NAME, FAILURES_NAME, *([PARAMS_NAME] if info else [])]
-    _clear(output, made if mode == "manifest" else [*made, *table["path"]])
+    if info is None or mode == "manifest":
+        table["sound"] = ""  # nothing but the manifest is written, and its sounds lie in the folder
+    kept_sounds = sorted(set(table["sound"]) - {""})
+    _clear(output, made if mode == "manifest" else [*made, *kept_sounds, *table["path"]])
 
     failures: dict[str, Failure] = {}
     peaks: dict[str, float | None] = {}
@@ -110,10 +114,14 @@ def make_splits(
                 raise UnitError(err.stage, f"{row.file}: {err.message}") from err
             log.warning("skipped %s: %s", row.file, err.message)
             failures[row.path] = Failure(str(row.file), err.stage, err.message)
+    for sound in kept_sounds:
+        _place(input / sound, output / sound, mode, measure=False)
     write_failures(list(failures.values()), output)
     _require_every_split(table, failures, output)
 
     table = table[~table["path"].isin(failures)]
+    if not kept_sounds:
+        table = table.drop(columns="sound")
     if info:
         measured = table.assign(peak_level=table["path"].map(peaks))
         write_info(info, measured, output, silence=info["level_range"]["low"])
@@ -157,10 +165,10 @@ def _plan(root: Path, files: Sequence[Path], *, label_from: str, separator: str,
     for file in files:
         relative = file.relative_to(root)
         stem = relative.with_suffix("").as_posix()
-        recording, source = stem, str(_absolute(file))
+        recording, source, sound = stem, str(_absolute(file)), ""
         if listed is not None:
             whole = re.sub(r"_ch\d+$", "", stem)  # one tensor has a picture for each channel
-            recording, source = listed.get(stem) or listed.get(whole, (None, source))
+            recording, source, sound = listed.get(stem) or listed.get(whole, (None, source, ""))
         if pattern is not None:
             recording = _match(pattern, file, relative)
         if recording is None:
@@ -170,7 +178,7 @@ def _plan(root: Path, files: Sequence[Path], *, label_from: str, separator: str,
             )
         label = label_of(file, label_from=label_from, separator=separator)
         wanted[file] = f"{safe_name(label)}/{safe_name(file.stem)}"
-        rows.append({"file": file, "label": label, "recording": recording, "source": source})
+        rows.append({"file": file, "label": label, "recording": recording, "source": source, "sound": sound})
     names = unique_names(wanted, root)
     table = pd.DataFrame(rows)
     table["name"] = [f"{names[file]}{file.suffix}" for file in table["file"]]
@@ -183,8 +191,8 @@ def _plan(root: Path, files: Sequence[Path], *, label_from: str, separator: str,
     return table
 
 
-def _listed(root: Path) -> dict[str, tuple[str, str]] | None:
-    """Recording and source by path without suffix, which a picture beside a tensor shares; None: no manifest."""
+def _listed(root: Path) -> dict[str, tuple[str, str, str]] | None:
+    """By path without suffix, which a picture beside a tensor shares: recording, source, kept sound. None: no manifest."""
     table = _own_manifest(root)
     if table is None:
         if (root / MANIFEST_NAME).exists():
@@ -195,7 +203,9 @@ def _listed(root: Path) -> dict[str, tuple[str, str]] | None:
             f"{root}: its spectrograms are in shards, many in a file; run task=spectrograms again with other "
             "task.splits, which makes none of them again"
         )
-    return {str(PurePosixPath(row.path).with_suffix("")): (row.recording, row.source) for row in table.itertuples()}
+    sounds = table["sound"] if "sound" in table else [""] * len(table)
+    stems = [str(PurePosixPath(path).with_suffix("")) for path in table["path"]]
+    return dict(zip(stems, zip(table["recording"], table["source"], sounds, strict=True), strict=True))
 
 
 def _own_manifest(folder: Path) -> pd.DataFrame | None:
@@ -232,10 +242,11 @@ def _clear(output: Path, made: Sequence[str]) -> None:
     earlier = _unfinished(output / UNFINISHED_NAME)
     if os.path.lexists(output / MANIFEST_NAME):
         table = _own_manifest(output)
-        if table is None or tuple(table.columns) != REQUIRED_COLUMNS:
+        if table is None or tuple(table.columns) not in (REQUIRED_COLUMNS, (*REQUIRED_COLUMNS, "sound")):
             raise ValueError(f"{output}: its {MANIFEST_NAME} is not of a split, so it is kept; give another output")
         # Only what a split makes: mode=manifest lists files that are not ours.
         earlier.update(path for path in table["path"] if path.count("/") == 2 and path.split("/")[0] in SPLITS)
+        earlier.update(path for path in table.get("sound", ()) if is_sound_path(path))
         earlier.update((MANIFEST_NAME, FAILURES_NAME, *([PARAMS_NAME] if find_info(output) else [])))
     folders = {str(folder) for path in made for folder in PurePosixPath(path).parents}
     blocked = [path for path in made if path not in earlier and os.path.lexists(output / path)]
