@@ -419,14 +419,6 @@ def test_the_best_checkpoint_is_that_of_the_smallest_distance(tiny_drums, tmp_pa
     assert epoch_of(tmp_path / "checkpoints" / "best.ckpt") == 8
 
 
-def test_a_worse_resumed_run_leaves_the_best_checkpoint(tiny_drums, tmp_path):
-    trainer, model, data = make_run(tiny_drums, tmp_path, Scripted([1.0]), max_epochs=2)
-    trainer.fit(model, datamodule=data)
-    trainer, model, data = make_run(tiny_drums, tmp_path, Scripted([2.0]), max_epochs=4)
-    trainer.fit(model, datamodule=data, ckpt_path=tmp_path / "checkpoints" / "last.ckpt", weights_only=True)
-    assert epoch_of(tmp_path / "checkpoints" / "best.ckpt") == 2
-
-
 def make_evaluation(**settings):
     return Evaluation(
         vocoder=partial(GriffinLim, n_iter=2, n_inversion_iter=5),
