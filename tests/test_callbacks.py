@@ -9,17 +9,14 @@ import lightning as L
 import pytest
 import soundfile
 import torch
+from checkpoints import tiny_gan
 from lightning.pytorch.callbacks import ModelCheckpoint
 
 from specgan.data.datamodule import SpectrogramDataModule
 from specgan.data.dataset import SpectrogramDataset
 from specgan.evaluation.evaluator import Evaluation, QuickFigures
 from specgan.evaluation.metrics import frechet_distance
-from specgan.models.cgan import CGAN
 from specgan.models.classifier import Classifier
-from specgan.models.discriminators import ProjectionDiscriminator
-from specgan.models.generators import DCGANGenerator
-from specgan.models.losses import BCELoss
 from specgan.spectrogram import SpectrogramParams
 from specgan.tasks.spectrograms import make_spectrograms
 from specgan.training.dashboards import Dashboard
@@ -369,14 +366,6 @@ def make_run(tiny_drums, folder, evaluation, *, max_epochs, keep_sounds=18):
         batch_size=4,
         epoch_size=8,
     )
-    model = CGAN(
-        generator=partial(DCGANGenerator, width=16),
-        discriminator=partial(ProjectionDiscriminator, width=16),
-        loss=BCELoss(),
-        optimizer_g=torch.optim.Adam,
-        optimizer_d=torch.optim.Adam,
-        latent_dim=16,
-    )
     checkpoints = folder / "checkpoints"
     trainer = L.Trainer(
         max_epochs=max_epochs,
@@ -391,7 +380,7 @@ def make_run(tiny_drums, folder, evaluation, *, max_epochs, keep_sounds=18):
         enable_progress_bar=False,
         enable_model_summary=False,
     )
-    return trainer, model, data
+    return trainer, tiny_gan(), data
 
 
 def epoch_of(checkpoint: Path) -> int:

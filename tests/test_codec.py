@@ -122,6 +122,12 @@ def test_any_sound_of_any_length_comes_back(kind, n_samples, level_db, radians, 
     assert error <= level * 10 ** (-least / 20) + lost
 
 
+@pytest.mark.parametrize(("n_samples", "n_slices"), [(1, 1), (31, 1), (2048, 1), (2049, 2), (4096, 2)])
+def test_every_length_has_a_slice_for_each_2048_samples_begun(n_samples, n_slices):
+    assert JoinedSlices(n_samples, SMALL).n_slices == n_slices
+    assert snr(round_trip(noise(n_samples), SMALL), noise(n_samples)) > 75
+
+
 @pytest.mark.parametrize("block_size", [1000, 2048, 3000])
 def test_pictures_do_not_depend_on_the_blocks(block_size):
     whole, blocks = (round_trip(noise(9000), SMALL, block_size=size) for size in (10**9, block_size))

@@ -223,9 +223,9 @@ def test_labels_are_merged_and_then_chosen(tmp_path, specs, settings, labels):
 
 
 def test_small_labels_are_left_out_and_named(tmp_path, specs, caplog):
-    audio = write_folder(tmp_path / "audio", {"kick": 4, "ride": 2})
+    audio = write_folder(tmp_path / "audio", {"kick": 3, "ride": 2})
     make(audio, specs, min_recordings=3)
-    assert labels_in(specs) == {"kick": 4}
+    assert labels_in(specs) == {"kick": 3}
     assert "ride" in caplog.text
 
 
@@ -280,11 +280,12 @@ def test_missing_folder_and_folder_without_audio(tmp_path, specs):
 # Failures
 
 
-def test_a_corrupt_file_is_recorded_and_the_others_are_made(audio, specs):
+def test_a_corrupt_file_is_recorded_and_tried_again_and_the_others_are_made(audio, specs):
     bad = audio / "kick" / "kick_1.wav"
     bad.write_bytes(b"no sound at all")
-    report = make(audio, specs)
-    assert (report.n_done, report.n_skipped, len(report.failures)) == (8, 0, 1)
+    for n_done, n_skipped in ((8, 0), (0, 8)):
+        report = make(audio, specs)
+        assert (report.n_done, report.n_skipped, len(report.failures)) == (n_done, n_skipped, 1)
     assert report.failures[0].path == str(bad)
     with (specs / "failures.csv").open(newline="") as file:
         (row,) = csv.DictReader(file)
@@ -292,28 +293,11 @@ def test_a_corrupt_file_is_recorded_and_the_others_are_made(audio, specs):
     assert "kick_1.wav" in row["error"]
     assert labels_in(specs) == {"kick": 3, "snare": 5}
     assert not (specs / "kick" / "kick_1.pt").exists()
-
-
-def test_a_failed_file_is_tried_again_and_its_record_goes_when_it_works(audio, specs):
-    bad = audio / "kick" / "kick_1.wav"
-    bad.write_bytes(b"no sound at all")
-    make(audio, specs)
-    report = make(audio, specs)
-    assert (report.n_done, report.n_skipped, len(report.failures)) == (0, 8, 1)
     write_clip(bad)
     report = make(audio, specs)
     assert (report.n_done, report.n_skipped, report.failures) == (1, 8, [])
     assert not (specs / "failures.csv").exists()
     assert labels_in(specs) == {"kick": 4, "snare": 5}
-
-
-def test_a_file_that_turned_corrupt_leaves_the_dataset(audio, specs):
-    make(audio, specs)
-    (audio / "kick" / "kick_1.wav").write_bytes(b"no sound any more")
-    report = make(audio, specs)
-    assert (report.n_done, report.n_skipped, len(report.failures)) == (0, 8, 1)
-    assert "kick/kick_1.pt" not in set(read_manifest(specs)["path"])
-    assert not (specs / "kick" / "kick_1.pt").exists()
 
 
 def test_raise_stops_at_the_first_corrupt_file(audio, specs):
@@ -378,22 +362,18 @@ def test_a_changed_source_is_made_again_alone(audio, specs, by_seconds):
     assert make(audio, specs).n_done == 0
 
 
-def test_a_removed_source_leaves_the_dataset(audio, specs):
+def test_new_sources_are_made_alone_and_removed_and_corrupt_ones_leave_the_dataset(audio, specs):
     make(audio, specs)
     (audio / "snare" / "snare_0.wav").unlink()
-    report = make(audio, specs)
-    assert (report.n_done, report.n_skipped) == (0, 8)
-    assert "snare/snare_0.pt" not in set(read_manifest(specs)["path"])
-    assert not (specs / "snare" / "snare_0.pt").exists()
-
-
-def test_a_new_source_is_made_alone(audio, specs):
-    make(audio, specs)
+    (audio / "kick" / "kick_1.wav").write_bytes(b"no sound any more")
     new = write_clip(audio / "clap" / "new.wav")
     report = make(audio, specs)
-    assert (report.n_done, report.n_skipped) == (1, 9)
+    assert (report.n_done, report.n_skipped, len(report.failures)) == (1, 7, 1)
     assert info_of(specs)["class_names"] == ["clap", "kick", "snare"]
     torch.testing.assert_close(level_of(specs, new), expected_level(new), rtol=0, atol=0)
+    for gone in ("snare/snare_0.pt", "kick/kick_1.pt"):
+        assert gone not in set(read_manifest(specs)["path"])
+        assert not (specs / gone).exists()
 
 
 @pytest.mark.parametrize("settings", [{"params": replace(PARAMS, n_mels=8)}, {"peak": 0.5}])
@@ -544,8 +524,8 @@ def test_output_inside_input(audio):
 
 ROOT = Path(__file__).parents[1]
 WORK = replace(PARAMS, hop_length=16)  # so much of it that a run can be met in its middle
-N_CLIPS = 300
-BROKEN = ("kick_3", "kick_150", "snare_7")
+N_CLIPS = 200
+BROKEN = ("kick_3", "kick_90", "snare_7")
 linux = pytest.mark.skipif(sys.platform != "linux", reason="looks for the processes of a run in /proc")
 
 
@@ -572,7 +552,7 @@ def kill_in_the_middle(audio: Path, output: Path, *more: str, n_made: int, files
 
 @pytest.fixture(scope="module")
 def many(tmp_path_factory) -> Path:
-    """Some hundred recordings, three of them broken."""
+    """Recordings of two labels, three of them broken."""
     audio = tmp_path_factory.mktemp("many") / "audio"
     for i in range(N_CLIPS):
         label = "kick" if i < N_CLIPS // 2 + 5 else "snare"
@@ -608,7 +588,7 @@ def test_a_killed_run_into_shards_leaves_whole_ones_and_is_completed(many, tmp_p
     group = kill_in_the_middle(many, specs, *settings, n_made=3, files="shards/[0-9a-f]*.safetensors")
     wait_until(lambda: not processes_of_group(group))
     whole = [path for path in specs.glob("shards/*") if not path.name.startswith(".")]
-    assert 3 <= len(whole) < 10
+    assert 3 <= len(whole) < 7
     for path in whole:
         assert len(open_shard(path))
     noted = sum(b'"key"' in line for line in (specs / ".journal.jsonl").read_bytes().splitlines())
