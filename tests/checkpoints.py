@@ -1,4 +1,4 @@
-"""A checkpoint as a run writes it, without the run."""
+"""A tiny model, and a checkpoint as a run writes it, without the run."""
 
 from functools import partial
 
@@ -14,10 +14,8 @@ PARAMS = SpectrogramParams(sample_rate=8000, n_fft=512, win_length=512, hop_leng
 CLASSES = ["7", "kick", "../evil"]
 
 
-def save_checkpoint(path, class_names=CLASSES):
-    """A generator that has learned nothing, of half-second sounds."""
-    torch.manual_seed(0)
-    model = CGAN(
+def tiny_gan() -> CGAN:
+    return CGAN(
         generator=partial(DCGANGenerator, width=16),
         discriminator=partial(ProjectionDiscriminator, width=16),
         loss=BCELoss(),
@@ -25,6 +23,12 @@ def save_checkpoint(path, class_names=CLASSES):
         optimizer_d=torch.optim.Adam,
         latent_dim=16,
     )
+
+
+def save_checkpoint(path, class_names=CLASSES):
+    """A generator that has learned nothing, of half-second sounds."""
+    torch.manual_seed(0)
+    model = tiny_gan()
     model.build(params=PARAMS, level_range=LevelRange(-80.0, -10.0), class_names=class_names)
     model.n_steps = 12
     checkpoint = {"state_dict": model.state_dict()}

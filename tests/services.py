@@ -1,41 +1,61 @@
-"""The service in a process, as a user starts it."""
+"""The service in a process of its own, as a user starts it."""
 
-import socket
+import os
+import re
+import shutil
+import signal
 import subprocess
 import sys
-import time
+import tempfile
+import weakref
 from contextlib import contextmanager
-from urllib.error import URLError
-from urllib.request import urlopen
+from pathlib import Path
 
 import pytest
+from processes import wait_until
 from runs import ROOT
 
 QUICK = ["vocoder.n_iter=2", "vocoder.n_inversion_iter=5"]
 
 
+class Service:
+    """Started from `home`, with a temporary folder and a process group of its own."""
+
+    def __init__(self, home, *arguments):
+        pytest.importorskip("fastapi", reason="needs the service: pip install 'specgan[serve]'")
+        self.log = home / "log"
+        # Not in pytest's folder: sockets of worker processes lie there, whose paths must be short.
+        self.temporary = Path(tempfile.mkdtemp())
+        weakref.finalize(self, shutil.rmtree, self.temporary, ignore_errors=True)
+        with self.log.open("w") as log:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "specgan.server", "port=0", *map(str, arguments)],
+                cwd=home,
+                env={**os.environ, "TMPDIR": str(self.temporary), "PYTHONPATH": str(ROOT)},
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+            )
+        wait_until(lambda: self.address() or self.process.poll() is not None, seconds=180)
+        assert self.process.poll() is None, self.log.read_text()
+        self.url = self.address()
+        self.pid = self.process.pid
+        (self.folder,) = self.temporary.glob("specgan-*")
+
+    def address(self):
+        found = re.search(r"running on (http://127\.0\.0\.1:\d+)", self.log.read_text())
+        return found and found[1]
+
+    def end(self, how=signal.SIGINT):
+        self.process.send_signal(how)
+        return self.process.wait(60)
+
+
 @contextmanager
-def running_service(folder, *arguments):
+def running_service(home, *arguments):
     """Starts the service and yields its address."""
-    pytest.importorskip("fastapi", reason="needs the service: pip install 'specgan[serve]'")
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    address, log = f"http://127.0.0.1:{port}", folder / "service.log"
-    command = [sys.executable, "-m", "specgan.server", f"port={port}", *map(str, arguments)]
-    with log.open("w") as stream:
-        service = subprocess.Popen(command, cwd=ROOT, stdout=stream, stderr=stream)
+    service = Service(home, *arguments)
     try:
-        for _ in range(600):
-            if service.poll() is not None:
-                break
-            try:
-                urlopen(f"{address}/healthz", timeout=5).close()
-                yield address
-                return
-            except (URLError, TimeoutError):  # not there yet
-                time.sleep(0.2)
-        pytest.fail(f"the service did not start:\n{log.read_text()}")
+        yield service.url
     finally:
-        service.terminate()
-        service.wait(30)
+        service.end(signal.SIGTERM)

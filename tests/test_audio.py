@@ -383,15 +383,9 @@ def test_wav_without_usable_samples_is_refused(tmp_path, name, samples, match):
 )
 def test_unreadable_bytes_are_refused_with_both_reasons(tmp_path, name, content, match):
     (tmp_path / name).write_bytes(content)
-    with pytest.raises(AudioError, match=match):
+    with pytest.raises(AudioError, match=match) as caught:
         load_audio(tmp_path / name)
-
-
-def test_unreadable_bytes_keep_the_cause(tmp_path):
-    (tmp_path / "text.wav").write_text("not a sound")
-    with pytest.raises(AudioError, match=r"text\.wav") as caught:
-        load_audio(tmp_path / "text.wav")
-    assert isinstance(caught.value.__cause__, av.FFmpegError)
+    assert content == b"" or isinstance(caught.value.__cause__, av.FFmpegError)
 
 
 def test_mp4_without_its_index_is_refused(tmp_path):
@@ -434,15 +428,27 @@ def test_sample_rate_must_be_positive(tmp_path, sample_rate):
 # --- save_wav
 
 
-def test_every_16_bit_value_survives_read_and_write(tmp_path, caplog):
-    pcm = np.random.default_rng(0).permutation(np.arange(-32768, 32768)).astype(np.int16).reshape(-1, 2)
-    soundfile.write(tmp_path / "a.wav", pcm, 44100, subtype="PCM_16")
-    save_wav(tmp_path / "b.wav", *load_audio(tmp_path / "a.wav", mono=False))
-    again, rate = soundfile.read(tmp_path / "b.wav", dtype="int16")
+@pytest.mark.parametrize(("subtype", "dtype", "n_bits"), [("PCM_16", np.int16, 16), ("PCM_24", np.int32, 24)])
+def test_values_of_16_and_24_bits_survive_read_and_write(tmp_path, caplog, subtype, dtype, n_bits):
+    most = 2 ** (n_bits - 1)
+    values = np.append(np.random.default_rng(0).integers(-most, most, 65534), [-most, most - 1])
+    pcm = (values.reshape(-1, 2) << (8 * dtype().itemsize - n_bits)).astype(dtype)
+    soundfile.write(tmp_path / "a.wav", pcm, 44100, subtype=subtype)
+    save_wav(tmp_path / "b.wav", *load_audio(tmp_path / "a.wav", mono=False), subtype=subtype)
+    again, rate = soundfile.read(tmp_path / "b.wav", dtype=dtype.__name__)
     np.testing.assert_array_equal(again, pcm)
     assert rate == 44100
-    assert soundfile.info(tmp_path / "b.wav").subtype == "PCM_16"
+    assert soundfile.info(tmp_path / "b.wav").subtype == subtype
     assert not caplog.records
+
+
+@pytest.mark.parametrize(("subtype", "advice"), [("PCM_16", ""), ("PCM_24", "; subtype FLOAT keeps its level")])
+def test_save_wav_scales_instead_of_clipping_and_says_so(tmp_path, caplog, subtype, advice):
+    save_wav(tmp_path / "loud.wav", torch.tensor([[2.0, -4.0, 1.0], [0.0, 0.5, -1.0]]), 8000, subtype=subtype)
+    samples, _ = soundfile.read(tmp_path / "loud.wav")
+    assert samples.T.tolist() == [[0.5, -1.0, 0.25], [0, 0.125, -0.25]]
+    assert [record.levelno for record in caplog.records] == [logging.WARNING]
+    assert re.search(rf"loud\.wav: peak 4 .*gain of 0\.25.*{advice}", caplog.text)
 
 
 def test_save_wav_takes_one_dimension_and_makes_the_folder(tmp_path):
@@ -450,35 +456,6 @@ def test_save_wav_takes_one_dimension_and_makes_the_folder(tmp_path):
     save_wav(path, torch.tensor([0.5, -0.25, 1.0, -1.0], requires_grad=True), 8000)
     assert soundfile.read(path, dtype="int16")[0].tolist() == [16384, -8192, 32767, -32768]
     assert os.listdir(path.parent) == ["a.wav"]
-
-
-def test_save_wav_scales_instead_of_clipping_and_says_so(tmp_path, caplog):
-    save_wav(tmp_path / "loud.wav", torch.tensor([[2.0, -4.0, 1.0], [0.0, 0.5, -1.0]]), 8000)
-    pcm, _ = soundfile.read(tmp_path / "loud.wav", dtype="int16")
-    assert pcm.T.tolist() == [[16384, -32768, 8192], [0, 4096, -8192]]
-    assert len(caplog.records) == 1
-    assert caplog.records[0].levelno == logging.WARNING
-    assert re.search(r"loud\.wav: peak 4 .*gain of 0\.25", caplog.text)
-
-
-def test_24_bit_values_survive_read_and_write(tmp_path, caplog):
-    random = np.random.default_rng(0).integers(-(2**23), 2**23, 9998)
-    pcm = (np.append(random, [-(2**23), 2**23 - 1]).reshape(-1, 2) << 8).astype(np.int32)
-    soundfile.write(tmp_path / "a.wav", pcm, 44100, subtype="PCM_24")
-    save_wav(tmp_path / "b.wav", *load_audio(tmp_path / "a.wav", mono=False), subtype="PCM_24")
-    again, rate = soundfile.read(tmp_path / "b.wav", dtype="int32")
-    np.testing.assert_array_equal(again, pcm)
-    assert rate == 44100
-    assert soundfile.info(tmp_path / "b.wav").subtype == "PCM_24"
-    assert not caplog.records
-
-
-def test_24_bit_scales_instead_of_clipping_and_names_what_keeps_the_level(tmp_path, caplog):
-    save_wav(tmp_path / "loud.wav", torch.tensor([2.0, -4.0, 1.0, 0.5]), 8000, subtype="PCM_24")
-    pcm, _ = soundfile.read(tmp_path / "loud.wav", dtype="int32")
-    assert (pcm >> 8).tolist() == [2**22, -(2**23), 2**21, 2**20]
-    assert len(caplog.records) == 1
-    assert re.search(r"loud\.wav: peak 4 .*gain of 0\.25; subtype FLOAT keeps its level", caplog.text)
 
 
 def test_float_is_written_as_it_is(tmp_path, caplog):
@@ -566,19 +543,6 @@ def test_find_audio_is_sorted_by_suffix_and_skips_what_is_hidden(tmp_path):
     assert find_audio(tmp_path) == [tmp_path / "a.mp3", tmp_path / "b/a.FLAC", tmp_path / "b/z.wav"]
     assert find_audio(tmp_path, recursive=False) == [tmp_path / "a.mp3"]
     assert find_audio(str(tmp_path)) == find_audio(tmp_path)
-
-
-def test_find_audio_in_a_hidden_root(tmp_path):
-    touch(tmp_path, ".data/a.wav")
-    assert find_audio(tmp_path / ".data") == [tmp_path / ".data/a.wav"]
-
-
-def test_find_audio_follows_links_but_not_in_circles(tmp_path):
-    touch(tmp_path, "outside/x.wav", "root/a/y.wav")
-    (tmp_path / "root/linked").symlink_to(tmp_path / "outside")
-    (tmp_path / "root/a/up").symlink_to(tmp_path / "root")
-    (tmp_path / "outside/across").symlink_to(tmp_path / "root/a")
-    assert find_audio(tmp_path / "root") == [tmp_path / "root/a/y.wav", tmp_path / "root/linked/x.wav"]
 
 
 def test_find_audio_of_one_file_is_that_file(tmp_path):

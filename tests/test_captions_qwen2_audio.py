@@ -5,7 +5,6 @@ import logging
 import shutil
 import sys
 
-import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
@@ -36,7 +35,12 @@ def write_json(path, content):
 @pytest.fixture(scope="module")
 def tiny(tmp_path_factory):
     """A folder like the real model's: its names of files, weights and settings, its numbers made small."""
-    from transformers import Qwen2AudioConfig, Qwen2AudioForConditionalGeneration
+    from transformers import (
+        GenerationConfig,
+        Qwen2AudioConfig,
+        Qwen2AudioForConditionalGeneration,
+        WhisperFeatureExtractor,
+    )
 
     folder = tmp_path_factory.mktemp("tiny_qwen2_audio")
     vocab = {symbol: i for i, symbol in enumerate(sorted(pre_tokenizers.ByteLevel.alphabet()))}
@@ -60,41 +64,21 @@ def tiny(tmp_path_factory):
         },
     )
     write_json(folder / "chat_template.json", {"chat_template": CHAT_TEMPLATE})
-    write_json(
-        folder / "preprocessor_config.json",
-        {
-            "chunk_length": 30,
-            "feature_extractor_type": "WhisperFeatureExtractor",
-            "feature_size": 128,
-            "hop_length": 160,
-            "n_fft": 400,
-            "n_samples": 480000,
-            "nb_max_frames": 3000,
-            "padding_side": "right",
-            "padding_value": 0.0,
-            "processor_class": "Qwen2AudioProcessor",
-            "return_attention_mask": True,
-            "sampling_rate": 16000,
-        },
-    )
-    write_json(
-        folder / "generation_config.json",
-        {
-            "do_sample": True,  # as the real one: without our say it would draw words by chance
-            "eos_token_id": [ids["<|endoftext|>"], ids["<|im_end|>"]],
-            "max_new_tokens": 2048,
-            "pad_token_id": ids["<|endoftext|>"],
-            "repetition_penalty": 1.1,
-            "temperature": 0.7,
-            "top_k": 20,
-            "top_p": 0.5,
-        },
-    )
+    WhisperFeatureExtractor(feature_size=128, processor_class="Qwen2AudioProcessor").save_pretrained(folder)
+    GenerationConfig(
+        do_sample=True,  # as the real one: without our say it would draw words by chance
+        eos_token_id=[ids["<|endoftext|>"], ids["<|im_end|>"]],
+        max_new_tokens=2048,
+        pad_token_id=ids["<|endoftext|>"],
+        repetition_penalty=1.1,
+        temperature=0.7,
+        top_k=20,
+        top_p=0.5,
+    ).save_pretrained(folder)
     config = {
         "architectures": ["Qwen2AudioForConditionalGeneration"],
         "model_type": "qwen2_audio",
         "audio_token_index": ids["<|AUDIO|>"],
-        "ignore_index": -100,
         "audio_config": {
             "model_type": "qwen2_audio_encoder",
             "num_mel_bins": 128,
@@ -102,9 +86,6 @@ def tiny(tmp_path_factory):
             "encoder_attention_heads": 2,
             "encoder_ffn_dim": 32,
             "d_model": 16,
-            "activation_function": "gelu",
-            "scale_embedding": False,
-            "max_source_positions": 1500,
         },
         "text_config": {
             "model_type": "qwen2",
@@ -116,8 +97,6 @@ def tiny(tmp_path_factory):
             "num_attention_heads": 4,
             "num_key_value_heads": 4,
             "max_position_embeddings": 8192,
-            "rms_norm_eps": 1e-5,
-            "rope_theta": 10000,
             "vocab_size": 272,  # more than there are tokens, as in the real one
         },
     }
@@ -399,11 +378,6 @@ def test_the_gpu_is_asked_for_its_own_memory(monkeypatch):
     assert qwen2_audio._free_memory(torch.device("cuda:1")) == 7
 
 
-def test_free_memory_of_this_machine_is_plausible():
-    free = qwen2_audio._free_memory(torch.device("cpu"))
-    assert free is None or 1e6 < free < 1e14
-
-
 @pytest.mark.parametrize(
     ("setting", "value"), [("prompt", "  "), ("max_new_tokens", 0), ("batch_size", 0), ("dtype", "int8")]
 )
@@ -420,8 +394,3 @@ def test_an_unknown_device_is_named(tiny):
 def test_two_channels_are_refused(captioner):
     with pytest.raises(ValueError, match=r"\(2, 800\)"):
         captioner([torch.ones(2, 800)])
-
-
-def test_a_captioner_wants_the_models_rate():
-    assert Qwen2AudioCaptioner.sample_rate == 16000
-    assert np.isclose(qwen2_audio._MAX_SAMPLES / Qwen2AudioCaptioner.sample_rate, 30)

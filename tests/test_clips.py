@@ -18,7 +18,7 @@ import torch
 from folders import contents as files
 
 from specgan import spectrogram as spectrogram_module
-from specgan.audio import BLOCK_FRAMES, AudioStream, load_audio, open_audio
+from specgan.audio import AudioStream, open_audio
 from specgan.batch.executors import serial
 from specgan.batch.failures import Failure, UnitError
 from specgan.batch.journal import made_from
@@ -212,9 +212,7 @@ def test_slices_of_a_recording_stay_in_one_split(tmp_path):
 
 @both_ways
 @pytest.mark.parametrize("pool_mode", ["avg", "max"])
-@pytest.mark.parametrize(
-    ("freq_pool", "time_pool"), [(1, 4), (4, 1), (2, 3), (5, 7), (16, 1)], ids=lambda value: str(value)
-)
+@pytest.mark.parametrize(("freq_pool", "time_pool"), [(1, 4), (5, 7), (16, 1)], ids=str)
 def test_pooling_is_of_the_power_before_it_becomes_decibels(tmp_path, make, pool_mode, freq_pool, time_pool):
     samples = noise(3001)  # 24 frames: the last window of 7 has 3, and that of 5 bands has 1
     clip = write(tmp_path / "x.wav", samples)
@@ -225,19 +223,6 @@ def test_pooling_is_of_the_power_before_it_becomes_decibels(tmp_path, make, pool
     assert_levels(tensor(tmp_path / "out", "a/x"), expected)
     assert entry["rows"][0]["n_frames"] == math.ceil(24 / time_pool)
     assert entry["rows"][0]["duration_s"] == pytest.approx(3001 / RATE, abs=1e-6)  # of the sound, as ever
-
-
-def test_the_mean_of_a_loud_and_silent_frames_is_that_of_power_not_of_decibels(tmp_path):
-    samples = np.zeros(16 * 128)
-    samples[: 8 * 128 + 64] = sine(1000, 8 * 128 + 64)
-    clip = write(tmp_path / "x.wav", samples)
-    make_clip(clip, recipe=Recipe(LINEAR, time_pool=16), output=tmp_path / "out")
-    make_clip(clip, recipe=Recipe(LINEAR), output=tmp_path / "whole")
-    tone = tensor(tmp_path / "whole", "a/x")[32]
-    assert tone[4] == pytest.approx(0.0, abs=0.01)
-    assert tone[12] == pytest.approx(-80.0, abs=0.01)
-    pooled = float(tensor(tmp_path / "out", "a/x")[32, 0])
-    assert -4 < pooled < -2.5  # about half the time there: -3 dB; the mean of decibels would be near -40
 
 
 @pytest.mark.parametrize("pool_mode", ["avg", "max"])
@@ -257,7 +242,6 @@ def test_pooled_slices_are_the_pieces_of_the_pooled_whole(tmp_path, pool_mode):
 
 
 @both_ways
-@pytest.mark.parametrize("most_frames", [1, 7, 13])
 @pytest.mark.parametrize(
     "settings",
     [
@@ -269,13 +253,11 @@ def test_pooled_slices_are_the_pieces_of_the_pooled_whole(tmp_path, pool_mode):
     ],
     ids=["avg", "max", "slices", "pooled slices", "channels"],
 )
-def test_nothing_depends_on_how_many_frames_are_transformed_at_a_time(
-    tmp_path, monkeypatch, make, most_frames, settings
-):
+def test_nothing_depends_on_how_many_frames_are_transformed_at_a_time(tmp_path, monkeypatch, make, settings):
     clip = write(tmp_path / "x.wav", noise(6005, channels=2))
     recipe = Recipe(**{"params": PARAMS, **settings})
     make(clip, recipe=recipe, output=tmp_path / "whole")
-    monkeypatch.setattr(spectrogram_module, "MOST_FRAMES", most_frames)
+    monkeypatch.setattr(spectrogram_module, "MOST_FRAMES", 7)
     make(clip, recipe=recipe, output=tmp_path / "pieces")
     whole, pieces = tensors(tmp_path / "whole"), tensors(tmp_path / "pieces")
     assert list(whole) == list(pieces)
@@ -330,17 +312,6 @@ def test_downmix_of_channels(tmp_path, make, downmix, mix):
 
 
 # Kind and peak
-
-
-def test_linear_kind_is_the_power_spectrum(tmp_path):
-    samples = noise(2000)[:, 0]
-    clip = write(tmp_path / "x.wav", samples)
-    make_clip(clip, recipe=Recipe(replace(LINEAR, f_min=500.0, f_max=3000.0)), output=tmp_path / "out")
-    window = 0.5 - 0.5 * np.cos(2 * np.pi * np.arange(256) / 256)
-    padded = np.pad(samples.astype(np.float32), 128 + 256)
-    frames = np.stack([padded[256 + 128 * t :][:256] * window for t in range(16)])
-    power = np.abs(np.fft.rfft(frames)).T ** 2
-    assert_levels(tensor(tmp_path / "out", "a/x"), decibels(power[16:97]))  # 500 Hz / 31.25 Hz to 3000 Hz
 
 
 @both_ways
@@ -400,21 +371,6 @@ def test_colours_reach_from_the_floor_to_a_full_scale_sine_whatever_else_is_in_t
     assert grey == pytest.approx(255 * (1 - 20 / -floor_db), abs=1.1)
 
 
-@pytest.mark.parametrize("cmap", ["MAGMA", "Magma", "magma"])
-def test_colormaps_are_found_in_any_case(tmp_path, cmap):
-    clip = write(tmp_path / "x.wav", noise(2000))
-    for folder, name in (("out", cmap), ("reference", "magma")):
-        make_clip(clip, recipe=Recipe(PARAMS, format="png", cmap=name), output=tmp_path / folder)
-    assert files(tmp_path / "out") == files(tmp_path / "reference")
-
-
-def test_colormaps_that_differ_make_pictures_that_differ(tmp_path):
-    clip = write(tmp_path / "x.wav", noise(2000))
-    for name in ("magma", "blues_R", "grey"):
-        make_clip(clip, recipe=Recipe(PARAMS, format="png", cmap=name), output=tmp_path / name)
-    assert len({content for name in ("magma", "blues_R", "grey") for content in files(tmp_path / name).values()}) == 3
-
-
 @pytest.mark.parametrize("grayscale", [False, True])
 def test_log1p_pictures_reach_from_their_lowest_to_their_highest_value(tmp_path, grayscale):
     params = replace(LINEAR, level="log1p")
@@ -445,16 +401,6 @@ def test_formats_hold_the_same(tmp_path):
     assert rows["png"] == sorted(made["png"])
 
 
-@both_ways
-def test_repetition_gives_the_same_bytes(tmp_path, make):
-    clip = write(tmp_path / "x.wav", noise(3000, channels=2))
-    recipe = Recipe(SLICES, format="both", mono=False, time_pool=2, peak=0.9)
-    entries = [make(clip, recipe=recipe, output=tmp_path / folder) for folder in ("one", "two")]
-    assert files(tmp_path / "one") == files(tmp_path / "two")
-    assert len(files(tmp_path / "one")) == 3 * 3
-    assert entries[0] == entries[1]
-
-
 def test_a_tensor_file_is_no_larger_than_its_values(tmp_path):
     clip = write(tmp_path / "x.wav", noise(128 * 1000))
     make_clip(clip, recipe=Recipe(SLICES), output=tmp_path / "out")
@@ -471,25 +417,18 @@ def test_a_tensor_file_is_no_larger_than_its_values(tmp_path):
         ({"pool_mode": "median"}, "pool_mode is 'median'; one of avg, max"),
         ({"format": "jpg"}, "format is 'jpg'; one of pt, png, both"),
         ({"time_pool": 0}, "time_pool is 0"),
-        ({"time_pool": -2}, "time_pool is -2"),
         ({"time_pool": 1.5}, r"time_pool is 1\.5"),
-        ({"time_pool": None}, "time_pool is None"),
-        ({"freq_pool": 0}, "freq_pool is 0"),
         ({"freq_pool": 17}, "freq_pool is 17; .* to 16"),
-        ({"freq_pool": "2"}, "freq_pool is '2'"),
         ({"params": SLICES, "time_pool": 11}, "time_pool is 11; .* to 10"),
         ({"params": SLICES, "time_pool": 4}, r"time_pool is 4; n_frames \(10\) must be a multiple"),
         ({"params": LINEAR, "freq_pool": 130}, "freq_pool is 130; .* to 129"),
         ({"peak": 0}, "peak is 0"),
-        ({"peak": -1}, "peak is -1"),
         ({"peak": 1.01}, r"peak is 1\.01"),
         ({"peak": math.nan}, "peak is nan"),
         ({"image_scale": 0}, "image_scale is 0"),
-        ({"image_scale": -1.5}, r"image_scale is -1\.5"),
         ({"format": "png", "image_scale": math.nan}, "image_scale is nan"),
         ({"format": "png", "image_scale": math.inf}, "image_scale is inf"),
         ({"format": "png", "cmap": "magmaa"}, "cmap is 'magmaa'"),
-        ({"format": "both", "cmap": ""}, "cmap is ''"),
         ({"device": "gpu"}, "device is 'gpu'"),
         ({"device": "meta"}, "device is 'meta'"),
     ],
@@ -532,11 +471,10 @@ def test_nan_late_in_a_long_file_leaves_none_of_its_slices(tmp_path, monkeypatch
 
 @both_ways
 @pytest.mark.parametrize("peak", [None, 0.5])
-@pytest.mark.parametrize("rate", [RATE, 11025], ids=["same rate", "resampled"])
-@pytest.mark.parametrize("block_frames", [2**20, 6000, 1000])
-def test_what_is_wrong_with_a_file_is_said_once(tmp_path, monkeypatch, caplog, make, peak, rate, block_frames):
+@pytest.mark.parametrize("block_frames", [2**20, 1000])
+def test_what_is_wrong_with_a_file_is_said_once(tmp_path, monkeypatch, caplog, make, peak, block_frames):
     samples = noise(20_000)
-    clip = write(tmp_path / "x.wav", np.concatenate([samples, -samples], axis=1), rate=rate)  # antiphase
+    clip = write(tmp_path / "x.wav", np.concatenate([samples, -samples], axis=1))  # antiphase
     clip.source.write_bytes(clip.source.read_bytes()[:-80_000])  # and cut in half
     monkeypatch.setattr(levels_module, "open_audio", partial(open_audio, block_frames=block_frames))
     make(clip, recipe=Recipe(PARAMS, peak=peak), output=tmp_path / "out")
@@ -634,18 +572,6 @@ def test_a_long_tensor_has_the_bytes_of_a_short_one(tmp_path, monkeypatch, make,
     assert {name: len(content) for name, content in files(tmp_path / "short").items() if ".pt" in name} == {
         name: len(content) for name, content in files(tmp_path / "long").items() if ".pt" in name
     }
-
-
-def test_a_file_of_minutes_is_the_spectrogram_of_the_whole(tmp_path):
-    n_samples = BLOCK_FRAMES + 30_000  # more than is decoded at a time
-    clip = write(tmp_path / "x.wav", noise(n_samples), subtype="PCM_16")
-    make_clip(clip, recipe=Recipe(PARAMS), output=tmp_path / "out")
-    waveform, _ = load_audio(clip.source)
-    window = torch.hann_window(256)
-    spectrum = torch.stft(waveform, 256, 128, window=window, center=True, pad_mode="constant", return_complex=True)
-    power = Spectrogram(PARAMS).filters @ spectrum.abs().square()
-    n_frames = math.ceil(n_samples / 128)
-    assert_levels(tensor(tmp_path / "out", "a/x"), decibels(power[0, :, :n_frames].double().numpy()))
 
 
 @both_ways

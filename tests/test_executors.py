@@ -228,14 +228,9 @@ def test_messages_pass_while_another_thread_is_at_work(caplog):
     assert [record.getMessage() for record in caplog.records] == ["0.wav ends", "the caller's own", "1.wav ends"]
 
 
-def test_each_process_works_with_one_thread(two_processes):
-    results = run(numbers(20), where, two_processes)
-    assert {n_threads for _, n_threads in results.values()} == {1}
-    assert os.getpid() not in {pid for pid, _ in results.values()}
-
-
-def test_dask_workers_work_with_one_thread(dask_cluster):
-    results = run(numbers(20), where, dask_cluster)
+@pytest.mark.parametrize("name", ["two_processes", "dask_cluster"])
+def test_each_process_works_with_one_thread(request, name):
+    results = run(numbers(20), where, request.getfixturevalue(name))
     assert {n_threads for _, n_threads in results.values()} == {1}
     assert os.getpid() not in {pid for pid, _ in results.values()}
 
@@ -458,10 +453,6 @@ def die_once_at(name: str, marker: str) -> None:
 
 def test_processes_give_the_same_bytes_as_serial(recordings, made_serially, two_processes, tmp_path):
     assert make(recordings, tmp_path / "made", two_processes) == made_serially
-
-
-def test_threads_give_the_same_bytes_as_serial(recordings, made_serially, tmp_path):
-    assert make(recordings, tmp_path / "made", partial(ThreadPoolExecutor, 3)) == made_serially
 
 
 def test_dask_gives_the_same_bytes_though_one_of_two_workers_is_killed(

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from names import HOSTILE_NAMES, ODD_NAMES
 
 from specgan.files import (
     MOST_BYTES,
@@ -71,14 +72,22 @@ def test_a_folder_reached_by_a_link_is_cleared_all_the_same(tmp_path):
 # --- names
 
 
-@few
-@given(st.text(max_size=20) | st.builds(str.__mul__, st.text(max_size=4), st.integers(0, 200)))
-def test_any_text_becomes_one_visible_path_component(text):
-    name = safe_name(text)
+def assert_is_one_visible_component(name: str) -> None:
     assert name.isprintable() and name[0] not in ".-" and not set(name) & set('/\\\\:*?"<>|')
     assert len(os.fsencode(name)) <= MOST_BYTES
     assert Path("folder", name).parts == ("folder", name)
     assert safe_name(name) == name
+
+
+@few
+@given(st.text(max_size=20) | st.builds(str.__mul__, st.text(max_size=4), st.integers(0, 200)))
+def test_any_text_becomes_one_visible_path_component(text):
+    assert_is_one_visible_component(safe_name(text))
+
+
+def test_hostile_and_odd_names_become_one_visible_path_component():
+    for name in [*HOSTILE_NAMES, *ODD_NAMES]:
+        assert_is_one_visible_component(safe_name(name))
 
 
 @few

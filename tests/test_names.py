@@ -22,13 +22,13 @@ from names import ALIKE_FILES, ODD_NAMES
 from pages import Page
 
 from specgan.audio import load_audio
+from specgan.batch.failures import Failure, write_failures
 from specgan.batch.journal import Journal
-from specgan.batch.runner import Failure, write_failures
 from specgan.captions.caption import Caption
 from specgan.codec.png import from_png
 from specgan.data.dataset import SpectrogramDataset
 from specgan.data.manifest import assign_splits, read_manifest, write_manifest
-from specgan.pictures.gallery import Sound, write_gallery
+from specgan.pictures.gallery import Entry, write_gallery
 from specgan.spectrogram import Spectrogram, SpectrogramParams
 from specgan.tasks.caption import caption_songs
 from specgan.tasks.compare import compare_pictures
@@ -158,18 +158,18 @@ def test_compare(tmp_path):
 
 def test_gallery(tmp_path):
     pictures = [f"{name}/{name}.png" for name in ODD_NAMES]
-    sections = {name: [Sound(name, picture, None)] for name, picture in zip(ODD_NAMES, pictures, strict=True)}
+    sections = {name: [Entry(name, picture, None)] for name, picture in zip(ODD_NAMES, pictures, strict=True)}
     write_gallery(tmp_path / "index.html", title=ODD_NAMES[0], note="", sections=sections)
     assert_page_shows(tmp_path / "index.html", ODD_NAMES, pictures)
 
 
 def assert_page_shows(index: Path, names: list[str], pictures: list[str]) -> None:
-    page = Page(index.read_text(encoding="utf-8"))
-    assert [unquote(source, errors="surrogateescape") for source in page.sources] == pictures
-    for caption, name in zip(page.text["figcaption"], names, strict=True):
+    page = Page(index)
+    assert [unquote(source, errors="surrogateescape") for source in page.values("src")] == pictures
+    for caption, name in zip(page.texts["figcaption"], names, strict=True):
         shown = name.encode(errors="replace").decode()
         assert " ".join(caption.split()).startswith(" ".join(shown.split()))  # a page has one kind of space
-    assert not {"b", "i"} & set(page.tags)  # no name became markup
+    assert not {"b", "i"} & set(page.texts)  # no name became markup
 
 
 def test_manifest(tmp_path):

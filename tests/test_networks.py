@@ -2,7 +2,6 @@
 
 import math
 from functools import partial
-from itertools import pairwise
 
 import pytest
 import torch
@@ -214,26 +213,13 @@ def test_the_depth_can_be_chosen_and_more_of_it_adds_maps_of_full_width(network)
     [
         ({"n_frames": None}, "n_frames is None; networks need one length: choose a spectrogram preset that has one"),
         ({"width": 36}, "width is 36; this network needs a multiple of 8"),
-        ({"norm": "layer"}, "norm is 'layer'; pixel or batch"),
+        ({"norm": "layer"}, "norm is 'layer'; (pixel|null) or batch"),
     ],
 )
-def test_an_impossible_generator_is_named_with_its_value_and_the_fix(sizes, message):
+@pytest.mark.parametrize("network", [partial(DCGANGenerator, latent_dim=8), *DISCRIMINATORS])
+def test_an_impossible_network_is_named_with_its_value_and_the_fix(network, sizes, message):
     with pytest.raises(ValueError, match=message):
-        generator(**sizes)
-
-
-@pytest.mark.parametrize(
-    ("sizes", "message"),
-    [
-        ({"n_frames": None}, "n_frames is None; networks need one length: choose a spectrogram preset that has one"),
-        ({"width": 36}, "width is 36; this network needs a multiple of 8"),
-        ({"norm": "pixel"}, "norm is 'pixel'; null or batch"),
-    ],
-)
-@pytest.mark.parametrize("discriminator", DISCRIMINATORS)
-def test_an_impossible_discriminator_is_named_with_its_value_and_the_fix(discriminator, sizes, message):
-    with pytest.raises(ValueError, match=message):
-        discriminator(**{"n_classes": 3, "n_mels": 16, "n_frames": 16, **sizes})
+        network(**{"n_classes": 3, "n_mels": 16, "n_frames": 16, **sizes})
 
 
 # How the convolutions and norms of four halvings were numbered until there were stages; in layers, and the last in last
@@ -380,32 +366,6 @@ def descend(parameters, compute_loss, *, n_steps: int = 8) -> list[float]:
         optimizer.step()
         values.append(loss.item())
     return values
-
-
-@pytest.mark.parametrize("loss", LOSSES)
-@pytest.mark.parametrize("discriminator", DISCRIMINATORS)
-def test_a_discriminator_learns_a_fixed_batch(discriminator, loss):
-    network = discriminator(n_classes=3, n_mels=16, n_frames=32, width=32)
-    real, labels = batch(8)
-    fake = generator()(torch.randn(8, 8), labels).detach()
-    values = descend(
-        network.parameters(), lambda: loss().discriminator_loss(network(real, labels), network(fake, labels))
-    )
-    assert all(later < earlier for earlier, later in pairwise(values))
-
-
-@pytest.mark.parametrize("loss", LOSSES)
-@pytest.mark.parametrize("discriminator", DISCRIMINATORS)
-def test_a_generator_learns_against_a_fixed_discriminator(discriminator, loss):
-    judge = discriminator(n_classes=3, n_mels=16, n_frames=32, width=32).requires_grad_(False)
-    network = generator()
-    real, labels = batch(8)
-    z = torch.randn(8, 8)
-    values = descend(
-        network.parameters(),
-        lambda: loss().generator_loss(judge(real, labels), judge(network(z, labels), labels)),
-    )
-    assert values[-1] < values[0]
 
 
 @pytest.mark.parametrize("discriminator", DISCRIMINATORS)

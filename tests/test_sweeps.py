@@ -449,17 +449,6 @@ def test_joblib_shares_out_the_cores(tiny_drums, tmp_path):
     assert len({probe["process"] for probe in probes}) == 2
 
 
-def test_submitit_runs_each_job_in_a_process_of_its_own(tiny_drums, tmp_path):
-    sweep = ["-m", "seed=1,2", "hydra/launcher=submitit_local", "hydra.sweep.dir=sweep"]
-    output = run(*sweep, *unmeasured(tiny_drums), cwd=tmp_path)
-    rows = table_of(tmp_path / "sweep")
-    assert [(row["job"], row["seed"], row["status"]) for row in rows] == [("0", "1", "done"), ("1", "2", "done")]
-    assert "sweep/summary.csv" in output
-    probes = [json.loads((tmp_path / "sweep" / job / "probe.json").read_text()) for job in "01"]
-    assert len({probe["process"] for probe in probes}) == 2
-    assert len(list((tmp_path / "sweep" / ".submitit").glob("*/*_log.out"))) == 2
-
-
 def test_slurm_is_asked_for_what_the_configuration_says(tmp_path):
     """With an sbatch that keeps the script and refuses it."""
     for name, does in (("sbatch", f'cp "$1" {tmp_path}/script; exit 1'), ("srun", "exit 1")):

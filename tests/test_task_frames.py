@@ -168,16 +168,6 @@ def test_a_sound_of_one_stretch_has_the_picture_of_render(tmp_path, axis):
     assert (tmp_path / "out" / "frame_0000.png").read_bytes() == render(sound, **settings)
 
 
-def test_blocks_do_not_show(tmp_path, request):
-    sound = wav(tmp_path, tone(0.7) + 0.01 * torch.randn(11200), torch.zeros(4000), tone(0.3, frequency=300))
-    write_frames(sound, tmp_path / "whole", frame_s=0.13, **SMALL)
-    request.getfixturevalue("in_small_blocks")
-    write_frames(sound, tmp_path / "blocks", frame_s=0.13, **SMALL)
-    whole, blocks = pictures(tmp_path / "whole"), pictures(tmp_path / "blocks")
-    assert len(whole) == len(blocks) == 10
-    assert np.abs(np.array(whole) - np.array(blocks)).max() <= 1
-
-
 def test_the_power_of_stretches_is_the_same_in_blocks_and_covers_each_column_once(tmp_path, request):
     path = wav(tmp_path, torch.randn(RATE) / 10)
     settings = PictureSettings(n_fft=512, n_mels=32, hop_length=100)

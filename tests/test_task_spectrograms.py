@@ -2,7 +2,6 @@
 
 import csv
 import os
-import shutil
 import subprocess
 import sys
 import time
@@ -129,19 +128,6 @@ def test_files_of_another_rate_are_resampled(tmp_path, specs):
     assert read_manifest(specs)["n_frames"].tolist() == [63]  # one second at 8 kHz
 
 
-def test_peak_makes_clips_equally_loud_and_null_keeps_their_level(tmp_path, specs):
-    quiet = write_clip(tmp_path / "audio" / "a" / "quiet.wav", amplitude=0.05)
-    loud = write_clip(tmp_path / "audio" / "a" / "loud.wav", amplitude=0.8)
-    make(tmp_path / "audio", specs)
-    difference = (level_of(specs, loud) - level_of(specs, quiet)).median()
-    assert difference == pytest.approx(24.08, abs=0.2)  # 20 log10(0.8 / 0.05)
-    make(tmp_path / "audio", tmp_path / "scaled", peak=0.5)
-    scaled = [level_of(tmp_path / "scaled", source) for source in (quiet, loud)]
-    torch.testing.assert_close(*scaled, rtol=0, atol=0.1)  # 16-bit rounding of the quiet one
-    gain = (scaled[1] - level_of(specs, loud)).median()
-    assert gain == pytest.approx(-4.08, abs=0.05)  # 20 log10(0.5 / 0.8)
-
-
 def test_digital_silence_among_sounds_stays_silence_when_scaled(audio, specs):
     silent = audio / "kick" / "silent.wav"
     save_wav(silent, torch.zeros(1000), 8000)
@@ -205,12 +191,6 @@ def test_a_label_is_the_folder_or_the_prefix(tmp_path, specs, names, settings, l
     assert info_of(specs)["class_names"] == sorted(labels)
 
 
-def test_a_name_without_a_prefix_is_an_error(tmp_path, specs):
-    audio = flat_folder(tmp_path / "audio", ["_1.wav", "dog_2.wav"])
-    with pytest.raises(ValueError, match=r"_1\.wav"):
-        make(audio, specs, label_from="prefix")
-
-
 @pytest.mark.parametrize("input", [".", "../kicks"])
 def test_a_relative_flat_folder_has_its_name(tmp_path, specs, monkeypatch, input):
     monkeypatch.chdir(flat_folder(tmp_path / "kicks", ["a.wav", "b.wav"]))
@@ -227,28 +207,25 @@ def test_linked_files_and_folders_have_the_label_of_where_they_are_seen(tmp_path
     assert labels_in(specs) == {"kick": 1, "snare": 1}
 
 
-def test_classes_keeps_only_those(audio, specs):
-    make(audio, specs, classes=["snare"])
-    assert labels_in(specs) == {"snare": 5}
-    assert not (specs / "kick").exists()
-
-
-def test_merge_comes_before_classes(tmp_path, specs):
-    audio = write_folder(tmp_path / "audio", {"bd": 2, "kick": 3, "sn": 2})
-    make(audio, specs, merge={"bd": "kick"}, classes=["kick"])
-    assert labels_in(specs) == {"kick": 5}
-
-
-def test_numbers_in_classes_and_merge_mean_labels_of_that_name(tmp_path, specs):
-    audio = write_folder(tmp_path / "audio", {"0": 2, "1": 2, "2": 2})  # classes=[0,1] on the command line
-    make(audio, specs, classes=[0, 1], merge={2: 1})
-    assert labels_in(specs) == {"0": 2, "1": 4}
+@pytest.mark.parametrize(
+    ("settings", "labels"),
+    [
+        ({"classes": ["1"]}, {"1": 3}),
+        ({"merge": {"0": "1"}, "classes": ["1"]}, {"1": 5}),
+        ({"classes": [0, 1], "merge": {2: 1}}, {"0": 2, "1": 7}),  # as numbers arrive from the command line
+    ],
+    ids=["classes", "merged first", "numbers"],
+)
+def test_labels_are_merged_and_then_chosen(tmp_path, specs, settings, labels):
+    make(write_folder(tmp_path / "audio", {"0": 2, "1": 3, "2": 4}), specs, **settings)
+    assert labels_in(specs) == labels
+    assert {path.name for path in specs.iterdir() if path.is_dir()} == set(labels)
 
 
 def test_small_labels_are_left_out_and_named(tmp_path, specs, caplog):
-    audio = write_folder(tmp_path / "audio", {"kick": 4, "ride": 2})
+    audio = write_folder(tmp_path / "audio", {"kick": 3, "ride": 2})
     make(audio, specs, min_recordings=3)
-    assert labels_in(specs) == {"kick": 4}
+    assert labels_in(specs) == {"kick": 3}
     assert "ride" in caplog.text
 
 
@@ -303,11 +280,12 @@ def test_missing_folder_and_folder_without_audio(tmp_path, specs):
 # Failures
 
 
-def test_a_corrupt_file_is_recorded_and_the_others_are_made(audio, specs):
+def test_a_corrupt_file_is_recorded_and_tried_again_and_the_others_are_made(audio, specs):
     bad = audio / "kick" / "kick_1.wav"
     bad.write_bytes(b"no sound at all")
-    report = make(audio, specs)
-    assert (report.n_done, report.n_skipped, len(report.failures)) == (8, 0, 1)
+    for n_done, n_skipped in ((8, 0), (0, 8)):
+        report = make(audio, specs)
+        assert (report.n_done, report.n_skipped, len(report.failures)) == (n_done, n_skipped, 1)
     assert report.failures[0].path == str(bad)
     with (specs / "failures.csv").open(newline="") as file:
         (row,) = csv.DictReader(file)
@@ -315,28 +293,11 @@ def test_a_corrupt_file_is_recorded_and_the_others_are_made(audio, specs):
     assert "kick_1.wav" in row["error"]
     assert labels_in(specs) == {"kick": 3, "snare": 5}
     assert not (specs / "kick" / "kick_1.pt").exists()
-
-
-def test_a_failed_file_is_tried_again_and_its_record_goes_when_it_works(audio, specs):
-    bad = audio / "kick" / "kick_1.wav"
-    bad.write_bytes(b"no sound at all")
-    make(audio, specs)
-    report = make(audio, specs)
-    assert (report.n_done, report.n_skipped, len(report.failures)) == (0, 8, 1)
     write_clip(bad)
     report = make(audio, specs)
     assert (report.n_done, report.n_skipped, report.failures) == (1, 8, [])
     assert not (specs / "failures.csv").exists()
     assert labels_in(specs) == {"kick": 4, "snare": 5}
-
-
-def test_a_file_that_turned_corrupt_leaves_the_dataset(audio, specs):
-    make(audio, specs)
-    (audio / "kick" / "kick_1.wav").write_bytes(b"no sound any more")
-    report = make(audio, specs)
-    assert (report.n_done, report.n_skipped, len(report.failures)) == (0, 8, 1)
-    assert "kick/kick_1.pt" not in set(read_manifest(specs)["path"])
-    assert not (specs / "kick" / "kick_1.pt").exists()
 
 
 def test_raise_stops_at_the_first_corrupt_file(audio, specs):
@@ -401,22 +362,18 @@ def test_a_changed_source_is_made_again_alone(audio, specs, by_seconds):
     assert make(audio, specs).n_done == 0
 
 
-def test_a_removed_source_leaves_the_dataset(audio, specs):
+def test_new_sources_are_made_alone_and_removed_and_corrupt_ones_leave_the_dataset(audio, specs):
     make(audio, specs)
     (audio / "snare" / "snare_0.wav").unlink()
-    report = make(audio, specs)
-    assert (report.n_done, report.n_skipped) == (0, 8)
-    assert "snare/snare_0.pt" not in set(read_manifest(specs)["path"])
-    assert not (specs / "snare" / "snare_0.pt").exists()
-
-
-def test_a_new_source_is_made_alone(audio, specs):
-    make(audio, specs)
+    (audio / "kick" / "kick_1.wav").write_bytes(b"no sound any more")
     new = write_clip(audio / "clap" / "new.wav")
     report = make(audio, specs)
-    assert (report.n_done, report.n_skipped) == (1, 9)
+    assert (report.n_done, report.n_skipped, len(report.failures)) == (1, 7, 1)
     assert info_of(specs)["class_names"] == ["clap", "kick", "snare"]
     torch.testing.assert_close(level_of(specs, new), expected_level(new), rtol=0, atol=0)
+    for gone in ("snare/snare_0.pt", "kick/kick_1.pt"):
+        assert gone not in set(read_manifest(specs)["path"])
+        assert not (specs / gone).exists()
 
 
 @pytest.mark.parametrize("settings", [{"params": replace(PARAMS, n_mels=8)}, {"peak": 0.5}])
@@ -486,7 +443,7 @@ def interrupt_after(monkeypatch, k: int) -> None:
     monkeypatch.setattr(runner, "_MOST_UNITS", 1)  # noted as done one by one
 
 
-@pytest.mark.parametrize("k", [0, 1, 5, 8])
+@pytest.mark.parametrize("k", [0, 5])
 def test_an_interrupted_run_completes_to_the_same_bytes(audio, specs, tmp_path, monkeypatch, k):
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
         interrupt_after(patch, k)
@@ -557,14 +514,6 @@ def test_a_root_with_a_leading_dot_or_dash_makes_a_visible_label_folder(tmp_path
     assert_one_file_each(specs, sources)
 
 
-def test_a_loop_of_links_ends(audio, specs):
-    (audio / "kick" / "loop").symlink_to(audio, target_is_directory=True)
-    (audio / "again").symlink_to(audio / "again", target_is_directory=True)
-    report = make(audio, specs)
-    assert report.n_done == 9
-    assert labels_in(specs) == {"kick": 4, "snare": 5}
-
-
 def test_output_inside_input(audio):
     make(audio, audio / "specs")
     report = make(audio, audio / "specs")
@@ -575,8 +524,8 @@ def test_output_inside_input(audio):
 
 ROOT = Path(__file__).parents[1]
 WORK = replace(PARAMS, hop_length=16)  # so much of it that a run can be met in its middle
-N_CLIPS = 300
-BROKEN = ("kick_3", "kick_150", "snare_7")
+N_CLIPS = 200
+BROKEN = ("kick_3", "kick_90", "snare_7")
 linux = pytest.mark.skipif(sys.platform != "linux", reason="looks for the processes of a run in /proc")
 
 
@@ -603,7 +552,7 @@ def kill_in_the_middle(audio: Path, output: Path, *more: str, n_made: int, files
 
 @pytest.fixture(scope="module")
 def many(tmp_path_factory) -> Path:
-    """Some hundred recordings, three of them broken."""
+    """Recordings of two labels, three of them broken."""
     audio = tmp_path_factory.mktemp("many") / "audio"
     for i in range(N_CLIPS):
         label = "kick" if i < N_CLIPS // 2 + 5 else "snare"
@@ -613,28 +562,11 @@ def many(tmp_path_factory) -> Path:
     return audio
 
 
-@pytest.fixture(scope="module")
-def uninterrupted(many, tmp_path_factory) -> dict[str, bytes]:
-    """All files, hidden ones too, of a run that nobody killed."""
-    output = tmp_path_factory.mktemp("uninterrupted") / "specs"
-    report = make(many, output, params=WORK, splits=(80, 10, 10), format="both")
-    assert (report.n_done, len(report.failures)) == (N_CLIPS - 3, 3)
-    return everything(output)
-
-
-@pytest.fixture(scope="module")
-def killed(many, tmp_path_factory) -> Path:
-    """The folder that a killed run left."""
-    output = tmp_path_factory.mktemp("killed") / "specs"
-    group = kill_in_the_middle(many, output, n_made=40)
-    wait_until(lambda: not processes_of_group(group))  # its workers end by themselves, and may write until then
-    return output
-
-
 @linux
-def test_a_run_that_was_killed_twice_ends_as_if_never_killed(many, killed, uninterrupted, tmp_path):
+def test_a_run_that_was_killed_twice_ends_as_if_never_killed(many, tmp_path):
     specs = tmp_path / "specs"
-    shutil.copytree(killed, specs)
+    group = kill_in_the_middle(many, specs, n_made=40)
+    wait_until(lambda: not processes_of_group(group))  # its workers end by themselves, and may write until then
     before = set(specs.glob("*/*.pt"))
     assert 40 <= len(before) < N_CLIPS - 3
     kill_in_the_middle(many, specs, n_made=len(before) + 60)
@@ -646,26 +578,8 @@ def test_a_run_that_was_killed_twice_ends_as_if_never_killed(many, killed, unint
     assert noted > 0
     with (specs / "failures.csv").open(newline="") as file:
         assert sorted(Path(row["path"]).stem for row in csv.DictReader(file)) == sorted(BROKEN)
-    assert everything(specs) == uninterrupted
-
-
-@linux
-@pytest.mark.parametrize(
-    "settings",
-    [
-        {"params": WORK, "format": "both", "merge": {"snare": "drum"}, "classes": ["drum"]},
-        {"params": replace(PARAMS, n_frames=16), "format": "png", "merge": {"kick": "drum"}},
-        {"params": replace(PARAMS, n_frames=16), "mono": False, "label_from": "prefix", "separator": "_1"},
-    ],
-    ids=["other labels", "slices and pictures", "channels and prefixes"],
-)
-def test_other_settings_after_a_killed_run_leave_nothing_of_the_old(many, killed, tmp_path, settings):
-    specs = tmp_path / "specs"
-    shutil.copytree(killed, specs)
-    for folder in (specs, tmp_path / "fresh"):
-        make(many, folder, **settings)
-    assert everything(specs) == everything(tmp_path / "fresh")
-    assert {path.name for path in specs.iterdir()} == {path.name for path in (tmp_path / "fresh").iterdir()}
+    make(many, tmp_path / "uninterrupted", params=WORK, splits=(80, 10, 10), format="both")
+    assert everything(specs) == everything(tmp_path / "uninterrupted")
 
 
 @linux
@@ -674,7 +588,7 @@ def test_a_killed_run_into_shards_leaves_whole_ones_and_is_completed(many, tmp_p
     group = kill_in_the_middle(many, specs, *settings, n_made=3, files="shards/[0-9a-f]*.safetensors")
     wait_until(lambda: not processes_of_group(group))
     whole = [path for path in specs.glob("shards/*") if not path.name.startswith(".")]
-    assert 3 <= len(whole) < 10
+    assert 3 <= len(whole) < 7
     for path in whole:
         assert len(open_shard(path))
     noted = sum(b'"key"' in line for line in (specs / ".journal.jsonl").read_bytes().splitlines())
@@ -745,65 +659,3 @@ def test_a_file_that_has_the_name_that_another_was_given_has_a_file_of_its_own(t
     ]
     make(tmp_path / "audio", specs)
     assert_one_file_each(specs, sources)
-
-
-# Real and deliberately broken files, where they stand beside the checkout
-
-FORMATS = ROOT.parent / "shared" / "data" / "formats"
-REFUSED = {  # and why
-    "gen_nan_inf_float32.wav": "11 of 66150 samples are NaN or infinite",
-    "gen_noise_named.mp3": "not readable as audio",
-    "gen_text_named.wav": "not readable as audio",
-    "gen_truncated.mp4": "not readable as audio",
-    "gen_video_only.mp4": "has no audio stream",
-    "gen_zero_bytes.wav": "has zero bytes",
-    "pydub_empty_44bytes.wav": "holds no samples",
-}
-needs_formats = pytest.mark.skipif(not FORMATS.is_dir(), reason="needs shared/data/formats beside the checkout")
-
-
-@pytest.fixture(scope="module")
-def made_of_formats(tmp_path_factory) -> dict[str, Path]:
-    """For each downmix the folder that was made of the files."""
-    folders = {downmix: tmp_path_factory.mktemp(downmix) / "specs" for downmix in ("mean", "max_energy")}
-    for downmix, folder in folders.items():
-        report = make(FORMATS, folder, params=replace(PARAMS, sample_rate=16000), downmix=downmix)
-        assert (report.n_done, len(report.failures)) == (25, 7)
-    return folders
-
-
-@needs_formats
-def test_format_files_are_made_or_refused_with_their_reason(made_of_formats):
-    with (made_of_formats["mean"] / "failures.csv").open(newline="") as file:
-        rows = {Path(row["path"]).name: row for row in csv.DictReader(file)}
-    assert set(rows) == set(REFUSED)
-    for name, reason in REFUSED.items():
-        assert rows[name]["stage"] == "decode"
-        assert rows[name]["error"].startswith(f"{FORMATS / name}: ")
-        assert reason in rows[name]["error"]
-    table = read_manifest(made_of_formats["mean"])
-    names = {Path(source).name for source in table["source"]}
-    assert names == {path.name for path in FORMATS.iterdir()} - set(REFUSED)
-    assert len(table) == 25
-
-
-@needs_formats
-def test_format_files_of_one_recording_have_one_spectrogram(made_of_formats):
-    """Decoders, rates, depths and channels aside."""
-    reference = level_of(made_of_formats["mean"], FORMATS / "gen_pcm24.wav")
-    assert reference.shape == (16, 375)  # 3 s at 16 kHz in frames of 128
-    for name in ("gen_float64.wav", "gen_u8.wav", "gen_192k.wav", "gen.m4a", "gen.opus"):
-        level = level_of(made_of_formats["mean"], FORMATS / name)
-        assert level.shape == reference.shape
-        loud = reference > -40  # below, 8 bits and codecs have their own noise
-        assert (level - reference)[loud].abs().median() < 0.5
-
-
-@needs_formats
-def test_antiphase_is_silent_in_the_mean_and_not_with_max_energy(made_of_formats):
-    source = FORMATS / "gen_antiphase_stereo.wav"
-    assert level_of(made_of_formats["mean"], source).max() < -70
-    level = level_of(made_of_formats["max_energy"], source)
-    reference = level_of(made_of_formats["mean"], FORMATS / "gen_pcm24.wav")
-    assert level.max() > -30
-    assert level.max() == pytest.approx(float(reference.max()), abs=7)
