@@ -450,7 +450,6 @@ def test_the_best_checkpoint_stays_when_its_folder_moves_and_whatever_the_run_go
     early = tmp_path / "early" / "epoch=1.ckpt"  # which knows 5.0 alone
     trainer, model, data = make_run(tiny_drums, tmp_path / "b", Scripted([2.0]), max_epochs=4)
     trainer.fit(model, datamodule=data, ckpt_path=early, weights_only=True)
-    assert epoch_of(tmp_path / "b" / "checkpoints" / "last.ckpt") == 4
     assert (
         torch.load(tmp_path / "b" / "checkpoints" / "best.ckpt", weights_only=True)["callbacks"]["Measure"]["points"][
             -1
