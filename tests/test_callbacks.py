@@ -19,10 +19,12 @@ from specgan.evaluation.metrics import frechet_distance
 from specgan.models.classifier import Classifier
 from specgan.spectrogram import SpectrogramParams
 from specgan.tasks.spectrograms import make_spectrograms
+from specgan.training.best import BestCheckpoint
 from specgan.training.dashboards import Dashboard
 from specgan.training.measure import Measure
 from specgan.training.pace import Pace
 from specgan.training.preview import Preview, mean_distance
+from specgan.training.stages import write_metrics
 from specgan.vocoders.griffin_lim import GriffinLim
 
 PARAMS = SpectrogramParams(hop_length=512, n_mels=32, n_frames=32)
@@ -106,7 +108,7 @@ def test_real_clips_are_written_once_as_recorded_and_vocoded(stage):
         for kind in ("real", "real_vocoded")
         for suffix in ("wav", "png")
     ]
-    assert written == {*kinds, "index.html"}
+    assert written == {*kinds, "index.html", "entries.json"}
     recorded, rate = soundfile.read(stage.folder / "kick" / "real.wav")
     assert (len(recorded), rate) == (PARAMS.n_samples, PARAMS.sample_rate)
     assert abs(recorded).max() == pytest.approx(0.5, abs=1e-3)
@@ -168,6 +170,18 @@ def test_dashboards_get_every_sound_with_its_files(stage):
         assert some.picture.read_bytes().startswith(b"\x89PNG")
         assert (some.heard_as, some.probability) == ("", None)  # nobody judges here
     assert "heard as" not in (stage.folder / "index.html").read_text()
+
+
+def test_the_page_of_a_run_that_goes_on_lists_what_was_drawn_before(stage):
+    pages = []
+    for epoch in (2, 4, 4):
+        preview = Preview(stage.folder, stage.preview.make_vocoder, every_n_epochs=2)
+        stage.preview = preview
+        preview.on_fit_start(stage.trainer, stage.module)
+        run_epoch(stage, epoch, real_clips(stage))
+        pages.append((stage.folder / "index.html").read_text())
+    assert [page.count("<audio") for page in pages] == [3 * 3, 3 * 4, 3 * 4]
+    assert "kick/epoch_2.wav" in pages[-1]
 
 
 def test_one_sound_of_a_class_has_one_place_over_all_epochs(stage):
@@ -253,6 +267,7 @@ def measured_run(measure, *, epochs, max_epochs, stops_at=None, loggers=(), stra
     module = SimpleNamespace(sample="the sampler", n_steps=0, class_names=["kick", "snare"])
     logged = {}
     module.log_dict = lambda metrics, **_: logged.__setitem__(trainer.current_epoch + 1, metrics)
+    trainer.current_epoch = min(epochs, default=1) - 1
     measure.setup(trainer, module, "fit")
     measure.on_train_start(trainer, module)
     for epoch in epochs:
@@ -374,7 +389,7 @@ def make_run(tiny_drums, folder, evaluation, *, max_epochs, keep_sounds=18):
         callbacks=[
             Pace(),
             Measure(evaluation, folder / "curve.json", every_n_epochs=2, n_samples=2),
-            ModelCheckpoint(checkpoints, "best", monitor="val/fad", enable_version_counter=False),
+            BestCheckpoint(checkpoints, "best", monitor="val/fad", enable_version_counter=False),
             ModelCheckpoint(checkpoints, "last", every_n_epochs=1, enable_version_counter=False),
         ],
         enable_progress_bar=False,
@@ -406,6 +421,52 @@ def test_the_best_checkpoint_is_that_of_the_smallest_distance(tiny_drums, tmp_pa
     curve = json.loads((tmp_path / "curve.json").read_text())
     assert [point["epoch"] for point in curve] == [2, 4, 6, 7, 8]
     assert epoch_of(tmp_path / "checkpoints" / "best.ckpt") == 8
+
+
+def test_a_worse_resumed_run_leaves_the_best_checkpoint(tiny_drums, tmp_path):
+    trainer, model, data = make_run(tiny_drums, tmp_path, Scripted([1.0]), max_epochs=2)
+    trainer.fit(model, datamodule=data)
+    trainer, model, data = make_run(tiny_drums, tmp_path, Scripted([2.0]), max_epochs=4)
+    trainer.fit(model, datamodule=data, ckpt_path=tmp_path / "checkpoints" / "last.ckpt", weights_only=True)
+    assert epoch_of(tmp_path / "checkpoints" / "best.ckpt") == 2
+
+
+def best_distance(run):
+    best = torch.load(run / "checkpoints" / "best.ckpt", weights_only=True)
+    return best["callbacks"]["Measure"]["points"][-1]["fad"]
+
+
+def test_the_best_checkpoint_stays_when_its_folder_moves_and_whatever_the_run_goes_on_from(tiny_drums, tmp_path):
+    trainer, model, data = make_run(tiny_drums, tmp_path / "a", Scripted([5.0, 1.0]), max_epochs=4)
+    trainer.callbacks.append(ModelCheckpoint(tmp_path / "early", "{epoch}", save_top_k=-1, every_n_epochs=1))
+    trainer.fit(model, datamodule=data)
+    (tmp_path / "a").rename(tmp_path / "b")
+    early = tmp_path / "early" / "epoch=1.ckpt"  # which knows 5.0 alone
+    trainer, model, data = make_run(tiny_drums, tmp_path / "b", Scripted([2.0]), max_epochs=4)
+    trainer.fit(model, datamodule=data, ckpt_path=early, weights_only=True)
+    assert best_distance(tmp_path / "b") == 1.0
+    # a better one takes its place, and in another folder the best is that of the folder
+    for name, fads, expected in (("b", [0.5], 0.5), ("c", [2.0], 2.0)):
+        trainer, model, data = make_run(tiny_drums, tmp_path / name, Scripted(fads), max_epochs=4)
+        trainer.fit(model, datamodule=data, ckpt_path=early, weights_only=True)
+        assert best_distance(tmp_path / name) == expected
+
+
+def test_a_curve_keeps_what_its_folder_knows(tmp_path):
+    measured_run(Measure(Scripted([9.0, 4.0]), tmp_path / "c.json", every_n_epochs=2), epochs=range(1, 5), max_epochs=4)
+    again = Measure(Scripted([3.0, 2.0]), tmp_path / "c.json", every_n_epochs=2)  # from a checkpoint without a curve
+    measured_run(again, epochs=[3, 4, 5, 6], max_epochs=6)
+    curve = json.loads((tmp_path / "c.json").read_text())
+    assert [(point["epoch"], point["fad"]) for point in curve] == [(2, 9.0), (4, 3.0), (6, 2.0)]
+
+
+def test_the_metrics_of_a_finished_run_stay_when_it_goes_on_and_nothing_is_left_to_do(tmp_path):
+    write_metrics(tmp_path, {})
+    assert not (tmp_path / "metrics.json").exists()
+    write_metrics(tmp_path, {"val/fad": 2.0, "train/loss_g": 1.0})
+    write_metrics(tmp_path, {})
+    write_metrics(tmp_path, {"train/loss_g": None})
+    assert json.loads((tmp_path / "metrics.json").read_text()) == {"val/fad": 2.0, "train/loss_g": None}
 
 
 def make_evaluation(**settings):

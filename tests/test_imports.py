@@ -13,6 +13,7 @@ FREE = {"", "files"}  # for everyone
 # A package by the packages that it may import; nobody imports upwards.
 ALLOWED = {
     "files": "",
+    "console": "",
     "audio": "",
     "spectrogram": "",
     "vocoders": "spectrogram",

@@ -94,6 +94,8 @@ class SpectrogramDataModule(L.LightningDataModule):
         if dataset_dir is not None and is_url(dataset_dir):
             self.dataset_dir = dataset_dir
             self.local_dir = Path(datasets_dir) / f"remote-{hashlib.sha256(dataset_dir.encode()).hexdigest()[:8]}"
+        self.fixed_range: LevelRange | None = None  # of a checkpoint, instead of the data's own; before `setup`
+        self.range_note = ""  # says so, where they differ
         self.train: SpectrogramDataset | None = None  # as val and test: opened by `setup`
         self.val: SpectrogramDataset | None = None
         self.test: SpectrogramDataset | None = None
@@ -127,8 +129,22 @@ class SpectrogramDataModule(L.LightningDataModule):
     def setup(self, stage: str) -> None:
         splits = open_splits(self.dataset_dir, self.params)
         self.train, self.val, self.test = splits["train"], splits["val"], splits["test"]
+        self._fix_range()
         if not len(self.train):
             raise ValueError(f"{self.dataset_dir}: the training split is empty; make it with task.splits=[80,10,10]")
+
+    def _fix_range(self) -> None:
+        own, fixed = self.train.level_range, self.fixed_range
+        if fixed is None or fixed == own:
+            return
+        for clips in (self.train, self.val, self.test):
+            clips.level_range = fixed
+        self.range_note = (
+            f"The levels of {self.dataset_dir} reach from {own.low:g} to {own.high:g}, those of the checkpoint's data "
+            f"from {fixed.low:g} to {fixed.high:g}: the checkpoint's range is used, and what is louder is cut. Did the "
+            "data change?"
+        )
+        log.warning("%s", self.range_note)
 
     @property
     def class_names(self) -> list[str]:
@@ -137,7 +153,7 @@ class SpectrogramDataModule(L.LightningDataModule):
 
     @property
     def level_range(self) -> LevelRange:
-        """The level statistics of the training split. Known after `setup`."""
+        """The level statistics of the training split, or `fixed_range`. Known after `setup`."""
         return self.train.level_range
 
     def train_dataloader(self) -> "TrainLoader":

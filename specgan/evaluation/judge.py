@@ -128,7 +128,8 @@ class JudgeRecipe:
         contents = [read_file(data.dataset_dir, name) for name in (MANIFEST_NAME, PARAMS_NAME)]
         digest = fingerprint(
             recipe=vars(self),
-            params=data.params,
+            # A checkpoint's range, if the data have another one, changes what the vocoder makes of the clips.
+            params=(data.params, data.level_range) if data.range_note else data.params,
             crop=data.crop,
             has_sounds=has_sounds(data),
             files=[hashlib.sha256(content).hexdigest() for content in contents],

@@ -62,10 +62,8 @@ class TrainedGenerator:
             FileNotFoundError: no such file.
             ValueError: not a checkpoint of a specgan generator, or its class is another one.
         """
-        path = Path(ckpt_path)
-        if not path.is_file():
-            raise FileNotFoundError(f"ckpt_path is {path}: no such file; train.py writes <run>/checkpoints/last.ckpt")
-        checkpoint = load_tensors(path)
+        path = ckpt_path
+        checkpoint = _read(path)
         try:
             saved, weights = checkpoint[CHECKPOINT_KEY], checkpoint["state_dict"]
             weights = {name.removeprefix(f"{EMA}."): w for name, w in weights.items() if name.startswith(f"{EMA}.")}
@@ -85,7 +83,7 @@ class TrainedGenerator:
         here = self.to_dict()
         differing = [
             f"{name}: checkpoint {saved[kind].get(name)!r}, this run {value!r}"
-            for kind in ("params", "generator")
+            for kind in ("params", "generator", "level_range")
             for name, value in here[kind].items()
             if name != "_target_" and saved[kind].get(name) != value
         ]
@@ -104,6 +102,34 @@ class TrainedGenerator:
     def sample_indices(self, labels: Sequence[int], seeds: Sequence[int]) -> Tensor:
         """As `sample`, with class indices."""
         return sample(self.network, labels, seeds)
+
+
+def level_range_of(ckpt_path: str | Path) -> LevelRange:
+    """The level range of a checkpoint of train.py, which may be a URL for fsspec (s3://bucket/last.ckpt).
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: not a checkpoint of a specgan generator.
+    """
+    checkpoint = _read(ckpt_path)
+    try:
+        return LevelRange(**checkpoint[CHECKPOINT_KEY]["level_range"])
+    except Exception as err:  # a stranger's file can hold anything
+        raise ValueError(f"ckpt_path is {ckpt_path}: not a checkpoint of specgan's train.py") from err
+
+
+def _read(ckpt_path: str | Path) -> Any:
+    if "://" in str(ckpt_path):
+        import fsspec
+
+        with fsspec.open(str(ckpt_path), "rb") as file:
+            return load_tensors(ckpt_path, file.read())
+    path = Path(ckpt_path)
+    if path.is_dir():
+        raise FileNotFoundError(f"ckpt_path is {path}: a folder; name a file in it, as <run>/checkpoints/last.ckpt")
+    if not path.is_file():
+        raise FileNotFoundError(f"ckpt_path is {path}: no such file; train.py writes <run>/checkpoints/last.ckpt")
+    return load_tensors(path)
 
 
 def _rebuilt(saved: Mapping[str, Any], weights: Mapping[str, Tensor], *, named: str | None) -> nn.Module:

@@ -192,7 +192,7 @@ def _plan(root: Path, files: Sequence[Path], *, label_from: str, separator: str,
 
 
 def _listed(root: Path) -> dict[str, tuple[str, str, str]] | None:
-    """By path without suffix, which a picture beside a tensor shares: recording, source, kept sound. None: no manifest."""
+    """By path without suffix (a picture beside a tensor shares it): recording, source, kept sound. None: no manifest."""
     table = _own_manifest(root)
     if table is None:
         if (root / MANIFEST_NAME).exists():

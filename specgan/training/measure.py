@@ -1,5 +1,6 @@
 """Every few epochs, how far generated sounds are from real ones: `val/fad`, by which the best checkpoint is kept."""
 
+import json
 import logging
 import time
 from pathlib import Path
@@ -19,8 +20,8 @@ class Measure(L.Callback):
 
     Metrics: `val/fad` (Fréchet distance on the features of the data set's judge), beside it `val/fad_real`, that of as
     many real clips that were not trained on, and `val/conditional_accuracy` (the share of sounds that the judge takes
-    for the class that was asked for). `curve` has them over epochs and time; a resumed run continues it. Loggers that
-    are dashboards get the confusion matrix.
+    for the class that was asked for). `curve` has them over epochs and time; a run that goes on continues it.
+    Loggers that are dashboards get the confusion matrix.
 
     Args:
         evaluation: gives the `Evaluator` of the data set.
@@ -45,6 +46,8 @@ class Measure(L.Callback):
     def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
         if stage != "fit" or not trainer.is_global_zero:
             return
+        if self.curve.is_file():  # of the run that goes on
+            self.points = json.loads(self.curve.read_text())
         self.evaluator = self.evaluation.of(trainer.datamodule)
         real = self.evaluator.quick_real(n_samples=self.n_samples)
         if real is None:
@@ -54,7 +57,7 @@ class Measure(L.Callback):
             log.info("real clips: fad %.3f (%d that were not trained on)", self.real_distance, n_clips)
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        past_s = self.points[-1]["time_s"] if self.points else 0.0
+        past_s = max((point["time_s"] for point in self.points if point["epoch"] <= trainer.current_epoch), default=0.0)
         self.start_s = time.monotonic() - past_s
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
@@ -73,7 +76,8 @@ class Measure(L.Callback):
         distance, accuracy = figures.frechet_distance, figures.conditional_accuracy
         log.info("epoch %d: fad %.3f%s, conditional_accuracy %.3f", epoch, distance, beside, accuracy)
         metrics = {"fad": distance, "conditional_accuracy": accuracy}  # the names that they have on dashboards
-        self.points.append({"epoch": epoch, "time_s": time_s, "n_steps": pl_module.n_steps, **metrics})
+        point = {"epoch": epoch, "time_s": time_s, "n_steps": pl_module.n_steps, **metrics}
+        self.points = _by_epoch(self.points, [point])
         write_json(self.curve, self.points)
         return metrics if self.real_distance is None else {**metrics, "fad_real": self.real_distance}
 
@@ -81,4 +85,10 @@ class Measure(L.Callback):
         return {"points": self.points}
 
     def load_state_dict(self, state_dict: dict[str, list[dict[str, float]]]) -> None:
-        self.points = state_dict["points"]
+        self.points = _by_epoch(self.points, state_dict["points"])
+
+
+def _by_epoch(*parts: list[dict[str, float]]) -> list[dict[str, float]]:
+    """The points of all parts; of an epoch that several have, the last one's."""
+    points = {point["epoch"]: point for part in parts for point in part}
+    return [points[epoch] for epoch in sorted(points)]

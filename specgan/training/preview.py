@@ -1,8 +1,9 @@
 """Every few epochs, sounds and pictures of each class, and warnings about a run that goes wrong."""
 
+import json
 import logging
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import lightning as L
@@ -14,7 +15,7 @@ from specgan.data.dataset import SpectrogramDataset
 from specgan.evaluation.evaluator import Evaluation
 from specgan.evaluation.judge import Judge
 from specgan.evaluation.metrics import clipped, silent
-from specgan.files import safe_name, write_bytes
+from specgan.files import safe_name, write_bytes, write_json
 from specgan.pictures.figures import to_figure
 from specgan.pictures.gallery import Entry, write_gallery
 from specgan.spectrogram import Spectrogram, normalise
@@ -22,6 +23,8 @@ from specgan.training.dashboards import Exhibit, dashboards
 from specgan.training.pace import is_due, log_known
 
 log = logging.getLogger(__name__)
+
+_ENTRIES_NAME = "entries.json"  # beside index.html: what it lists, for a run that goes on
 
 COLLAPSED = 0.1  # of the distance between real clips of a class
 
@@ -78,7 +81,7 @@ class Preview(L.Callback):
         self.folder = Path(folder)
         self.make_vocoder, self.evaluation = vocoder, evaluation
         self.every_n_epochs, self.n_samples, self.n_shown, self.seed = every_n_epochs, n_samples, n_shown, seed
-        self.sections: dict[str, list[Entry]] = {}
+        self.entries: dict[str, dict[str, Entry]] = {}  # by class name and file
         self.judge: Judge | None = None
 
     def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
@@ -87,6 +90,7 @@ class Preview(L.Callback):
         self.vocoder = self.make_vocoder(pl_module.params, pl_module.level_range)
         if self.evaluation is not None:
             self.judge = self.evaluation.find_judge(trainer.datamodule)
+        self.entries = _read_entries(self.folder)  # of the run that goes on
         self.examples = _examples_by_class(trainer.datamodule.train, len(pl_module.class_names), n_each=16)
         self._show_real(trainer, pl_module)
 
@@ -163,20 +167,34 @@ class Preview(L.Callback):
         above = f"{sample.class_name}, {title}\n{verdict}".strip()
         write_bytes(picture, to_figure(sample.spectrogram[0], params, pl_module.level_range, title=above))
         caption = f"{title}, {verdict}" if verdict else title
-        self.sections.setdefault(sample.class_name, []).append(Entry(caption, f"{stem}.png", f"{stem}.wav"))
+        entries = self.entries.setdefault(sample.class_name, {})
+        entries[stem] = Entry(caption, f"{stem}.png", f"{stem}.wav")
         files = (sound, picture, waveform, params.sample_rate)
         return Exhibit(sample.class_name, sample.kind, seed, place, caption, *files, *sample.verdict)
 
     def _exhibit(self, trainer: L.Trainer, exhibits: list[Exhibit], *, epoch: int) -> None:
+        _write_entries(self.folder, self.entries)
         write_gallery(
             self.folder / "index.html",
             title="Training preview",
             note="Real clips, the same through the vocoder, and sounds drawn during training from fixed seeds.",
-            sections=self.sections,
+            sections={name: list(entries.values()) for name, entries in self.entries.items()},
             pixelated=False,
         )
         for dashboard in dashboards(trainer):
             dashboard.log_exhibits(exhibits, epoch=epoch)
+
+
+def _write_entries(folder: Path, entries: Mapping[str, Mapping[str, Entry]]) -> None:
+    kept = {name: {stem: asdict(entry) for stem, entry in of_class.items()} for name, of_class in entries.items()}
+    write_json(folder / _ENTRIES_NAME, kept, indent=1)
+
+
+def _read_entries(folder: Path) -> dict[str, dict[str, Entry]]:
+    """What index.html lists already; nothing in a new folder."""
+    path = folder / _ENTRIES_NAME
+    kept = json.loads(path.read_text()) if path.is_file() else {}
+    return {name: {stem: Entry(**entry) for stem, entry in of_class.items()} for name, of_class in kept.items()}
 
 
 def mean_distance(spectrograms: Tensor) -> float:

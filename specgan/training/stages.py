@@ -12,13 +12,16 @@ import torch
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from hydra.utils import instantiate
+from lightning.pytorch.callbacks import LambdaCallback
 from lightning.pytorch.loggers import Logger, WandbLogger
 from lightning.pytorch.utilities.seed import isolate_rng
 from omegaconf import DictConfig, OmegaConf
 
-from specgan.files import load_tensors, write_json
-from specgan.models.trained import TrainedGenerator
+from specgan.files import write_json
+from specgan.models.trained import TrainedGenerator, level_range_of
+from specgan.training.commands import command
 from specgan.training.settings import SETTINGS_NAME, composed_for, write_settings
+from specgan.training.survival import end_on_sigterm
 
 log = logging.getLogger(__name__)
 
@@ -30,17 +33,18 @@ def fit(cfg: DictConfig) -> float | None:
         ValueError: the networks do not fit the spectrograms, or the run has no metric `optimized_metric`.
     """
     _begin(cfg)
-    if cfg.ckpt_path is not None and "://" not in cfg.ckpt_path:
-        load_tensors(cfg.ckpt_path)  # Lightning would refuse it later, with PyTorch's advice to read it anyway
+    # Lightning would refuse a file that is none later, with PyTorch's advice to read it anyway.
+    level_range = None if cfg.ckpt_path is None else level_range_of(cfg.ckpt_path)
     settings = OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)
     datamodule = instantiate(cfg.data, _convert_="all")
+    datamodule.fixed_range = level_range
     model = instantiate(cfg.model, _convert_="all")
     with isolate_rng():
         model.networks(datamodule.params, n_classes=1)  # impossible sizes are refused before anything else is done
     trainer = instantiate(cfg.trainer, _convert_="all")
     run_dir = Path(cfg.paths.run_dir)
-    if trainer.is_global_zero:
-        write_settings(cfg, run_dir)
+    # Not before: a checkpoint that does not fit is refused, and then the settings of its run stay.
+    trainer.callbacks.append(LambdaCallback(on_train_start=lambda *_: write_settings(cfg, run_dir)))
     try:
         for logger in trainer.loggers:
             logger.log_hyperparams(settings)
@@ -49,16 +53,22 @@ def fit(cfg: DictConfig) -> float | None:
         _close(trainer.loggers)  # a multirun goes on in this process
 
     metrics = {name: float(value) for name, value in trainer.callback_metrics.items()}
+    if not metrics:
+        log.warning(
+            "nothing was trained: the checkpoint has all of trainer.max_epochs=%s, or trainer.max_time is over; "
+            "raise them to go on",
+            trainer.max_epochs,
+        )
     if not trainer.is_global_zero:  # of several processes, one writes
         return _optimized(cfg.optimized_metric, metrics)
     # JSON has no word for NaN, which a diverged loss is
     known = {name: value if math.isfinite(value) else None for name, value in metrics.items()}
-    write_json(run_dir / "metrics.json", known, indent=2, allow_nan=False)
+    write_metrics(run_dir, known)
     log.info("hear and see it: %s", run_dir / "previews" / "index.html")
     checkpoints = [run_dir / "checkpoints" / f"{name}.ckpt" for name in ("best", "last")]
     if checkpoint := next((path for path in checkpoints if path.is_file()), None):
-        log.info("new sounds: python generate.py ckpt_path=%s label=all", checkpoint)
-        log.info("how good are they: python train.py stage=test ckpt_path=%s", checkpoint)
+        log.info("new sounds: %s", command("generate.py", ckpt_path=checkpoint, label="all"))
+        log.info("how good are they: %s", command("train.py", stage="test", ckpt_path=checkpoint))
     return _optimized(cfg.optimized_metric, metrics)
 
 
@@ -88,11 +98,13 @@ def test(cfg: DictConfig) -> float | None:
         run_dir = Path(cfg.paths.run_dir)
     _begin(cfg)
     datamodule = instantiate(cfg.data, _convert_="all")
+    datamodule.fixed_range = trained.level_range
     datamodule.prepare_data()
     datamodule.setup("test")
     _require_same_data(trained, datamodule)
     evaluator = instantiate(cfg.evaluation, _convert_="all").of(datamodule)
     report, examples = evaluator.report(trained.sample_indices)
+    report["warnings"] += [datamodule.range_note] if datamodule.range_note else []
     curve = run_dir / "curve.json"
     report |= {
         "checkpoint": str(cfg.ckpt_path),
@@ -125,6 +137,14 @@ def fit_judge(cfg: DictConfig) -> None:
     write_json(Path(cfg.paths.run_dir) / "metrics.json", metrics, indent=2, allow_nan=False)
 
 
+def write_metrics(run_dir: Path, metrics: Mapping[str, float | None]) -> None:
+    """Writes the last values of a run; those that a run which goes on has not measured again stay."""
+    path = run_dir / "metrics.json"
+    before = json.loads(path.read_text()) if path.is_file() else {}
+    if metrics or before:
+        write_json(path, {**before, **metrics}, indent=2, allow_nan=False)
+
+
 def fastest_precision() -> str:
     """The fastest of Lightning's precisions that trains as well as single precision, on this machine."""
     if torch.cuda.is_available():
@@ -135,9 +155,11 @@ def fastest_precision() -> str:
 
 
 def _begin(cfg: DictConfig) -> None:
+    end_on_sigterm()
     # Lightning's tips and device lists, which appear twice under Hydra; its warnings stay.
     logging.getLogger("lightning.pytorch.utilities.rank_zero").setLevel(logging.WARNING)
     warnings.filterwarnings("ignore", message=".*LeafSpec.*")  # inside Lightning, nothing a user can change
+    warnings.filterwarnings("ignore", message="Checkpoint directory .* not empty")  # a run that goes on
     warnings.filterwarnings("ignore", message=".*could not find the monitored key.*")  # until the first measurement
     warnings.filterwarnings("ignore", message="Grad strides do not match")  # of DDP: about speed, by a few bytes
     L.seed_everything(cfg.seed, workers=True, verbose=False)

@@ -4,6 +4,8 @@ import logging
 import math
 import os
 import signal
+import sys
+import threading
 import time
 from collections import deque
 from pathlib import Path
@@ -53,6 +55,20 @@ class WholeCheckpoints(TorchCheckpointIO):
             ) from err
 
 
+def end_on_sigterm() -> None:
+    """From now on SIGTERM ends the program with 143, unless the calling program handles it by itself.
+
+    Without, Lightning would: it ends the training of the judge, and then the program with 0, as if all were done.
+    """
+    if threading.current_thread() is threading.main_thread() and signal.getsignal(signal.SIGTERM) == signal.SIG_DFL:
+        signal.signal(signal.SIGTERM, _end)
+
+
+def _end(number: int, frame: FrameType | None) -> None:
+    log.warning("%s: ended", signal.Signals(number).name)
+    sys.exit(128 + number)
+
+
 class LastCheckpoint(Checkpoint):
     """Keeps the newest state of a training in one file, and stops cleanly on Ctrl-C or SIGTERM.
 
@@ -72,10 +88,11 @@ class LastCheckpoint(Checkpoint):
             raise ValueError(f"every_s is {every_s}; at least 0 seconds")
         self.path, self.every_n_epochs, self.every_s = Path(path), every_n_epochs, every_s
         self.received: int | None = None
+        self.is_training = False
         self.handlers: dict[int, Any] = {}
 
     def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
-        self.received = None
+        self.received, self.is_training = None, False
         for number in _SIGNALS:
             try:
                 self.handlers[number] = signal.signal(number, self._receive)
@@ -89,13 +106,15 @@ class LastCheckpoint(Checkpoint):
                 signal.signal(number, handler if handler is not None else signal.SIG_DFL)
 
     def _receive(self, number: int, frame: FrameType | None) -> None:
+        if not self.is_training:
+            _end(number, frame)
         if self.received is not None:
             raise KeyboardInterrupt
         self.received = number
         log.warning("%s: stopping after this step; send it again to stop at once", signal.Signals(number).name)
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        self.saved_at_s = time.monotonic()
+        self.saved_at_s, self.is_training = time.monotonic(), True
 
     def on_train_batch_end(
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -113,6 +132,9 @@ class LastCheckpoint(Checkpoint):
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         if is_due(trainer, self.every_n_epochs):
             self._save(trainer, pl_module)
+
+    def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        self.is_training = False
 
     def _save(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         if not all(bool(parameter.isfinite().all()) for parameter in pl_module.parameters()):

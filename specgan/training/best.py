@@ -1,0 +1,51 @@
+"""The checkpoints with the best metric so far, which stay whatever happens to their folder."""
+
+import logging
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+from lightning.pytorch.callbacks import ModelCheckpoint
+
+from specgan.files import load_tensors
+
+log = logging.getLogger(__name__)
+
+
+class BestCheckpoint(ModelCheckpoint):
+    """Lightning's ModelCheckpoint, for which the files in its folder say what is best so far.
+
+    Lightning's own goes by the checkpoint that a training goes on from: it forgets all scores if the folder has another
+    path than before, and a checkpoint from before the best one knows a lower bar. Each file says its own score.
+    """
+
+    def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
+        super().setup(trainer, pl_module, stage)
+        found = self._find() if stage == "fit" and trainer.is_global_zero else None
+        if scores := trainer.strategy.broadcast(found):
+            by_score = sorted(scores, key=lambda path: scores[path], reverse=self.mode == "max")
+            self.best_k_models = scores
+            self.best_model_path, self.kth_best_model_path = by_score[0], by_score[-1]
+            self.best_model_score, self.kth_value = scores[by_score[0]], scores[by_score[-1]]
+
+    def _find(self) -> dict[str, Any]:
+        """The score of each checkpoint in the folder that this callback wrote."""
+        scores: dict[str, Any] = {}
+        for path in sorted(Path(str(self.dirpath)).glob("*.ckpt")):
+            try:
+                saved = load_tensors(path)
+            except ValueError as err:  # perhaps the very reason to go on from another one
+                log.warning("%s", err)
+                continue
+            own = saved.get("callbacks", {}).get(self.state_key, {}).get("best_k_models", {})
+            # Each knows itself as one of the best; last.ckpt, of another callback, knows others alone.
+            scores |= {str(path): score for known, score in own.items() if Path(known).name == path.name}
+        return scores
+
+    @property
+    def state_key(self) -> str:
+        """That of Lightning's own, by which older checkpoints have it."""
+        return super().state_key.replace(type(self).__qualname__, ModelCheckpoint.__qualname__, 1)
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Does nothing: see `setup`."""
