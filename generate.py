@@ -6,6 +6,8 @@ import sys
 import hydra
 from omegaconf import DictConfig, OmegaConf
 
+from specgan.command_line import run
+
 
 @hydra.main(version_base="1.3", config_path="conf", config_name="generate")
 def main(cfg: DictConfig) -> None:
@@ -19,4 +21,4 @@ def main(cfg: DictConfig) -> None:
 if __name__ == "__main__":
     if os.environ.get("HYDRA_FULL_ERROR") != "1":
         sys.tracebacklimit = 0  # the message alone; Hydra says how to see the rest
-    main()
+    run(main)

@@ -7,6 +7,8 @@ import warnings
 import hydra
 from omegaconf import DictConfig
 
+from specgan.command_line import run
+
 
 @hydra.main(version_base="1.3", config_path="conf", config_name="train")
 def main(cfg: DictConfig) -> float | None:
@@ -21,4 +23,4 @@ if __name__ == "__main__":
     warnings.filterwarnings("ignore", message=r"\s*'hydra/launcher/\w+' is validated against ConfigStore schema")
     if os.environ.get("HYDRA_FULL_ERROR") != "1":
         sys.tracebacklimit = 0  # the message alone; Hydra says how to see the rest
-    main()
+    run(main)

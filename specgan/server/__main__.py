@@ -7,6 +7,8 @@ from pathlib import Path
 import hydra
 from omegaconf import DictConfig, OmegaConf
 
+from specgan.command_line import run
+
 CONF = Path(__file__).parents[2] / "conf"
 
 
@@ -33,4 +35,4 @@ if __name__ == "__main__":
         sys.exit(f"{CONF}/serve.yaml: no such file; run the service from a clone of specgan, installed with pip -e")
     if os.environ.get("HYDRA_FULL_ERROR") != "1":
         sys.tracebacklimit = 0  # the message alone; Hydra says how to see the rest
-    main()
+    run(main)
