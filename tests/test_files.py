@@ -81,6 +81,13 @@ def test_any_text_becomes_one_visible_path_component(text):
     assert safe_name(name) == name
 
 
+def test_names_that_windows_changes_or_takes_for_a_device_become_others():
+    odd = ["CON", "nul", "Aux.wav", "com1", "LPT9 .x", "a.", "a ", "...", "context", "a. b"]
+    assert [safe_name(name) for name in odd] == [
+        "_CON", "_nul", "_Aux.wav", "_com1", "_LPT9 .x", "a_", "a_", "_._", "context", "a. b",
+    ]  # fmt: skip
+
+
 @few
 @given(st.text(min_size=MOST_BYTES + 1), st.text(min_size=MOST_BYTES + 1))
 def test_long_names_that_differ_are_cut_to_different_names(first, second):
