@@ -254,7 +254,7 @@ def _clear(output: Path, made: Sequence[str]) -> None:
 def _unfinished(path: Path) -> set[str]:
     """What a killed run noted; empty if no run was killed."""
     try:
-        noted = json.loads(path.read_text()) if path.exists() else []
+        noted = json.loads(path.read_text(encoding="utf-8")) if path.exists() else []
     except ValueError:
         noted = None
     if not isinstance(noted, list) or not all(isinstance(name, str) for name in noted):
