@@ -1,10 +1,9 @@
 """Draws new sounds: python generate.py ckpt_path=<run>/checkpoints/last.ckpt label=kick. See conf/generate.yaml."""
 
-import os
-import sys
-
 import hydra
 from omegaconf import DictConfig, OmegaConf
+
+from specgan.command_line.arguments import run
 
 
 @hydra.main(version_base="1.3", config_path="conf", config_name="generate")
@@ -17,6 +16,4 @@ def main(cfg: DictConfig) -> None:
 
 
 if __name__ == "__main__":
-    if os.environ.get("HYDRA_FULL_ERROR") != "1":
-        sys.tracebacklimit = 0  # the message alone; Hydra says how to see the rest
-    main()
+    run(main)

@@ -1,10 +1,11 @@
 """Runs a task on a folder of audio: python preprocess.py task=spectrograms input=clips output=specs."""
 
-import os
 import sys
 
 import hydra
 from omegaconf import DictConfig, OmegaConf, open_dict
+
+from specgan.command_line.arguments import run
 
 
 @hydra.main(version_base="1.3", config_path="conf", config_name="preprocess")
@@ -36,6 +37,4 @@ def warm_up(executor: DictConfig | None) -> None:
 
 
 if __name__ == "__main__":
-    if os.environ.get("HYDRA_FULL_ERROR") != "1":
-        sys.tracebacklimit = 0  # the message alone; Hydra says how to see the rest
-    main()
+    run(main)

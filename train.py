@@ -1,11 +1,11 @@
 """Trains a model: python train.py model=cgan. See conf/train.yaml for what can be set."""
 
-import os
-import sys
 import warnings
 
 import hydra
 from omegaconf import DictConfig
+
+from specgan.command_line.arguments import run
 
 
 @hydra.main(version_base="1.3", config_path="conf", config_name="train")
@@ -19,6 +19,4 @@ def main(cfg: DictConfig) -> float | None:
 if __name__ == "__main__":
     # Said of our launchers, which have the names of the plugins' own; what misspelt settings need is meant.
     warnings.filterwarnings("ignore", message=r"\s*'hydra/launcher/\w+' is validated against ConfigStore schema")
-    if os.environ.get("HYDRA_FULL_ERROR") != "1":
-        sys.tracebacklimit = 0  # the message alone; Hydra says how to see the rest
-    main()
+    run(main)

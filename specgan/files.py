@@ -4,6 +4,7 @@ import hashlib
 import json
 import os
 import pickle
+import re
 import secrets
 import unicodedata
 from collections import defaultdict
@@ -17,6 +18,7 @@ from zipfile import ZipFile
 
 MOST_BYTES = 200  # in a name; file systems allow 255, suffixes included
 
+_DEVICE = re.compile(r"(con|prn|aux|nul|com\d|lpt\d) *(\.|\Z)", re.IGNORECASE)  # of Windows, with any suffix
 _ZIP = b"PK\x03\x04"  # the start of a file of torch.save
 _HOST = secrets.token_hex(4)  # other machines may write into the same folder
 _count = count()
@@ -186,10 +188,13 @@ def remove_files(paths: Iterable[str], folder: str | Path) -> None:
 def safe_name(name: str) -> str:
     """Makes a label or a stem one visible path component: no separator, no leading dot or dash, nothing unprintable.
 
+    Nor what Windows changes or takes for a device: a dot or space at the end, CON, NUL.
     A name of more than MOST_BYTES is cut and gets a digest of the whole, so that different names stay different.
     """
     safe = "".join("_" if char in '/\\:*?"<>|' or not char.isprintable() else char for char in name)
     safe = "_" + safe[1:] if safe.startswith((".", "-")) else safe or "_"
+    safe = safe[:-1] + "_" if safe.endswith((".", " ")) else safe
+    safe = "_" + safe if _DEVICE.match(safe) else safe
     if len(safe.encode()) > MOST_BYTES:
         digest = hashlib.sha256(name.encode(errors="surrogatepass")).hexdigest()[:8]
         safe = safe.encode()[: MOST_BYTES - 9].decode(errors="ignore") + "-" + digest
@@ -221,6 +226,11 @@ def unique_names(wanted: Mapping[Path, str], root: Path) -> dict[Path, str]:
                 taken.add(_one_name(name))
             names[file] = name
     return names
+
+
+def composed(name: str) -> str:
+    """The name in the form of Unicode that keyboards type, NFC: no accent is a character of its own, as on macOS."""
+    return unicodedata.normalize("NFC", name)
 
 
 def _one_name(name: str) -> str:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from specgan.audio import save_wav
 from specgan.files import safe_name, unique_names, write_bytes
 from specgan.models.generators import CHUNK_SIZE
-from specgan.models.trained import TrainedGenerator
+from specgan.models.trained import TrainedGenerator, find_class
 from specgan.pictures.figures import to_png
 from specgan.pictures.gallery import Entry, write_gallery
 
@@ -37,7 +37,7 @@ def generate(
 
     Args:
         ckpt_path: a checkpoint of train.py; nothing else is needed.
-        label: a class, a list of classes, or "all".
+        label: a class, a list of classes, or "all"; a class that is called all is ["all"].
         n_samples: sounds of each class.
         seed: of the first sound of each class.
         output: folder.
@@ -56,7 +56,7 @@ def generate(
     labels = _chosen(label, trained.class_names)
     to_sound = vocoder(trained.params, trained.level_range)
     output = Path(output)
-    folders = _folders(trained.class_names)
+    folders = class_folders(trained.class_names)
 
     jobs = [(name, seed + i) for name in labels for i in range(n_samples)]
     sections: dict[str, list[Entry]] = {name: [] for name in labels}
@@ -100,8 +100,8 @@ def write_sound(
     return files
 
 
-def _folders(class_names: Sequence[str]) -> dict[str, str]:
-    """The folder name of each class; two classes never share one."""
+def class_folders(class_names: Sequence[str]) -> dict[str, str]:
+    """The folder name of each class, beside PAGE_NAME; two classes never share one."""
     wanted = {Path(str(index)): safe_name(name) for index, name in enumerate(class_names)}
     wanted |= {place: f"_{name}" for place, name in wanted.items() if name.casefold() == PAGE_NAME}
     names = unique_names(wanted, Path())
@@ -109,13 +109,14 @@ def _folders(class_names: Sequence[str]) -> dict[str, str]:
 
 
 def _chosen(label: str | int | Sequence[str | int], class_names: Sequence[str]) -> list[str]:
-    if label == "all" and "all" not in class_names:
+    if label == "all":
         return list(class_names)
-    labels = [str(name) for name in ([label] if isinstance(label, (str, int)) else label)]
-    unknown = [name for name in labels if name not in class_names]
-    if unknown or not labels:
+    asked_for = [str(name) for name in ([label] if isinstance(label, (str, int)) else label)]
+    found = {name: find_class(name, class_names) for name in asked_for}
+    unknown = [name for name, known in found.items() if known is None]
+    if unknown or not found:
         raise ValueError(
             f"label is {', '.join(unknown) or 'empty'}: not a class of this checkpoint; "
             f"choose all or some of: {', '.join(class_names)}"
         )
-    return list(dict.fromkeys(labels))
+    return list(dict.fromkeys(known for known in found.values() if known is not None))

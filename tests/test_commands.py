@@ -8,7 +8,8 @@ import pytest
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import OmegaConf
 
-from specgan.training.commands import command, setting
+from specgan.command_line.arguments import typed
+from specgan.command_line.commands import command
 
 TEXTS = [
     "runs/a",
@@ -46,7 +47,7 @@ TEXTS += [
 
 @pytest.mark.parametrize("text", TEXTS)
 def test_hydra_reads_back_what_was_set(text):
-    (override,) = OverridesParser.create().parse_overrides([setting("ckpt_path", text)])
+    (override,) = OverridesParser.create().parse_overrides([typed("ckpt_path", text)])
     assert OmegaConf.create({"x": 1, "ckpt_path": override.value()}).ckpt_path == text
 
 
@@ -57,7 +58,7 @@ def test_a_shell_hands_over_what_was_set(text, tmp_path, monkeypatch):
     monkeypatch.setattr(sys, "argv", [str(tmp_path / "a (b)" / "train.py")])
     line = command("generate.py", ckpt_path=text, label="all")
     done = subprocess.run(line, shell=True, capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == str([setting("ckpt_path", text), "label=all"])
+    assert done.stdout.strip() == str([typed("ckpt_path", text), "label=all"])
 
 
 def test_a_plain_path_stays_plain(monkeypatch):

@@ -7,7 +7,7 @@ import sys
 import pytest
 from runs import ROOT
 
-PROGRAM = "import logging\nfrom specgan.console import Console\n"
+PROGRAM = "import logging\nfrom specgan.command_line.console import Console\n"
 PROGRAM += "logging.basicConfig(handlers=[Console({stream})], level=logging.INFO)\n"
 PROGRAM += "for _ in range(9999): logging.info('x' * 99)\nprint('still here', file=sys.stderr)"
 
@@ -44,4 +44,4 @@ def test_every_script_logs_through_it(root):
     with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
         for stage in ["fit", "test"] if root == "train" else [None]:
             cfg = compose(root, overrides=[f"stage={stage}"] if stage else [], return_hydra_config=True)
-            assert cfg.hydra.job_logging.handlers.console["class"] == "specgan.console.Console"
+            assert cfg.hydra.job_logging.handlers.console["class"] == "specgan.command_line.console.Console"

@@ -79,6 +79,13 @@ def assert_is_one_visible_component(name: str) -> None:
     assert safe_name(name) == name
 
 
+def test_names_that_windows_changes_or_takes_for_a_device_become_others():
+    odd = ["CON", "nul", "Aux.wav", "com1", "LPT9 .x", "a.", "a ", "...", "context", "a. b"]
+    assert [safe_name(name) for name in odd] == [
+        "_CON", "_nul", "_Aux.wav", "_com1", "_LPT9 .x", "a_", "a_", "_._", "context", "a. b",
+    ]  # fmt: skip
+
+
 @few
 @given(st.text(max_size=20) | st.builds(str.__mul__, st.text(max_size=4), st.integers(0, 200)))
 def test_any_text_becomes_one_visible_path_component(text):

@@ -5,10 +5,16 @@ The rules of names are tested with `specgan.files`.
 
 import csv
 import json
+import logging
 import os
+import shlex
+import unicodedata
+import warnings
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from tempfile import TemporaryDirectory
+from types import SimpleNamespace
 from urllib.parse import unquote
 
 import cv2
@@ -17,8 +23,14 @@ import pandas as pd
 import pytest
 import soundfile
 import torch
+from checkpoints import save_checkpoint
 from folders import contents
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.utils import instantiate
+from hypothesis import HealthCheck, example, given, settings
+from hypothesis import strategies as st
 from names import ALIKE_FILES, ODD_NAMES
+from omegaconf import OmegaConf
 from pages import Page
 
 from specgan.audio import load_audio
@@ -26,16 +38,23 @@ from specgan.batch.failures import Failure, write_failures
 from specgan.batch.journal import Journal
 from specgan.captions.caption import Caption
 from specgan.codec.png import from_png
+from specgan.command_line.arguments import as_typed, typed
 from specgan.data.dataset import SpectrogramDataset
-from specgan.data.manifest import assign_splits, read_manifest, write_manifest
+from specgan.data.folder import read_info, write_info
+from specgan.data.manifest import assign_splits, label_of, read_manifest, write_manifest
+from specgan.generation import PAGE_NAME, class_folders, generate
+from specgan.models.trained import TrainedGenerator
+from specgan.pictures import fonts
+from specgan.pictures.figures import to_overview
 from specgan.pictures.gallery import Entry, write_gallery
-from specgan.spectrogram import Spectrogram, SpectrogramParams
+from specgan.spectrogram import LevelRange, Spectrogram, SpectrogramParams
 from specgan.tasks.caption import caption_songs
 from specgan.tasks.compare import compare_pictures
 from specgan.tasks.decode import decode_pictures
 from specgan.tasks.encode import encode_songs
 from specgan.tasks.spectrograms import make_spectrograms
 from specgan.tasks.splits import make_splits
+from specgan.training.preview import Preview, _Sample
 
 RATE, SIZE = 8000, 64  # slices of 2048 samples
 PARAMS = SpectrogramParams(sample_rate=RATE, n_fft=256, win_length=256, hop_length=128, n_mels=16, n_frames=None)
@@ -56,7 +75,7 @@ def sounds(tmp_path) -> dict[Path, str]:
         if not path.exists():  # else the file system takes two names for one
             with path.open("wb") as file:
                 soundfile.write(file, noise(seed), RATE, format=path.suffix[1:], subtype="PCM_16")
-            labels[path] = path.parent.name
+            labels[path] = unicodedata.normalize("NFC", path.parent.name)
     return labels
 
 
@@ -197,3 +216,164 @@ def test_failures(tmp_path):
         header, *rows = csv.reader(file)
     assert header == ["path", "stage", "error"]
     assert [Failure(*row) for row in rows] == failures
+
+
+# --- classes
+
+
+@st.composite
+def class_names(draw) -> list[str]:
+    """Names that a file system takes for folders beside one another, in the form that labels have."""
+    letters = st.characters(exclude_characters="/\0", exclude_categories=["Cs"]) | st.sampled_from(
+        "aA_ ?*:.${}'\"[],=\\%~"
+    )
+    names = st.text(letters, min_size=1, max_size=12).map(partial(unicodedata.normalize, "NFC"))
+    usable = names.filter(lambda name: name not in (".", "..") and len(os.fsencode(name)) <= 255)
+    return sorted(
+        draw(st.lists(usable | st.sampled_from([*ODD_NAMES, *ODD_CLASSES]), min_size=1, max_size=4, unique=True))
+    )
+
+
+ODD_CLASSES = ["all", "CON", "nul.x", "a.", "a ", "a_", ".a", "_a", "KICK", "kick", "שלום", "${x}", "index.html", "鼓"]
+
+
+@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(class_names())
+@example(sorted({*ODD_NAMES, *ODD_CLASSES}))
+@example(["what*", "what:", "what?"])
+def test_any_folder_name_is_a_class_from_the_folder_to_the_command_that_draws_it(names):
+    with TemporaryDirectory() as folder:
+        root = Path(folder)
+        for name in names:
+            (root / "in" / name).mkdir(parents=True, exist_ok=True)
+        assert sorted(os.listdir(root / "in")) == names
+        labels = [label_of(root / "in" / name / "x.wav", label_from="parent", separator="_") for name in names]
+        assert labels == names
+
+        row = {"path": "x", "split": "train", "recording": "x", "source": "x", "peak_level": 0.0}
+        table = pd.DataFrame([{**row, "label": label} for label in labels])
+        write_info({"spectrogram": {"level": "db"}}, table, root, silence=-80.0)
+        write_manifest(table, root)
+        assert read_info(root)["class_names"] == read_manifest(root)["label"].tolist() == names
+
+        trained = TrainedGenerator.load(save_checkpoint(root / "x.ckpt", names))
+        assert trained.class_names == names
+        drawn = {name: asked_for(name) for name in names}
+        assert drawn == {name: [name] if name == "all" else name for name in names}
+        folders = class_folders(names)
+        assert_one_file_each(root, [f"{place}/x" for place in folders.values()], len(names))
+        assert PAGE_NAME not in folders.values()
+        write_gallery(
+            root / PAGE_NAME, title="", note="", sections={name: [Entry(name, "x.png", None)] for name in names}
+        )
+        assert_page_shows(root / PAGE_NAME, names, ["x.png"] * len(names))
+
+
+def asked_for(name: str) -> str | list[str]:
+    """What `generate` gets as `label` from the command for a class, as the shell and Hydra read it."""
+    command = shlex.quote(typed("label", name) if name != "all" else "label=[all]")
+    (override,) = OverridesParser.create().parse_overrides(as_typed(shlex.split(command)))
+    cfg = OmegaConf.create({"label": override.value(), "generate": {"_target_": "builtins.dict", "label": "${label}"}})
+    return instantiate(cfg.generate, _convert_="all")["label"]
+
+
+def draw(path: Path, output: Path, label: str | list[str]) -> set[str]:
+    def silence(params, level_range):
+        return lambda spectrograms, seeds: torch.zeros(len(spectrograms), params.n_samples)
+
+    generate(path, label=label, n_samples=1, seed=0, output=output, vocoder=silence)
+    return {path.split("/")[0] for path in contents(output)} - {PAGE_NAME}
+
+
+def test_the_word_all_draws_every_class_and_the_list_the_class_of_that_name(tmp_path):
+    path = save_checkpoint(tmp_path / "x.ckpt", ["all", "kick"])
+    assert draw(path, tmp_path / "1", "all") == {"all", "kick"}
+    assert draw(path, tmp_path / "2", ["all"]) == {"all"}
+
+
+def test_an_accent_is_one_letter_in_either_form(tmp_path):
+    nfc, nfd = "caf\u00e9", "cafe\u0301"
+    for number, form in enumerate((nfc, nfd)):
+        (tmp_path / "in" / form).mkdir(parents=True)
+        soundfile.write(tmp_path / "in" / form / f"{number}.wav", noise(number), RATE)
+        (tmp_path / "in" / f"{form}_{number}.wav").write_bytes((tmp_path / "in" / form / f"{number}.wav").read_bytes())
+    for classes in (None, [nfc], [nfd], nfd):
+        specs = tmp_path / "specs"
+        make_spectrograms(tmp_path / "in", specs, params=PARAMS, classes=classes, merge=[("in", nfd)])
+        assert set(read_manifest(specs)["label"]) == {nfc}
+    assert label_of(tmp_path / f"{nfd}_1.wav", label_from="prefix", separator="_") == nfc
+    for number, of_checkpoint in enumerate((nfc, nfd)):  # the second: of an earlier version
+        path = save_checkpoint(tmp_path / "x.ckpt", [of_checkpoint, "kick"])
+        for form in (nfc, nfd):
+            assert draw(path, tmp_path / f"{number}", form) == {of_checkpoint}
+
+
+def test_previews_and_dashboards_keep_classes_apart(tmp_path):
+    names = ["what*", "what:", "what?", "KICK", "kick"]
+    module = SimpleNamespace(class_names=names, params=PARAMS, level_range=LevelRange(-80.0, 0.0))
+    preview = Preview(tmp_path, vocoder=None, n_shown=1)
+    picture, sound = torch.zeros(1, 16, 16), torch.zeros(2048)
+    samples = [_Sample(name, "generated", picture, sound, ("", None), 1, seed=0) for name in names]
+    shown = [preview._write(module, sample) for sample in samples]
+    assert len({exhibit.place.casefold() for exhibit in shown}) == len(names)
+    assert len(contents(tmp_path)) == 2 * len(names)
+
+
+# --- letters in pictures
+
+
+@pytest.fixture
+def no_fonts(monkeypatch):
+    """As on a machine without fonts of its own."""
+    for function in (fonts.family_of, fonts._has, fonts._opened):
+        function.cache_clear()
+    monkeypatch.setattr(fonts, "_warned_about", set())
+    from matplotlib import font_manager
+
+    monkeypatch.setattr(font_manager, "findSystemFonts", lambda: [])
+    own = [entry for entry in font_manager.fontManager.ttflist if "matplotlib" in entry.fname]
+    monkeypatch.setattr(font_manager.fontManager, "ttflist", own)
+    yield font_manager
+    fonts.family_of.cache_clear()
+
+
+def overview() -> bytes:
+    return to_overview([("大鼓", [torch.zeros(4, 4)])], ["鼓 é"])
+
+
+def test_letters_that_no_font_has_are_warned_about_once(no_fonts, caplog):
+    with caplog.at_level(logging.WARNING), warnings.catch_warnings():
+        warnings.simplefilter("error")
+        overview()
+        overview()
+    assert [record.getMessage().split(":")[0] for record in caplog.records] == [
+        "no installed font has the letters 大 鼓"
+    ]
+    assert fonts.drawable("鼓 é\udce9\t") == "? é??"
+
+
+def test_letters_are_drawn_with_an_installed_font_that_has_them(no_fonts, monkeypatch, caplog, tmp_path):
+    from fontTools.fontBuilder import FontBuilder
+    from fontTools.pens.ttGlyphPen import TTGlyphPen
+
+    without = overview()
+    pen = TTGlyphPen(None)
+    pen.moveTo((0, 0)), pen.lineTo((0, 900)), pen.lineTo((900, 0)), pen.closePath()
+    font = FontBuilder(1000)
+    font.setupGlyphOrder([".notdef", "drum"])
+    font.setupCharacterMap({ord("鼓"): "drum", ord("大"): "drum"})
+    font.setupGlyf({".notdef": pen.glyph(), "drum": pen.glyph()})
+    font.setupHorizontalMetrics({".notdef": (1000, 0), "drum": (1000, 0)})
+    font.setupHorizontalHeader(ascent=900, descent=-100)
+    font.setupNameTable({"familyName": "Drums", "styleName": "Regular"})
+    font.setupOS2()
+    font.setupPost()
+    font.save(tmp_path / "drums.ttf")
+    fonts.family_of.cache_clear()
+    caplog.clear()
+    monkeypatch.setattr(no_fonts, "findSystemFonts", lambda: [str(tmp_path / "drums.ttf")])
+    assert fonts.families("鼓 é") == ["sans-serif", "Drums"]
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert overview() != without
+    assert not caplog.records

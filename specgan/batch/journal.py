@@ -49,7 +49,9 @@ class Journal(Generic[E]):
         self.begun: set[str] = set()  # and neither done nor given up, when the run ended
         self.is_outdated = False  # made with other settings
         if self.path.exists():
-            with self.path.open(errors="replace") as lines:  # one at a time: of a million clips they are long
+            with self.path.open(
+                encoding="utf-8", errors="replace"
+            ) as lines:  # one at a time: of a million clips they are long
                 for line in lines:
                     self._read(line)
         self.begun -= set(self.entries)
@@ -98,7 +100,7 @@ class Journal(Generic[E]):
         for key in keys:
             self.entries.pop(key, None)
         self.write([*self.begun, *keys])
-        self.file = self.path.open("a", buffering=1)  # a line at a time
+        self.file = self.path.open("a", buffering=1, encoding="utf-8")  # a line at a time
 
     def add(self, key: str, entry: E) -> None:
         """Notes that a unit is done. The entry is of JSON's types."""
@@ -110,7 +112,7 @@ class Journal(Generic[E]):
         if self.file is not None:
             self.file.close()
             self.file = None
-        with atomic_path(self.path) as temporary, temporary.open("w") as file:
+        with atomic_path(self.path) as temporary, temporary.open("w", encoding="utf-8") as file:
             file.write(json.dumps({"settings": self.settings}) + "\n")
             if begun := sorted(begun):
                 file.write(json.dumps({"begun": begun}) + "\n")

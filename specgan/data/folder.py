@@ -44,7 +44,7 @@ def find_info(folder: Path) -> dict[str, Any] | None:
     """
     path = folder / PARAMS_NAME
     try:
-        info = yaml.safe_load(path.read_text()) if path.is_file() else None
+        info = yaml.safe_load(path.read_text(encoding="utf-8")) if path.is_file() else None
     except (yaml.YAMLError, UnicodeDecodeError) as err:
         message = f"{path}: not YAML ({str(err)[:200]}); make the dataset again, or move the file away"
         raise ValueError(message) from err

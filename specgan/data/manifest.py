@@ -9,7 +9,7 @@ from typing import BinaryIO
 
 import pandas as pd
 
-from specgan.files import atomic_path
+from specgan.files import atomic_path, composed
 
 # pyarrow, which pandas would take where it is installed, holds no names that are not UTF-8.
 pd.set_option("mode.string_storage", "python")
@@ -106,7 +106,7 @@ def write_manifest(table: pd.DataFrame, folder: str | Path) -> None:
 
 
 def label_of(source: str | Path, *, label_from: str, separator: str) -> str:
-    """Reads a file's label off its path.
+    """Reads a file's label off its path, with its accents as keyboards type them, see `composed`.
 
     Args:
         source: the file.
@@ -121,9 +121,9 @@ def label_of(source: str | Path, *, label_from: str, separator: str) -> str:
         raise ValueError("separator is empty; give the text that ends the label in a file's name, e.g. _")
     # abspath: `x.wav` in the current folder has a parent's name too, and a link counts where it is, not where it leads
     if label_from == "parent":
-        label = os.path.basename(os.path.dirname(os.path.abspath(source)))
+        label = composed(os.path.basename(os.path.dirname(os.path.abspath(source))))
     else:
-        label = Path(source).stem.split(separator, 1)[0]
+        label = composed(Path(source).stem).split(composed(separator), 1)[0]
     if not label:
         raise ValueError(f"{source}: its name has no label before {separator!r}; rename it, or label_from=parent")
     return label

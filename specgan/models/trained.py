@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from specgan.files import load_tensors
+from specgan.files import composed, load_tensors
 from specgan.models.generators import sample
 from specgan.spectrogram import LevelRange, SpectrogramParams
 
@@ -87,7 +87,7 @@ class TrainedGenerator:
             for name, value in here[kind].items()
             if name != "_target_" and saved[kind].get(name) != value
         ]
-        if here["class_names"] != saved["class_names"]:
+        if [*map(composed, here["class_names"])] != [*map(composed, saved["class_names"])]:
             differing.append(f"class_names: checkpoint {saved['class_names']}, this run {here['class_names']}")
         if differing:
             raise ValueError(
@@ -97,11 +97,18 @@ class TrainedGenerator:
 
     def sample(self, labels: Sequence[str], seeds: Sequence[int]) -> Tensor:
         """Draws spectrograms (B, 1, n_mels, n_frames) in [-1, 1]; each depends on its label and seed alone."""
-        return self.sample_indices([self.class_names.index(label) for label in labels], seeds)
+        names = [find_class(label, self.class_names) for label in labels]
+        return self.sample_indices([self.class_names.index(name) for name in names], seeds)
 
     def sample_indices(self, labels: Sequence[int], seeds: Sequence[int]) -> Tensor:
         """As `sample`, with class indices."""
         return sample(self.network, labels, seeds)
+
+
+def find_class(name: str, class_names: Sequence[str]) -> str | None:
+    """The class of that name, also if its accents are typed in the other form of Unicode; None: there is none."""
+    alike = (known for known in class_names if composed(known) == composed(name))
+    return name if name in class_names else next(alike, None)
 
 
 def level_range_of(ckpt_path: str | Path) -> LevelRange:

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from specgan.pictures.fonts import drawable, families
 from specgan.spectrogram import LevelRange, SpectrogramParams, denormalise
 
 MOST_PIXELS = 1_000_000
@@ -104,7 +105,7 @@ def to_figure(
         cmap=cmap,
         ax=axes,
     )
-    axes.set_title(drawable(title), parse_math=False)  # a name may hold dollar signs
+    axes.set_title(drawable(title), parse_math=False, family=families(title))  # a name may hold dollar signs
     axes.set(xlabel="s", ylabel="Hz")
     figure.colorbar(image, ax=axes, label="dB re full scale" if params.level == "db" else "log(1 + power)")
     buffer = io.BytesIO()
@@ -128,14 +129,9 @@ def to_overview(rows: Sequence[tuple[str, Sequence[Tensor | None]]], columns: Se
             axes.set(xticks=[], yticks=[])
             if spectrogram is not None:
                 axes.imshow(spectrogram.cpu().numpy(), origin="lower", aspect="auto", cmap="magma", vmin=-1, vmax=1)
-        row[0].set_ylabel(drawable(name), parse_math=False)
+        row[0].set_ylabel(drawable(name), parse_math=False, family=families(name))
     for name, axes in zip(columns, grid[0], strict=True):
-        axes.set_title(drawable(name), fontsize="medium", parse_math=False)  # a name may hold dollar signs
+        axes.set_title(drawable(name), fontsize="medium", parse_math=False, family=families(name))
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png")
     return buffer.getvalue()
-
-
-def drawable(text: str) -> str:
-    """Text that matplotlib draws: a file name need not be UTF-8, and what is not becomes a question mark."""
-    return text.encode(errors="replace").decode()

@@ -1,11 +1,12 @@
 """The HTTP service: python -m specgan.server port=8000 ckpt_path=<run>/checkpoints/best.ckpt. See conf/serve.yaml."""
 
-import os
 import sys
 from pathlib import Path
 
 import hydra
 from omegaconf import DictConfig, OmegaConf
+
+from specgan.command_line.arguments import run
 
 CONF = Path(__file__).parents[2] / "conf"
 
@@ -31,6 +32,4 @@ def main(cfg: DictConfig) -> None:
 if __name__ == "__main__":
     if not (CONF / "serve.yaml").is_file():
         sys.exit(f"{CONF}/serve.yaml: no such file; run the service from a clone of specgan, installed with pip -e")
-    if os.environ.get("HYDRA_FULL_ERROR") != "1":
-        sys.tracebacklimit = 0  # the message alone; Hydra says how to see the rest
-    main()
+    run(main)

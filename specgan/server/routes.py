@@ -7,6 +7,7 @@ from fastapi import APIRouter, Depends, Request
 from fastapi.responses import FileResponse, Response
 
 import specgan
+from specgan.models.trained import find_class
 from specgan.server.errors import RefusedError
 from specgan.server.jobs import Jobs
 from specgan.server.limits import Results
@@ -115,7 +116,7 @@ async def morph(asked: Morph, jobs: ItsJobs) -> Morphed:
 
 
 def _require_class(label: str, name: str, sounds: SoundGenerator) -> None:
-    if label not in sounds.class_names:
+    if find_class(label, sounds.class_names) is None:
         raise RefusedError(400, "unknown_class", f"{name} is {label!r}; one of {', '.join(sounds.class_names)}")
 
 

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from specgan.generation import SoundFiles, write_sound
 from specgan.models.generators import morph
-from specgan.models.trained import TrainedGenerator
+from specgan.models.trained import TrainedGenerator, find_class
 
 
 class SoundGenerator:
@@ -39,7 +39,7 @@ class SoundGenerator:
         Raises:
             NotImplementedError: the checkpoint's network cannot morph.
         """
-        start, end = (self.class_names.index(label) for label in labels)
+        start, end = (self.class_names.index(find_class(label, self.class_names)) for label in labels)
         try:
             spectrograms = morph(self._trained.network, (start, end), seeds, n_positions=n)
         except ValueError as err:

@@ -25,7 +25,7 @@ from specgan.data import sounds
 from specgan.data.folder import PARAMS_NAME, write_info, write_settings
 from specgan.data.manifest import MANIFEST_NAME, SPLITS, assign_splits, label_of, read_manifest, write_manifest
 from specgan.data.shards import SHARDS_NAME, remove_shards
-from specgan.files import remove_files, safe_name, unique_names
+from specgan.files import composed, remove_files, safe_name, unique_names
 from specgan.spectrogram import SpectrogramParams
 
 log = logging.getLogger(__name__)
@@ -47,8 +47,8 @@ def make_spectrograms(
     recursive: bool = True,
     label_from: str = "parent",
     separator: str = "_",
-    classes: Sequence[str] | None = None,
-    merge: Mapping[str, str] | None = None,
+    classes: str | Sequence[str] | None = None,
+    merge: Mapping[str, str] | Sequence[tuple[str, str]] | None = None,
     min_recordings: int = 1,
     splits: Sequence[float] = (100, 0, 0),
     seed: int = 0,
@@ -72,8 +72,8 @@ def make_spectrograms(
         recursive: search the subfolders too.
         label_from: "parent": the folder a file is in; "prefix": its name up to the first separator.
         separator: ends the prefix.
-        classes: labels to keep, after merging; None keeps all.
-        merge: new label for old label.
+        classes: label or labels to keep, after merging; None keeps all.
+        merge: new label for old label, or pairs of an old and a new one.
         min_recordings: labels with fewer recordings are left out, which is logged.
         splits: percentages of train, val, test.
         seed: of the splits, and of which clips share a shard.
@@ -99,7 +99,7 @@ def make_spectrograms(
     if not isinstance(keep_sounds, int) or keep_sounds < 0:
         raise ValueError(f"keep_sounds is {keep_sounds!r}; an integer of at least 0")
     clips = _plan(
-        input, recursive=recursive, label_from=label_from, separator=separator, classes=classes, merge=merge or {}
+        input, recursive=recursive, label_from=label_from, separator=separator, classes=classes, merge=dict(merge or {})
     )
     clips = _drop_small(clips, min_recordings)
     # Refuse impossible splits before the work, not after it.
@@ -162,15 +162,16 @@ def _plan(
     recursive: bool,
     label_from: str,
     separator: str,
-    classes: Sequence[str] | None,
+    classes: str | Sequence[str] | None,
     merge: Mapping[str, str],
 ) -> list[Clip]:
     """Gives each audio file its label and its own place in the dataset folder."""
     if classes is not None and not classes:
         raise ValueError("classes is empty; give the labels to keep, or null to keep all")
-    # Labels are words; on the command line, classes=[0,1] are numbers.
-    classes = None if classes is None else [str(name) for name in classes]
-    merge = {str(old): str(new) for old, new in merge.items()}
+    # Labels are words; in YAML, classes: [0, 1] are numbers.
+    if classes is not None:
+        classes = [composed(str(name)) for name in ([classes] if isinstance(classes, str) else classes)]
+    merge = {composed(str(old)): composed(str(new)) for old, new in merge.items()}
     if "" in merge.values():
         raise ValueError(f"merge is {merge}; a label has at least one letter")
     files = find_audio(root, recursive=recursive)

@@ -192,7 +192,7 @@ def _plan(root: Path, files: Sequence[Path], *, label_from: str, separator: str,
 
 
 def _listed(root: Path) -> dict[str, tuple[str, str, str]] | None:
-    """By path without suffix (a picture beside a tensor shares it): recording, source, kept sound. None: no manifest."""
+    """By path without suffix, which a picture beside a tensor shares: recording, source, sound. None: no manifest."""
     table = _own_manifest(root)
     if table is None:
         if (root / MANIFEST_NAME).exists():
@@ -265,7 +265,7 @@ def _clear(output: Path, made: Sequence[str]) -> None:
 def _unfinished(path: Path) -> set[str]:
     """What a killed run noted; empty if no run was killed."""
     try:
-        noted = json.loads(path.read_text()) if path.exists() else []
+        noted = json.loads(path.read_text(encoding="utf-8")) if path.exists() else []
     except ValueError:
         noted = None
     if not isinstance(noted, list) or not all(isinstance(name, str) for name in noted):

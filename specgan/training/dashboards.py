@@ -14,7 +14,7 @@ from lightning.pytorch.loggers import TensorBoardLogger, WandbLogger
 from lightning.pytorch.loggers.logger import rank_zero_experiment
 from torch import Tensor
 
-from specgan.pictures.figures import drawable
+from specgan.pictures.fonts import drawable, families
 
 
 @dataclass(frozen=True)
@@ -183,8 +183,9 @@ def confusion_picture(confusion: Sequence[Sequence[int]], class_names: Sequence[
     axes.imshow(shares, vmin=0, vmax=1, cmap="magma")
     places = range(len(counts))
     names = [drawable(name) for name in class_names]
-    axes.set_xticks(places, names, rotation=90, parse_math=False)  # a name may hold dollar signs
-    axes.set_yticks(places, names, parse_math=False)
+    fonts = families("".join(names))
+    axes.set_xticks(places, names, rotation=90, parse_math=False, family=fonts)  # a name may hold dollar signs
+    axes.set_yticks(places, names, parse_math=False, family=fonts)
     axes.set(xlabel="heard as", ylabel="asked for")
     if len(counts) <= 30:  # more numbers would overlap
         for row, column in np.argwhere(counts):

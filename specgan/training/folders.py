@@ -10,8 +10,8 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
+from specgan.command_line.arguments import typed
 from specgan.files import is_inside
-from specgan.training.commands import setting
 
 LOCK_NAME = ".lock"  # held by the process that trains in the folder
 _RESULTS = ("checkpoints", "previews", "curve.json", "metrics.json")
@@ -62,15 +62,13 @@ class OwnFolder(Callback):
             kind == "sweep" and any(holds_run(job.parent) for job in folder.glob("*/.hydra"))
         ):
             go_on = (
-                f"go on with it: {setting('ckpt_path', f'{folder}/checkpoints/last.ckpt')}, or "
-                if kind == "run"
-                else ""
+                f"go on with it: {typed('ckpt_path', f'{folder}/checkpoints/last.ckpt')}, or " if kind == "run" else ""
             )
             raise SystemExit(f"{folder}: holds the results of another {kind}, which stay; {go_on}{way_out}")
         with read_write(config.hydra), open_dict(config.hydra):
             config.hydra[kind].dir = str(folder)
             if kind == "sweep" and is_by_clock:  # each job composes its configuration anew
-                config.hydra.overrides.hydra.append(setting(name, str(folder)))
+                config.hydra.overrides.hydra.append(typed(name, str(folder)))
 
     def _goes_on_in(self, folder: Path) -> bool:
         return self.ckpt_path is not None and is_inside(str(self.ckpt_path), folder)

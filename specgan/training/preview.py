@@ -15,7 +15,8 @@ from specgan.data.dataset import SpectrogramDataset
 from specgan.evaluation.evaluator import Evaluation
 from specgan.evaluation.judge import Judge
 from specgan.evaluation.metrics import clipped, silent
-from specgan.files import safe_name, write_bytes, write_json
+from specgan.files import write_bytes, write_json
+from specgan.generation import class_folders
 from specgan.pictures.figures import to_figure
 from specgan.pictures.gallery import Entry, write_gallery
 from specgan.spectrogram import Spectrogram, normalise
@@ -152,7 +153,7 @@ class Preview(L.Callback):
 
     def _write(self, pl_module: L.LightningModule, sample: _Sample) -> Exhibit:
         """Writes one sound and its picture."""
-        folder, params, seed = safe_name(sample.class_name), pl_module.params, sample.seed
+        folder, params, seed = class_folders(pl_module.class_names)[sample.class_name], pl_module.params, sample.seed
         of_several = f", seed {seed}" if self.n_shown > 1 else ""
         title = sample.kind if seed is None else f"epoch {sample.epoch}{of_several}"
         stem = f"{folder}/{title.replace(', ', '_').replace(' ', '_')}"

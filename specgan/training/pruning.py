@@ -93,7 +93,7 @@ class Prune(L.Callback):
 
 def _points(curve: Path) -> list[dict[str, Any]]:
     try:
-        return json.loads(curve.read_text())
+        return json.loads(curve.read_text(encoding="utf-8"))
     except FileNotFoundError:  # not measured yet, or removed by its owner
         return []
     except (OSError, ValueError) as err:  # one unreadable file must not end a sweep

@@ -63,7 +63,7 @@ def composed_for(run_dir: Path) -> DictConfig | None:
             command line does not name.
     """
     path = run_dir / SETTINGS_NAME
-    kept = json.loads(path.read_text()) if path.is_file() else _of_earlier_version(run_dir / ".hydra")
+    kept = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else _of_earlier_version(run_dir / ".hydra")
     if kept is None:
         return None
     given = list(HydraConfig.get().overrides.task)

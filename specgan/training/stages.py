@@ -17,9 +17,9 @@ from lightning.pytorch.loggers import Logger, WandbLogger
 from lightning.pytorch.utilities.seed import isolate_rng
 from omegaconf import DictConfig, OmegaConf
 
-from specgan.files import write_json
+from specgan.command_line.commands import command
+from specgan.files import composed, write_json
 from specgan.models.trained import TrainedGenerator, level_range_of
-from specgan.training.commands import command
 from specgan.training.settings import SETTINGS_NAME, composed_for, write_settings
 from specgan.training.survival import end_on_sigterm
 
@@ -109,7 +109,7 @@ def test(cfg: DictConfig) -> float | None:
     report |= {
         "checkpoint": str(cfg.ckpt_path),
         "n_steps": trained.n_steps,
-        "curve": json.loads(curve.read_text()) if curve.is_file() else [],
+        "curve": json.loads(curve.read_text(encoding="utf-8")) if curve.is_file() else [],
     }
     write_json(run_dir / "report.json", report, indent=2, allow_nan=False)
     write_report(run_dir / "report.html", report, examples=examples, sample_rate=datamodule.params.sample_rate)
@@ -170,7 +170,7 @@ def _require_same_data(trained: TrainedGenerator, datamodule: L.LightningDataMod
         f"{name}: checkpoint {there!r}, data set {here!r}"
         for name, there, here in (
             ("spectrogram", trained.params, datamodule.params),
-            ("class_names", list(trained.class_names), list(datamodule.class_names)),
+            ("class_names", *([composed(name) for name in of.class_names] for of in (trained, datamodule))),
         )
         if there != here
     ]

@@ -79,7 +79,10 @@ class Summary(Callback):
     def _write(self, sweep: Path) -> list[dict[str, Any]]:
         rows = summary(sweep, metric=self.metric, direction=self.direction)
         if rows:
-            with atomic_path(sweep / "summary.csv") as temporary, temporary.open("w", newline="") as file:
+            with (
+                atomic_path(sweep / "summary.csv") as temporary,
+                temporary.open("w", newline="", encoding="utf-8", errors="surrogateescape") as file,
+            ):
                 writer = csv.DictWriter(file, fieldnames=list(rows[0]))
                 writer.writeheader()
                 writer.writerows(rows)
@@ -235,4 +238,4 @@ def _cell(value: Any) -> str:
 
 
 def _read_json(path: Path, *, default: dict[str, Any]) -> dict[str, Any]:
-    return json.loads(path.read_text()) if path.is_file() else default
+    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else default

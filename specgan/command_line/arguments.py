@@ -1,0 +1,150 @@
+"""What is typed behind a script's name, before Hydra reads it: words and paths arrive as they were typed.
+
+Hydra's grammar takes 2024 and 1_1 for numbers, and refuses accents, brackets, or a second `=`. So values of the
+settings below are quoted for it, unless it reads the same text anyway.
+"""
+
+import os
+import re
+import sys
+from collections.abc import Callable, Sequence
+from functools import cache
+
+# By the last part of a setting's name.
+_WORDS = {"label", "classes", "merge", "separator", "ext", "recording_pattern", "artist", "title", "prompt", "network"}
+_WORDS |= {"project", "group", "name", "notes", "tags", "study_name", "host", "filename"}
+_PATHS = {"input", "output", "reconstructed", "video", "audio_dir", "dataset_dir", "model"}
+# Paths that may refer to other settings: ${paths.runs_dir}/optuna.db. So may all whose names end so:
+_PLACES = {"curve", "history", "storage"}
+_PLACE = ("dir", "folder", "path")
+
+_LISTS = {"label", "classes", "tags"}
+_NULLABLE = {"ckpt_path", "network", "classes", "merge", "recording_pattern", "artist", "title", "video", "storage"}
+_NULLABLE |= {"group", "name", "notes", "tags", "cache_dir", "dataset_dir", "output_subdir"}
+
+_QUOTED = re.compile(r"'(?:\\.|[^'\\])*'|\"(?:\\.|[^\"\\])*\"", re.DOTALL)
+_ELEMENT = re.compile(rf"\s*(?:{_QUOTED.pattern}|\[[^\]]*\])\s*(?=,|\Z)|[^,]+", re.DOTALL)
+_SWEEP = re.compile(r"(choice|glob|interval|range|shuffle|sort|tag)\(.*\)", re.DOTALL)
+_HELP = "docs/how-to/typing.md shows how to type names with special characters"
+
+
+def run(main: Callable[[], object]) -> None:
+    """Runs a function of `hydra.main` with the arguments of this process, see `as_typed`."""
+    _require_utf8()
+    if os.environ.get("HYDRA_FULL_ERROR") != "1":
+        sys.tracebacklimit = 0  # the message alone; Hydra says how to see the rest
+    sys.argv[1:] = as_typed(sys.argv[1:])
+    main()
+
+
+def _require_utf8() -> None:
+    """Starts this process again if Python takes file names for something else than UTF-8 (LC_ALL=C PYTHONUTF8=0)."""
+    if sys.getfilesystemencoding() != "utf-8" and os.environ.get("PYTHONUTF8") != "1":
+        os.execve(sys.executable, [sys.executable, *sys.orig_argv[1:]], {**os.environ, "PYTHONUTF8": "1"})
+
+
+def as_typed(arguments: Sequence[str]) -> list[str]:
+    """Quotes the values of words and paths, so that Hydra hands them on unchanged.
+
+    A value in quotes is left to Hydra. `label`, `classes` and `tags` also take a list, [kick,1_1], and `merge` takes a
+    dictionary, {bd: kick}. Settings whose default is null take null. `~/` at the start of a path is the home folder.
+    With -m a comma separates the values of a sweep.
+
+    Args:
+        arguments: of a script: overrides and options of Hydra.
+    Raises:
+        SystemExit: an argument is not of the form name=value, or Hydra cannot read its value.
+    """
+    from hydra._internal.utils import get_args_parser
+
+    known, _ = get_args_parser().parse_known_args(list(arguments))
+    is_sweep = known.multirun or "hydra.mode=MULTIRUN" in arguments
+    overrides = {argument: _override(argument, is_sweep=is_sweep) for argument in known.overrides}
+    for argument, override in overrides.items():
+        if fault := _fault(override):
+            sys.exit(f"the argument {argument!r} {fault}; {_HELP}")
+    return [overrides.get(argument, argument) for argument in arguments]
+
+
+def typed(name: str, value: str) -> str:
+    """Returns the argument `name=value` from which a script reads this word or path, whatever it looks like."""
+    return f"{name}={_literal(name, value)}"
+
+
+def _override(argument: str, *, is_sweep: bool) -> str:
+    key, equals, value = argument.partition("=")
+    name = key.rpartition(".")[2].lstrip("+")
+    if not equals or key.startswith("~") or not (name in _WORDS or _is_path(name)):
+        return argument
+    if is_sweep and _SWEEP.fullmatch(value):
+        return argument
+    values = _ELEMENT.findall(value) if is_sweep else [value]
+    return f"{key}={','.join(_value(name, each) for each in values)}"
+
+
+def _value(name: str, value: str) -> str:
+    if name in _NULLABLE and value == "null":
+        return value
+    if name in _LISTS and value.startswith("[") and value.endswith("]"):
+        return f"[{','.join(_word(name, each.strip()) for each in _ELEMENT.findall(value[1:-1]))}]"
+    if name == "merge" and value.startswith("{") and value.endswith("}"):
+        # as pairs, because Hydra has no quotes for the keys of a dictionary
+        pairs = (each.partition(":") for each in _ELEMENT.findall(value[1:-1]))
+        return f"[{','.join(f'[{_word(name, old.strip())},{_word(name, new.strip())}]' for old, _, new in pairs)}]"
+    return _word(name, value)
+
+
+def _word(name: str, value: str) -> str:
+    if _QUOTED.fullmatch(value) or (name == "merge" and value.startswith("[[")):
+        return value
+    is_of_home = _is_path(name) and (value == "~" or value.startswith("~/"))
+    return _literal(name, os.path.expanduser(value) if is_of_home else value)
+
+
+def _literal(name: str, value: str) -> str:
+    """The value as it must stand for Hydra to read exactly this text."""
+    from hydra.core.override_parser.types import Quote, QuotedString
+
+    if "${" in value and not _is_place(name):
+        # Hydra resolves a setting and then each argument of a call: so the backslash is escaped too
+        value = re.sub(r"(\\*)\$\{", r"\1\1\1\1\\\\\\${", value)
+    elif value not in ("~", "null") and not value.startswith("~/") and _parsed(f"x={value}") == value:
+        return value
+    return QuotedString(value, Quote.single).with_quotes()
+
+
+def _is_path(name: str) -> bool:
+    return name in _PATHS or _is_place(name)
+
+
+def _is_place(name: str) -> bool:
+    return name in _PLACES or (name.endswith(_PLACE) and name not in _PATHS)
+
+
+def _fault(override: str) -> str | None:
+    if "=" not in override and not override.startswith("~"):
+        return 'is not of the form name=value; quotes hold words together, "input=my clips/kick.wav"'
+    if _parsed(override) is _UNREADABLE:
+        key, _, value = override.partition("=")
+        return f"has a value that Hydra cannot read; if it is a word, put it into quotes: \"{key}='{value}'\""
+    return None
+
+
+_UNREADABLE = object()
+
+
+def _parsed(override: str) -> object:
+    """The value that Hydra reads from an override; text only if it is not in quotes."""
+    from hydra.errors import HydraException
+
+    try:
+        return _parser().parse_override(override)._value
+    except HydraException:
+        return _UNREADABLE
+
+
+@cache
+def _parser():
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+
+    return OverridesParser.create()
