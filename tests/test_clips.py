@@ -325,6 +325,13 @@ def test_peak_is_of_all_channels_of_the_recording(tmp_path, make, mono):
     assert_levels(tensor(tmp_path / "out", "a/x"), expected[0] if mono else expected)
 
 
+@both_ways
+def test_silence_stays_silence_when_it_is_scaled(tmp_path, make):
+    clip = write(tmp_path / "x.wav", np.zeros(2000))
+    make(clip, recipe=Recipe(PARAMS, peak=0.5), output=tmp_path / "out")
+    assert tensor(tmp_path / "out", "a/x").unique().tolist() == [PARAMS.floor_db]
+
+
 # Pictures
 
 

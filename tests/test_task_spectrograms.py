@@ -128,14 +128,6 @@ def test_files_of_another_rate_are_resampled(tmp_path, specs):
     assert read_manifest(specs)["n_frames"].tolist() == [63]  # one second at 8 kHz
 
 
-def test_digital_silence_among_sounds_stays_silence_when_scaled(audio, specs):
-    silent = audio / "kick" / "silent.wav"
-    save_wav(silent, torch.zeros(1000), 8000)
-    report = make(audio, specs, peak=0.5)
-    assert report.failures == []
-    assert level_of(specs, silent).unique().tolist() == [PARAMS.floor_db]
-
-
 def test_statistics_are_of_the_training_split_alone(audio, specs):
     make(audio, specs, splits=(50, 25, 25))
     table = read_manifest(specs)
