@@ -195,10 +195,10 @@ def test_impossible_fields_are_named(wrong, message):
         replace(INFO, **wrong)
 
 
-def with_text(text: bytes) -> bytes:
+def with_text(text: bytes, before: bytes = b"tEXtspecgan-codec\0") -> bytes:
     """A picture whose text comes after its pixels."""
     plain = cv2.imencode(".png", encode_slice(noise(2048 + 96), SMALL)[..., ::-1])[1].tobytes()
-    content = b"tEXtspecgan-codec\0" + text
+    content = before + text
     chunk = struct.pack(">I", len(content) - 4) + content + struct.pack(">I", zlib.crc32(content))
     return plain[:-12] + chunk + plain[-12:]  # IEND has 12 bytes
 
@@ -285,6 +285,39 @@ def test_the_text_is_read_without_the_pixels():
         file = CountingBytes(png)
         assert read_info(file) == INFO
         assert file.n_read < 1000 < len(png) / 10
+
+
+JSON = json.dumps(FIELDS).encode()
+PACKED = zlib.compress(JSON)
+KINDS = {
+    "zTXt": (PACKED, b"zTXtspecgan-codec\0\0"),
+    "iTXt": (JSON, b"iTXtspecgan-codec\0\0\0\0\0"),
+    "iTXt in a language": (JSON, b"iTXtspecgan-codec\0\0\0en\0specgan-codec\0"),
+    "iTXt, compressed": (PACKED, b"iTXtspecgan-codec\0\1\0\0\0"),
+    "with line ends": (json.dumps(FIELDS, indent=1).replace("\n", "\r\n").encode() + b"\r\n\0", b"tEXtspecgan-codec\0"),
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_text_as_other_programs_write_it_is_read(kind):
+    png = with_text(*KINDS[kind])
+    assert from_png(png)[1] == read_info(io.BytesIO(png)) == INFO
+
+
+@pytest.mark.parametrize(
+    ("text", "before"),
+    [
+        (PACKED[:40], KINDS["zTXt"][1]),
+        (JSON, KINDS["zTXt"][1]),
+        (b"", KINDS["zTXt"][1]),
+        (zlib.compress(b" " * 2**24), KINDS["zTXt"][1]),
+        (PACKED[:40], KINDS["iTXt, compressed"][1]),
+        (b"", b"iTXtspecgan-codec\0\0"),
+    ],
+)
+def test_a_compressed_text_that_is_damaged_says_so(text, before):
+    with pytest.raises(CodecError, match="its specgan-codec text is damaged"):
+        from_png(with_text(text, before))
 
 
 def test_reading_the_text_of_what_has_none():

@@ -215,3 +215,16 @@ def test_networks_are_chosen_without_naming_a_package(tmp_path):
 def test_group_files_are_short():
     long = {str(path): n for path in CONF.rglob("*/*.yaml") if (n := len(path.read_text().splitlines())) > 30}
     assert not long
+
+
+@pytest.mark.parametrize(
+    "precision", [16, "16", "32", 64, "bf16", "32-true", "bf16-mixed", "16-mixed", "64-true", None]
+)
+def test_precisions_that_train_are_accepted(precision):
+    stages._require_precision(OmegaConf.create({"trainer": {"precision": precision}}))
+
+
+@pytest.mark.parametrize("precision", ["16-true", "bf16-true", "transformer-engine", "mixed", 8])
+def test_precisions_that_do_not_train_are_refused(precision):
+    with pytest.raises(ValueError, match=f"trainer.precision is {precision}; the models train in 32-true, bf16-mixed"):
+        stages._require_precision(OmegaConf.create({"trainer": {"precision": precision}}))

@@ -148,9 +148,13 @@ def test_hydra_full_error_1_shows_where_an_error_came_from(tmp_path):
 
 @pytest.mark.parametrize(
     ("setting", "message"),
-    [("generator.depth=9", "depth is 9; 4 to 6 for 64 x 64"), ("discriminator.width=36", "width is 36")],
+    [
+        ("generator.depth=9", "depth is 9; 4 to 6 for 64 x 64"),
+        ("discriminator.width=36", "width is 36"),
+        ("trainer.precision=bf16-true", "bf16-true; the models train in 32-true, bf16-mixed, 16-mixed, 64-true"),
+    ],
 )
-def test_an_impossible_network_is_refused_before_anything_is_done(tmp_path, setting, message):
+def test_an_impossible_setting_is_refused_before_anything_is_done(tmp_path, setting, message):
     assert message in run("train.py", setting, "logger=none", "hydra.run.dir=run", cwd=tmp_path, code=1)
     assert not (tmp_path / "data").exists()
 

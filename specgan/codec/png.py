@@ -1,6 +1,7 @@
-"""Codec pictures as PNG files whose text chunk stores settings, song, slice and channel.
+"""Codec pictures as PNG files whose text stores settings, song, slice and channel.
 
-Text chunks survive copying and renaming; most programs lose them when they save a picture again.
+The text survives copying and renaming. Most programs lose it when they save a picture again; others keep it in another
+place or in another of the three kinds of text chunk, and it is found in each of them.
 """
 
 import io
@@ -20,7 +21,8 @@ from specgan.codec.coding import CodecError, CodecParams, count_slices
 CODEC_VERSION = 1
 
 _MOST_CHANNELS = 1024  # more than any file has; a text may come from anywhere
-_MOST_TEXT = 2**20  # bytes; ours has a few hundred
+_MOST_TEXT = 2**20  # bytes, packed or not; ours has a few hundred
+_TEXT_KINDS = (b"tEXt", b"zTXt", b"iTXt")  # plain, compressed, and international
 _MOST_PIXELS = 2**30  # as many as OpenCV reads; a picture of an hour at 44.1 kHz has 318 million
 _FEW_PIXELS = 2**24  # up to 128 MiB, which are decoded without further checks
 _MOST_INFLATED = 1032  # bytes that one compressed byte can stand for
@@ -175,7 +177,7 @@ def _chunks(file: BinaryIO, *, read_all: bool) -> Iterator[tuple[bytes, bytes]]:
         if len(header) < 8:
             raise CodecError(_NOT_WHOLE)
         length, kind = struct.unpack(">I4s", header)
-        if read_all or (kind == b"tEXt" and length <= _MOST_TEXT):
+        if read_all or (kind in _TEXT_KINDS and length <= _MOST_TEXT):
             content = file.read(length)
             if file.read(4) != struct.pack(">I", zlib.crc32(content, zlib.crc32(kind))):
                 raise CodecError(_NOT_WHOLE)
@@ -187,9 +189,34 @@ def _chunks(file: BinaryIO, *, read_all: bool) -> Iterator[tuple[bytes, bytes]]:
 
 def _find_info(chunks: Iterable[tuple[bytes, bytes]]) -> SliceInfo | None:
     for kind, content in chunks:
-        if kind == b"tEXt" and content.startswith(_KEYWORD + b"\0"):
-            return _parse_info(content[len(_KEYWORD) + 1 :])
+        if kind in _TEXT_KINDS and content.startswith(_KEYWORD + b"\0"):
+            return _parse_info(_text(kind, content[len(_KEYWORD) + 1 :]).strip(b"\0\r\n "))
     return None
+
+
+def _text(kind: bytes, content: bytes) -> bytes:
+    """The text of a chunk, from what follows its keyword.
+
+    Raises:
+        CodecError: it is cut off, or compressed and damaged.
+    Source: Portable Network Graphics (PNG) Specification, W3C, 11.3.3.
+    """
+    is_packed = kind == b"zTXt"
+    if kind == b"zTXt":
+        content = content[1:]  # compression method
+    elif kind == b"iTXt":
+        is_packed = content[:1] == b"\1"
+        *_, content = content[2:].split(b"\0", 2)  # language and translated keyword come before it
+    if not is_packed:
+        return content
+    unpack = zlib.decompressobj()
+    try:
+        text = unpack.decompress(content, _MOST_TEXT)
+    except zlib.error as err:
+        raise CodecError(_damaged(str(err))) from err
+    if not unpack.eof:
+        raise CodecError(_damaged("it is cut off, or far too long"))
+    return text
 
 
 def _parse_info(text: bytes) -> SliceInfo:
@@ -206,7 +233,11 @@ def _parse_info(text: bytes) -> SliceInfo:
     except CodecError:
         raise
     except (ValueError, RecursionError) as err:  # RecursionError: deeply nested brackets
-        raise CodecError(f"its specgan-codec text is damaged ({str(err)[:200]}); encode the picture again") from err
+        raise CodecError(_damaged(str(err))) from err
+
+
+def _damaged(reason: str) -> str:
+    return f"its specgan-codec text is damaged ({reason[:200]}); encode the picture again"
 
 
 def _check_fields(values: object, kind: type) -> None:

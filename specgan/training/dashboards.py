@@ -1,5 +1,7 @@
 """Lightning's loggers as dashboards, which also show sounds and pictures of a training."""
 
+import logging
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -15,6 +17,10 @@ from lightning.pytorch.loggers.logger import rank_zero_experiment
 from torch import Tensor
 
 from specgan.pictures.fonts import drawable, families
+
+log = logging.getLogger(__name__)
+
+_MOST_NAMES = 110  # on an axis of a picture of 20 inches; more would overlap
 
 
 @dataclass(frozen=True)
@@ -66,6 +72,7 @@ class WandbDashboard(WandbLogger, Dashboard):
         self.best: tuple[str, dict[str, float]] | None = None
         self.table: Any = None
         self.has_axis = False
+        self.has_said_too_many = False
 
     @property
     @rank_zero_experiment
@@ -96,20 +103,23 @@ class WandbDashboard(WandbLogger, Dashboard):
     def log_confusion(self, confusion: Sequence[Sequence[int]], class_names: Sequence[str], *, epoch: int) -> None:
         import wandb
 
-        fields = ["Actual", "Predicted", "nPredictions"]  # as W&B's chart calls them
+        row: dict[str, Any] = {"epoch": epoch}
+        row["confusion"] = wandb.Image(confusion_picture(confusion, class_names), caption=f"epoch {epoch}")
         cells = [
             [asked_for, heard_as, n]
             for asked_for, counts in zip(class_names, confusion, strict=True)
             for heard_as, n in zip(class_names, counts, strict=True)
+            if n or heard_as == asked_for  # every class keeps its row and column
         ]
-        chart = wandb.plot_table(
-            "wandb/confusion_matrix/v1",
-            wandb.Table(columns=fields, data=cells),
-            fields={field: field for field in fields},
-            string_fields={"title": "Asked for, and heard as"},
-        )
-        picture = wandb.Image(confusion_picture(confusion, class_names), caption=f"epoch {epoch}")
-        self.experiment.log({"confusion": picture, "confusion_chart": chart, "epoch": epoch})
+        if len(cells) <= wandb.Table.MAX_ROWS:
+            row["confusion_chart"] = _confusion_chart(cells)
+        elif not self.has_said_too_many:
+            self.has_said_too_many = True
+            log.warning(
+                "the confusion matrix of %d classes has %d cells, W&B charts show %d at most: see the picture",
+                *(len(class_names), len(cells), wandb.Table.MAX_ROWS),
+            )
+        self.experiment.log(row)
 
     def after_save_checkpoint(self, checkpoint_callback: ModelCheckpoint) -> None:
         super().after_save_checkpoint(checkpoint_callback)
@@ -131,6 +141,19 @@ class WandbDashboard(WandbLogger, Dashboard):
         artifact = wandb.Artifact(f"model-{self.experiment.id}", type="model", metadata=metadata)
         artifact.add_file(path, name="best.ckpt")
         self.experiment.log_artifact(artifact, aliases=["best"])
+
+
+def _confusion_chart(cells: list[list[Any]]) -> Any:
+    """W&B's chart of cells (class asked for, class it was heard as, number of sounds)."""
+    import wandb
+
+    fields = ["Actual", "Predicted", "nPredictions"]  # as W&B's chart calls them
+    return wandb.plot_table(
+        "wandb/confusion_matrix/v1",
+        wandb.Table(columns=fields, data=cells),
+        fields={field: field for field in fields},
+        string_fields={"title": "Asked for, and heard as"},
+    )
 
 
 class TensorBoardDashboard(TensorBoardLogger, Dashboard):
@@ -166,6 +189,8 @@ class TensorBoardDashboard(TensorBoardLogger, Dashboard):
 def confusion_picture(confusion: Sequence[Sequence[int]], class_names: Sequence[str]) -> np.ndarray:
     """Draws a confusion matrix: rows are the classes asked for, columns the judge's, each row as shares of its sum.
 
+    All classes are drawn. Where their names would overlap, every second, third, ... is named, and the axes say so.
+
     Args:
         confusion: how many sounds of each class (row) the judge put in which class (column).
         class_names: of rows and columns.
@@ -181,12 +206,14 @@ def confusion_picture(confusion: Sequence[Sequence[int]], class_names: Sequence[
     axes = figure.add_subplot()
     shares = counts / counts.sum(axis=1, keepdims=True).clip(min=1)
     axes.imshow(shares, vmin=0, vmax=1, cmap="magma")
-    places = range(len(counts))
-    names = [drawable(name) for name in class_names]
+    step = math.ceil(len(counts) / _MOST_NAMES)
+    places = range(0, len(counts), step)
+    names = [drawable(class_names[place]) for place in places]
     fonts = families("".join(names))
     axes.set_xticks(places, names, rotation=90, parse_math=False, family=fonts)  # a name may hold dollar signs
     axes.set_yticks(places, names, parse_math=False, family=fonts)
-    axes.set(xlabel="heard as", ylabel="asked for")
+    named = f" (one class in {step} is named)" if step > 1 else ""
+    axes.set(xlabel=f"classified as{named}", ylabel=f"class{named}")
     if len(counts) <= 30:  # more numbers would overlap
         for row, column in np.argwhere(counts):
             color = "black" if shares[row, column] > 0.5 else "white"

@@ -25,14 +25,19 @@ from specgan.training.survival import end_on_sigterm
 
 log = logging.getLogger(__name__)
 
+# Others of Lightning's give networks half-precision weights, which neither the losses nor the measurements can use.
+_PRECISIONS = ("32-true", "bf16-mixed", "16-mixed", "64-true")
+
 
 def fit(cfg: DictConfig) -> float | None:
     """Trains, writes `metrics.json` into the run folder and returns the metric that a sweep optimises.
 
     Raises:
-        ValueError: the networks do not fit the spectrograms, or the run has no metric `optimized_metric`.
+        ValueError: the networks do not fit the spectrograms, nothing trains in the precision, or the run has no metric
+            `optimized_metric`.
     """
     _begin(cfg)
+    _require_precision(cfg)
     # Lightning would refuse a file that is none later, with PyTorch's advice to read it anyway.
     level_range = None if cfg.ckpt_path is None else level_range_of(cfg.ckpt_path)
     settings = OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)
@@ -163,6 +168,13 @@ def _begin(cfg: DictConfig) -> None:
     warnings.filterwarnings("ignore", message=".*could not find the monitored key.*")  # until the first measurement
     warnings.filterwarnings("ignore", message="Grad strides do not match")  # of DDP: about speed, by a few bytes
     L.seed_everything(cfg.seed, workers=True, verbose=False)
+
+
+def _require_precision(cfg: DictConfig) -> None:
+    precision = OmegaConf.select(cfg, "trainer.precision")
+    known = {*_PRECISIONS, *(name.split("-")[0] for name in _PRECISIONS)}  # Lightning's short names
+    if isinstance(precision, (str, int)) and str(precision) not in known:
+        raise ValueError(f"trainer.precision is {precision}; the models train in {', '.join(_PRECISIONS)}")
 
 
 def _require_same_data(trained: TrainedGenerator, datamodule: L.LightningDataModule) -> None:
