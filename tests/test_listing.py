@@ -12,6 +12,7 @@ from test_audio import encode, noise, tone
 from specgan.audio import AudioError, find_audio, note_results
 from specgan.audio.kinds import is_sound
 from specgan.pictures.gallery import Entry, write_gallery
+from specgan.tasks.splits import make_splits
 
 
 def wav(path: Path) -> Path:
@@ -158,3 +159,13 @@ def test_a_note_names_each_sound_once(tmp_path):
         note_results(tmp_path, ["b\n.wav", "a.wav"])
     lines = (tmp_path / ".specgan-results").read_text().splitlines()
     assert [json.loads(line) for line in lines] == ["a.wav", "b\n.wav"]
+
+
+def test_copies_that_task_splits_deals_are_no_recordings(clips):
+    for i in range(3):
+        wav(clips / f"kick/{i}.wav")
+    recordings = names(clips)
+    make_splits(clips, clips / "dealt", ext="wav", splits=(50, 25, 25))
+    wav(clips / "dealt/train/kick/mine.wav")
+    assert names(clips) == {*recordings, "dealt/train/kick/mine.wav"}
+    assert len(names(clips / "dealt/train")) == 3

@@ -1,10 +1,11 @@
 """Sounds that specgan writes are noted beside them, so that they are never taken for recordings.
 
 `<folder>/.specgan-results` has one path a line, in JSON, of a file in that folder or of a folder with such files. It
-goes where the folder goes, whatever its name becomes. What versions wrote that kept no note is known by the files
-beside it.
+goes where the folder goes, whatever its name becomes. Results that have no note are known by the files beside them.
 """
 
+import csv
+import io
 import json
 import os
 import re
@@ -51,11 +52,13 @@ def _noted(folder: str | Path) -> Iterator[str]:
 
 
 def _earlier(folder: str | Path) -> Iterator[str]:
-    """What versions wrote that kept no note: runs, datasets, and folders with a page."""
+    """What is not noted: of task=splits, and of versions that kept no note."""
     if "specgan." in _read(folder, ".hydra/config.yaml"):
         yield from ("previews", "wandb")
     if "spectrogram:" in _read(folder, "params.yaml"):
         yield from (f"sounds/{path.name}" for path in Path(folder, "sounds").glob("*") if _KEPT.fullmatch(path.name))
+    if (table := _read(folder, "manifest.csv")).startswith('"path","label","split"'):  # copies that task=splits deals
+        yield from (row[0] for row in csv.reader(io.StringIO(table)) if row)
     page = _read(folder, "index.html")
     if _PAGES.search(page):
         yield from (unquote(path, errors="surrogateescape") for path in _ON_PAGE.findall(page))

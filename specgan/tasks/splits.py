@@ -13,7 +13,6 @@ import pandas as pd
 from rich.console import Console
 from rich.progress import track
 
-from specgan.audio import AUDIO_SUFFIXES, note_results
 from specgan.batch.failures import FAILURES_NAME, Failure, UnitError, check_on_error, stage, write_failures
 from specgan.batch.runner import Report
 from specgan.data.folder import PARAMS_NAME, find_info, write_info
@@ -99,8 +98,6 @@ def make_splits(
     info = info if suffix == ".pt" else None
     made = [MANIFEST_NAME, FAILURES_NAME, *([PARAMS_NAME] if info else [])]
     _clear(output, made if mode == "manifest" else [*made, *table["path"]])
-    if suffix in AUDIO_SUFFIXES and mode != "manifest":
-        note_results(output, table["path"])
 
     failures: dict[str, Failure] = {}
     peaks: dict[str, float | None] = {}
