@@ -807,3 +807,18 @@ def test_antiphase_is_silent_in_the_mean_and_not_with_max_energy(made_of_formats
     reference = level_of(made_of_formats["mean"], FORMATS / "gen_pcm24.wav")
     assert level.max() > -30
     assert level.max() == pytest.approx(float(reference.max()), abs=7)
+
+
+def test_the_same_file_in_two_classes_or_splits_is_said_in_one_line(audio, specs, caplog):
+    shutil.copy(audio / "kick/kick_0.wav", audio / "snare/of_a_kick.wav")
+    make(audio, specs)
+    (line,) = (message for message in caplog.messages if "same sound" in message)
+    assert line.startswith("2 files are the same sound")
+    assert "kick/kick_0.wav (kick, train), " in line
+    assert "snare/of_a_kick.wav (snare, train)" in line
+
+
+def test_the_same_file_twice_in_one_class_and_split_is_the_users_choice(audio, specs, caplog):
+    shutil.copy(audio / "kick/kick_0.wav", audio / "kick/again.wav")
+    make(audio, specs)
+    assert not caplog.messages

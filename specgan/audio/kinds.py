@@ -21,6 +21,14 @@ _STARTS = (
     b".RMF",
     b"NIST_1A",
     b"ajkg",
+    b"2BIT",
+    b" paf",
+    b"fap ",
+    b"PVF1",
+    b"\x64\xa3\x01\x00",  # IRCAM, as the next three
+    b"\x64\xa3\x02\x00",
+    b"\x00\x01\xa3\x64",
+    b"\x00\x02\xa3\x64",
     b"\x0b\x77",  # AC-3
     b"\x7f\xfe\x80\x01",  # DTS
     b"\x00\x00\x01\xba",  # MPEG program stream
