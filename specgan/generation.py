@@ -8,7 +8,7 @@ from typing import NamedTuple
 from rich.progress import track
 from torch import Tensor, nn
 
-from specgan.audio import save_wav
+from specgan.audio import note_results, save_wav
 from specgan.files import safe_name, unique_names, write_bytes
 from specgan.models.generators import CHUNK_SIZE
 from specgan.models.trained import TrainedGenerator, find_class
@@ -61,6 +61,7 @@ def generate(
     jobs = [(name, seed + i) for name in labels for i in range(n_samples)]
     sections: dict[str, list[Entry]] = {name: [] for name in labels}
     chunks = [jobs[start : start + CHUNK_SIZE] for start in range(0, len(jobs), CHUNK_SIZE)]
+    note_results(output, (f"{folders[name]}/{folders[name]}_{seed}.wav" for name, seed in jobs))
     for chunk in track(chunks, description="sounds"):
         spectrograms = trained.sample([name for name, _ in chunk], [s for _, s in chunk])
         for (name, sound_seed), spectrogram in zip(chunk, spectrograms, strict=True):

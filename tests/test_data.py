@@ -438,6 +438,38 @@ def test_setup_opens_all_three_splits_of_a_manifest_that_is_read_once(specs, mon
     assert len(sources) == 20
 
 
+def moved(specs: Path, to: Path, label: str, split: str) -> SpectrogramDataModule:
+    """The dataset folder with all rows of a label in one split, as by hand."""
+    shutil.copytree(specs, to)
+    table = read_manifest(to)
+    table.loc[table["label"] == label, "split"] = split
+    write_manifest(table, to)
+    return SpectrogramDataModule(params=PARAMS, dataset_dir=str(to))
+
+
+def test_a_class_without_training_clips_is_named_with_the_way_out(specs, tmp_path):
+    with pytest.raises(ValueError, match=r"no clip of 'rush' is in the training split; .*split=train in manifest.csv"):
+        moved(specs, tmp_path / "a", "rush", "val").setup("fit")
+
+
+def test_a_class_in_the_training_split_alone_is_named(specs, tmp_path, caplog):
+    moved(specs, tmp_path / "a", "rush", "train").setup("fit")
+    assert [message.split(": ")[1] for message in caplog.messages] == [
+        f"no clip of 'rush' is in {split}, so it is not measured there" for split in ("val", "test")
+    ]
+
+
+def test_a_split_of_an_unknown_name_is_refused(specs, tmp_path):
+    with pytest.raises(ValueError, match=r"has the splits 'Train'; write train, val, test"):
+        moved(specs, tmp_path / "a", "rush", "Train").setup("fit")
+
+
+def test_splits_that_nobody_asked_for_are_not_missed(audio, tmp_path, caplog):
+    make_spectrograms(audio, tmp_path / "a", params=WHOLE, splits=(100, 0, 0))
+    SpectrogramDataModule(params=PARAMS, dataset_dir=str(tmp_path / "a")).setup("fit")
+    assert not caplog.messages
+
+
 def test_unreadable_files_are_counted_in_a_warning(audio, tmp_path, caplog):
     save_wav(tmp_path / "audio" / "a" / "good.wav", noise(1000), 8000)
     (tmp_path / "audio" / "a" / "bad.wav").write_bytes(b"no sound at all")

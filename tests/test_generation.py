@@ -26,7 +26,7 @@ def draw(ckpt_path, output, **settings):
 def test_writes_a_sound_and_a_picture_for_each_seed_and_a_page(ckpt_path, tmp_path):
     index = draw(ckpt_path, tmp_path / "out", n_samples=2, seed=5)
     names = {"kick/kick_5.wav", "kick/kick_5.png", "kick/kick_6.wav", "kick/kick_6.png", "index.html"}
-    assert set(contents(tmp_path / "out")) == names
+    assert set(contents(tmp_path / "out")) == {*names, ".specgan-results"}
     assert index == tmp_path / "out" / "index.html"
     page = index.read_text()
     assert all(name in page for name in names - {"index.html"})
@@ -48,7 +48,7 @@ def test_labels_are_a_class_a_list_or_all(ckpt_path, tmp_path):
     for label in (7, ["kick", 7], "all"):
         output = tmp_path / str(label)
         draw(ckpt_path, output, label=label)
-        folders[str(label)] = {name.split("/")[0] for name in contents(output)} - {"index.html"}
+        folders[str(label)] = {name.split("/")[0] for name in contents(output)} - {"index.html", ".specgan-results"}
     assert folders == {"7": {"7"}, "['kick', 7]": {"kick", "7"}, "all": {"7", "kick", "_._evil"}}
     assert not (tmp_path / "evil").exists()
 

@@ -251,3 +251,10 @@ def test_subset_interval_lies_about_each_value_and_is_seeded():
     assert constant == (7.0, 7.0)
     assert metrics.subset_interval(figures, [0.25, 7.0], 50, seed=1)[0] == first
     assert metrics.subset_interval(figures, [0.25, 7.0], 50, seed=2)[0] != first
+
+
+def test_frechet_distance_of_one_sound_is_not_known():
+    one, two = torch.randn(1, 4), torch.randn(2, 4)
+    assert math.isnan(metrics.frechet_distance(one, two))
+    assert math.isnan(metrics.frechet_distance(two, one))
+    assert metrics.frechet_distance(two, two) == pytest.approx(0, abs=1e-6)

@@ -651,3 +651,18 @@ def test_a_file_that_has_the_name_that_another_was_given_has_a_file_of_its_own(t
     ]
     make(tmp_path / "audio", specs)
     assert_one_file_each(specs, sources)
+
+
+def test_the_same_file_in_two_classes_or_splits_is_said_in_one_line(audio, specs, caplog):
+    shutil.copy(audio / "kick/kick_0.wav", audio / "snare/of_a_kick.wav")
+    make(audio, specs)
+    (line,) = (message for message in caplog.messages if "same sound" in message)
+    assert line.startswith("2 files are the same sound")
+    assert "kick/kick_0.wav (kick, train), " in line
+    assert "snare/of_a_kick.wav (snare, train)" in line
+
+
+def test_the_same_file_twice_in_one_class_and_split_is_the_users_choice(audio, specs, caplog):
+    shutil.copy(audio / "kick/kick_0.wav", audio / "kick/again.wav")
+    make(audio, specs)
+    assert not caplog.messages

@@ -14,7 +14,7 @@ from torch.utils.data import DataLoader, Sampler
 
 from specgan.data.dataset import SpectrogramDataset, as_batched, open_splits
 from specgan.data.fingerprint import fingerprint
-from specgan.data.manifest import is_url
+from specgan.data.manifest import MANIFEST_NAME, is_url
 from specgan.spectrogram import LevelRange, SpectrogramParams
 
 log = logging.getLogger(__name__)
@@ -132,6 +132,29 @@ class SpectrogramDataModule(L.LightningDataModule):
         self._fix_range()
         if not len(self.train):
             raise ValueError(f"{self.dataset_dir}: the training split is empty; make it with task.splits=[80,10,10]")
+        self._check_classes()
+
+    def _check_classes(self) -> None:
+        """Raises ValueError for classes that nothing is trained on; says which are not in another split."""
+        missing = {
+            split: [name for label, name in enumerate(self.class_names) if not (clips.labels == label).any()]
+            for split, clips in (("train", self.train), ("val", self.val), ("test", self.test))
+            if len(clips)
+        }
+        if missing["train"]:
+            raise ValueError(
+                f"{self.dataset_dir}: no clip of {', '.join(map(repr, missing['train']))} is in the training split; "
+                f"give some of its clips split=train in {MANIFEST_NAME}, or make the dataset again, which deals each "
+                "class to every split (or leaves it out: classes=[...])"
+            )
+        for split in ("val", "test"):
+            if names := missing.get(split):
+                log.warning(
+                    "%s: no clip of %s is in %s, so it is not measured there",
+                    self.dataset_dir,
+                    ", ".join(map(repr, names)),
+                    split,
+                )
 
     def _fix_range(self) -> None:
         own, fixed = self.train.level_range, self.fixed_range

@@ -215,6 +215,11 @@ def open_splits(folder: str | Path, params: SpectrogramParams) -> dict[str, Spec
     """
     read_info(folder)  # first: of a folder that is none, or not finished, it says more
     manifest = read_manifest(folder, columns=_COLUMNS)
+    unknown = sorted(set(manifest["split"]) - set(SPLITS))
+    if unknown:
+        raise ValueError(
+            f"{folder}: its manifest has the splits {', '.join(map(repr, unknown))}; write {', '.join(SPLITS)}"
+        )
     return {split: SpectrogramDataset(folder, split, params, manifest=manifest) for split in SPLITS}
 
 

@@ -13,7 +13,7 @@ import torch
 from rich.progress import track
 from scipy.signal import butter, sosfilt
 
-from specgan.audio import save_wav
+from specgan.audio import note_results, save_wav
 from specgan.files import write_text
 
 CLASSES: tuple[str, ...] = ("kick", "snare", "closed_hat", "open_hat", "clap", "tom", "cowbell")
@@ -66,6 +66,8 @@ def write_drums(audio_dir: str | Path, *, n_per_class: int = 200, seed: int = 0,
     if marker.is_file() and marker.read_bytes() == content.encode():
         return audio_dir
 
+    above = audio_dir.absolute().parent  # noted there, so that the folder itself can be given, with more sounds in it
+    note_results(above, [audio_dir.absolute().name])
     marker.unlink(missing_ok=True)  # first: from here until the end the set is incomplete
     for name in CLASSES:
         _remove_own_files(audio_dir / name, name)

@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from rich.progress import track
 from torch import Tensor
 
-from specgan.audio import AudioError, open_audio, read_flac, write_flac
+from specgan.audio import AudioError, note_results, open_audio, read_flac, write_flac
 from specgan.data.fingerprint import fingerprint
 from specgan.data.manifest import is_url, read_file
 from specgan.files import remove_files
@@ -63,6 +63,7 @@ def keep_sounds(
         digest = fingerprint(n_digits=16, source=state, sample_rate=sample_rate, downmix=downmix, peak=peak)
         path = f"{SOUNDS_NAME}/{digest}.flac"
         if not Path(folder, path).exists():
+            note_results(folder, [path])
             _write(Path(folder, path), source, sample_rate=sample_rate, downmix=downmix, peak=peak)
         kept[recording] = path
     own = (f"{SOUNDS_NAME}/{file.name}" for file in Path(folder, SOUNDS_NAME).glob("*.flac"))

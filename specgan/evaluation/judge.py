@@ -216,6 +216,8 @@ def fit_classifier(
         seed: of order and augmentation.
         device: of torch.
     """
+    if len(labels) == 1:  # batch normalisation needs two
+        waveforms, labels = waveforms.repeat(2, 1), labels.repeat(2)
     with isolate_rng():
         torch.manual_seed(seed)
         batch_size = min(_BATCH_SIZE, len(labels))

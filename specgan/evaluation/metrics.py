@@ -4,6 +4,7 @@ Features are (N, n_features) float32, logits (N, n_classes), labels (N,) int64. 
 used; precision, recall, density and coverage it does not have.
 """
 
+import math
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -53,10 +54,15 @@ def _torchmetrics(seed: int = 0) -> Iterator[None]:
 def frechet_distance(features: Tensor, reference: Tensor) -> float:
     """Fréchet distance of two sets, as if both were normally distributed. It is larger the fewer sounds there are.
 
+    NaN: one of them has fewer than 2, so no spread.
+
     Source: Heusel et al., "GANs trained by a two time-scale update rule", 2017; on sound Kilgour et al., "Fréchet
     audio distance", 2019.
     """
     from torchmetrics.image.fid import FrechetInceptionDistance
+
+    if min(len(features), len(reference)) < 2:
+        return math.nan
 
     metric = FrechetInceptionDistance(feature=_Given(features.shape[1]), **_ALONE).set_dtype(torch.float64)
     metric.update(reference, real=True)

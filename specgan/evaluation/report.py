@@ -1,5 +1,6 @@
 """The full report of a generator: rows of sounds, figures of each, warnings, and examples to listen to."""
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -165,7 +166,8 @@ def _figures(measured: Measured, clips: MeasuredClips, recipe: JudgeRecipe, sett
     if settings.make_embedder is not None:
         embed = partial(_embed, embedder=settings.make_embedder(), sample_rate=clips.data.params.sample_rate)
         for row, distance in embedded_distances(rows, train, embed, seed=recipe.seed).items():
-            figures[row]["muq_frechet_distance"] = distance
+            if math.isfinite(distance["value"]):
+                figures[row]["muq_frechet_distance"] = distance
     return figures
 
 

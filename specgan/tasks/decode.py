@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from specgan.audio import WAV_SUBTYPES, save_wav
+from specgan.audio import WAV_SUBTYPES, note_results, save_wav
 from specgan.batch.executors import serial
 from specgan.batch.failures import UnitError, failure_of, stage
 from specgan.batch.journal import Journal, Partly, made_from, run_missing
@@ -265,6 +265,7 @@ def _decode_song(song: _SongPictures, *, settings: _Settings, output: Path) -> d
         if info.offset or info.n_trimmed:
             waveform = F.pad(waveform, (info.offset, info.n_trimmed))
     with stage("write"):
+        note_results(output, [f"{song.key}.wav"])
         save_wav(output / f"{song.key}.wav", waveform, info.sample_rate, subtype=settings.subtype)
     entry = {"made_from": state, "outputs": [f"{song.key}.wav"]}
     return Partly(entry, failures) if failures else entry

@@ -7,6 +7,7 @@ from typing import Any
 
 from rich.progress import track
 
+from specgan.audio import note_results
 from specgan.batch.runner import Report
 from specgan.pictures.settings import PictureSettings
 from specgan.pictures.streams import AudioFile
@@ -47,6 +48,7 @@ def write_frames(
     if video is None:
         deque(written, maxlen=0)
     else:
+        note_results(Path(video).parent, [Path(video).name])
         write_video(video, written, frame_s=duration_s, sound=input, downmix=look.downmix)
     message = f"{output}: {frames.n_pictures} pictures of {input}, {float(duration_s):g} s each"
     return Report(n_done=frames.n_pictures, message=message + (f", and {video}" if video else ""))

@@ -1,5 +1,6 @@
 """Task: a folder of audio -> a dataset folder of spectrograms that train.py opens."""
 
+import hashlib
 import logging
 import os
 import random
@@ -116,6 +117,7 @@ def make_spectrograms(
 
     table = _table([clip for clip in clips if clip.recording in journal.entries], journal)
     table["split"] = assign_splits(table["recording"], table["label"], percentages=splits, seed=seed)
+    _warn_of_copies(table)
     remove_shards(output, keep=table["path"].unique())
     table = sounds.keep_sounds(
         table,
@@ -216,6 +218,34 @@ def _shuffled(clips: Sequence[Clip], split_of: Sequence[str], seed: int) -> list
     together = list(zip(split_of, clips, strict=True))
     random.Random(seed).shuffle(together)
     return [clip for _, clip in sorted(together, key=lambda pair: SPLITS.index(pair[0]))]
+
+
+def _warn_of_copies(table: pd.DataFrame) -> None:
+    """Logs which files are the same, byte for byte, where their labels or splits differ.
+
+    Only files whose spectrograms have the same highest level and length are read.
+    """
+    first = table.drop_duplicates("recording")
+    alike = first[first.duplicated(["peak_level", "n_frames"], keep=False)]
+    digests = [_digest(source) for source in alike["source"]]
+    for _, same in alike.assign(digest=digests).dropna(subset="digest").groupby("digest"):
+        if len(same.drop_duplicates(["label", "split"])) > 1:
+            places = ", ".join(f"{row.source} ({row.label}, {row.split})" for row in same.head(5).itertuples())
+            log.warning(
+                "%d files are the same sound, in several classes or splits, which makes measurements look better or "
+                "classes alike; keep one of them: %s",
+                len(same),
+                places,
+            )
+
+
+def _digest(source: str) -> str | None:
+    """Of a file's content; None: it is gone since."""
+    try:
+        with open(source, "rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError:
+        return None
 
 
 def _table(clips: Sequence[Clip], journal: Journal[ClipEntry]) -> pd.DataFrame:

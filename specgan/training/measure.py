@@ -2,6 +2,7 @@
 
 import json
 import logging
+import math
 import time
 from pathlib import Path
 
@@ -50,7 +51,12 @@ class Measure(L.Callback):
             self.points = json.loads(self.curve.read_text())
         self.evaluator = self.evaluation.of(trainer.datamodule)
         real = self.evaluator.quick_real(n_samples=self.n_samples)
-        if real is None:
+        if len(self.evaluator.judge.reference) < 2:
+            log.warning(
+                "val/fad cannot be measured, and no best.ckpt is kept: there is 1 training clip to measure by, and a "
+                "distance needs 2; record more, or data.splits=[100,0,0]"
+            )
+        elif real is None:
             log.info("val/fad has no real clips to compare with: the data set has no validation or test split")
         else:
             self.real_distance, n_clips = real
@@ -74,8 +80,10 @@ class Measure(L.Callback):
             dashboard.log_confusion(figures.confusion, pl_module.class_names, epoch=epoch)
         beside = "" if self.real_distance is None else f" (real clips {self.real_distance:.3f})"
         distance, accuracy = figures.frechet_distance, figures.conditional_accuracy
-        log.info("epoch %d: fad %.3f%s, conditional_accuracy %.3f", epoch, distance, beside, accuracy)
+        shown = f"{distance:.3f}{beside}" if math.isfinite(distance) else "not measured"
+        log.info("epoch %d: fad %s, conditional_accuracy %.3f", epoch, shown, accuracy)
         metrics = {"fad": distance, "conditional_accuracy": accuracy}  # the names that they have on dashboards
+        metrics = {name: value for name, value in metrics.items() if math.isfinite(value)}
         point = {"epoch": epoch, "time_s": time_s, "n_steps": pl_module.n_steps, **metrics}
         self.points = _by_epoch(self.points, [point])
         write_json(self.curve, self.points)

@@ -10,7 +10,7 @@ import lightning as L
 import torch
 from torch import Tensor, nn
 
-from specgan.audio import save_wav, scale_to_peak
+from specgan.audio import note_results, save_wav, scale_to_peak
 from specgan.data.dataset import SpectrogramDataset
 from specgan.evaluation.evaluator import Evaluation
 from specgan.evaluation.judge import Judge
@@ -164,6 +164,7 @@ class Preview(L.Callback):
         sound, picture, waveform = self.folder / f"{stem}.wav", self.folder / f"{stem}.png", sample.waveform
         if waveform.abs().max() > 1:  # here, because `_warn` says it once for all sounds
             waveform = scale_to_peak(waveform, 1.0)
+        note_results(self.folder, [f"{stem}.wav"])
         save_wav(sound, waveform, params.sample_rate)
         above = f"{sample.class_name}, {title}\n{verdict}".strip()
         write_bytes(picture, to_figure(sample.spectrogram[0], params, pl_module.level_range, title=above))

@@ -15,6 +15,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import DictConfig, OmegaConf, open_dict
 
+from specgan.audio import note_results
 from specgan.data.manifest import is_url
 from specgan.files import write_json
 
@@ -26,6 +27,7 @@ _CHOICES = (*_SECTIONS, "judge@evaluation.judge")
 def write_settings(cfg: DictConfig, run_dir: Path) -> None:
     """Writes `<run_dir>/settings.json`, with the settings of data and measuring that a training was started with."""
     runtime = HydraConfig.get().runtime
+    note_results(run_dir, ["wandb"])  # W&B copies sounds there
     write_json(run_dir / SETTINGS_NAME, _plain_settings(cfg, runtime.choices, cwd=runtime.cwd), indent=2)
 
 

@@ -1,8 +1,7 @@
-"""Any audio file <-> waveform."""
+"""Any audio file -> waveform, block by block."""
 
 import io
 import logging
-import math
 import re
 import stat
 from collections.abc import Generator, Iterable, Iterator
@@ -17,22 +16,14 @@ import soundfile
 import soxr
 import torch
 
-from specgan.files import atomic_path, find_files
+from specgan.audio.joined import find_parts, open_part
 
 if TYPE_CHECKING:
     import av
 
 log = logging.getLogger(__name__)
 
-# fmt: off
-AUDIO_SUFFIXES = frozenset({
-    ".aac", ".ac3", ".aif", ".aifc", ".aiff", ".amr", ".ape", ".au", ".caf", ".flac", ".m4a", ".m4b", ".mka", ".mp2",
-    ".mp3", ".mp4", ".oga", ".ogg", ".opus", ".snd", ".w64", ".wav", ".wave", ".webm", ".wma", ".wv",
-})
-# fmt: on
-
 DOWNMIXES = ("mean", "left", "max_energy")
-WAV_SUBTYPES = ("PCM_16", "PCM_24", "FLOAT")
 BLOCK_FRAMES = 2**20  # 24 s at 44.1 kHz; nearly every clip is one block
 
 _ANTIPHASE_DB = -40.0  # a downmix this far below its channels has lost the sound
@@ -47,31 +38,6 @@ _CONTAINER_SLACK_S = 0.05  # seconds: containers round, and count the padding of
 
 class AudioError(ValueError):
     """A file that gives no usable sound. The message names the file, what is wrong and what to do."""
-
-
-def find_audio(root: str | Path, *, recursive: bool = True) -> list[Path]:
-    """Lists the audio files under a folder, by suffix, sorted by path.
-
-    Hidden files and folders are left out. Linked folders are followed, and each real folder is visited once.
-
-    Args:
-        root: a folder; or a file, which is returned alone, whatever its suffix.
-        recursive: also look in subfolders.
-    Raises:
-        FileNotFoundError: `root` does not exist.
-        AudioError: it holds no audio file.
-    """
-    root = Path(root)
-    if root.is_file():
-        return [root]
-    found = find_files(root, AUDIO_SUFFIXES, recursive=recursive)
-    if not found:
-        where = "in it or its subfolders" if recursive else "directly in it"
-        raise AudioError(
-            f"{root}: no audio file {where} (looked for {' '.join(sorted(AUDIO_SUFFIXES))}); check the path, or rename "
-            "files that have another suffix"
-        )
-    return found
 
 
 @dataclass
@@ -258,25 +224,78 @@ def _mark_last(blocks: Iterable[np.ndarray]) -> Iterator[tuple[np.ndarray, bool]
 
 def _decode(path: Path, block_frames: int, *, warn: bool) -> Generator[tuple[np.ndarray, int]]:
     """Blocks (channels, n) float32 and their rate in Hz, from the first decoder that understands the file."""
-    n_done = 0
     with path.open("rb") as file:  # an open file, not its name, so that libsndfile goes by content alone
-        try:
-            for samples, rate in _decode_soundfile(file, path, block_frames, warn):
-                n_done += samples.shape[1]
-                yield samples, rate
-            return
-        except (soundfile.SoundFileError, TypeError) as err:  # TypeError: soundfile takes `.raw` for headerless
-            reason = getattr(err, "error_string", str(err)).rstrip(".")
+        parts = find_parts(file)
         file.seek(0)
-        for samples, rate in _decode_av(file, path, block_frames, warn, reason):
-            n_known = min(n_done, samples.shape[1])  # soundfile has given these
-            n_done -= n_known
-            if n_known < samples.shape[1]:
-                yield samples[:, n_known:], rate
+        if len(parts) == 1:
+            yield from _decode_part(file, path, block_frames, warn)
+        else:
+            yield from _decode_joined(file, parts, path, block_frames, warn)
+
+
+def _decode_joined(
+    file: BinaryIO, parts: list[tuple[int, int]], path: Path, block_frames: int, warn: bool
+) -> Iterator[tuple[np.ndarray, int]]:
+    """Several sounds one behind the other, as one of the first one's channels and sample rate."""
+    n_channels = first_rate = 0
+    for number, (start, end) in enumerate(parts, 1):
+        try:
+            with closing(_decode_part(open_part(file, start, end), path, block_frames, warn)) as decoded:
+                first = next(decoded, None)
+                if first is None:
+                    continue
+                samples, rate = first
+                if not first_rate:
+                    n_channels, first_rate = len(samples), rate
+                if warn and (len(samples), rate) != (n_channels, first_rate):
+                    log.warning(
+                        f"{path}: several recordings, one behind the other; number {number} has {len(samples)} "
+                        f"channels at {rate} Hz, converted to the first one's {n_channels} at {first_rate} Hz"
+                    )
+                blocks: Iterator[np.ndarray] = (
+                    _with_channels(samples, n_channels) for samples, _ in chain([first], decoded)
+                )
+                if rate != first_rate:
+                    blocks = _resample(blocks, path, n_channels, rate, first_rate)
+                yield from ((samples, first_rate) for samples in blocks)
+        except AudioError as err:
+            if not first_rate:
+                raise
+            if warn:
+                log.warning(
+                    f"{path}: recordings one behind the other; number {number} of {len(parts)} (bytes {start} to "
+                    f"{end}) is left out: {err}"
+                )
+
+
+def _with_channels(samples: np.ndarray, n_channels: int) -> np.ndarray:
+    """(channels, n) -> (n_channels, n): as they are, or else their mean in each."""
+    if len(samples) == n_channels:
+        return samples
+    return np.repeat(samples.mean(axis=0, keepdims=True), n_channels, axis=0)
+
+
+def _decode_part(file: BinaryIO, path: Path, block_frames: int, warn: bool) -> Generator[tuple[np.ndarray, int]]:
+    n_done = 0
+    try:
+        for samples, rate in _decode_soundfile(file, path, block_frames, warn):
+            n_done += samples.shape[1]
+            yield samples, rate
+        return
+    except (soundfile.SoundFileError, TypeError) as err:  # TypeError: soundfile takes `.raw` for headerless
+        reason = getattr(err, "error_string", str(err)).rstrip(".")
+    file.seek(0)
+    for samples, rate in _decode_av(file, path, block_frames, warn, reason):
+        n_known = min(n_done, samples.shape[1])  # soundfile has given these
+        n_done -= n_known
+        if n_known < samples.shape[1]:
+            yield samples[:, n_known:], rate
 
 
 def _decode_soundfile(file: BinaryIO, path: Path, block_frames: int, warn: bool) -> Iterator[tuple[np.ndarray, int]]:
-    with soundfile.SoundFile(file.fileno(), closefd=False) as sound:  # by number: no call to Python for each read
+    is_whole = isinstance(getattr(file, "raw", None), io.FileIO)
+    opened = file.fileno() if is_whole else file  # by number: no call to Python for each read
+    with soundfile.SoundFile(opened, closefd=False) as sound:
         if sound.frames == _UNKNOWN_LENGTH:
             raise soundfile.SoundFileRuntimeError("the header gives no length")  # PyAV reads such streams
         _check_rate(path, sound.samplerate)
@@ -389,126 +408,3 @@ def resample(waveform: torch.Tensor, from_rate: int, to_rate: int) -> torch.Tens
         return waveform
     resampled = soxr.resample(np.ascontiguousarray(waveform.numpy().T), from_rate, to_rate, quality="HQ")
     return torch.from_numpy(np.ascontiguousarray(resampled.T))
-
-
-def scale_to_peak(waveform: torch.Tensor, peak: float) -> torch.Tensor:
-    """Scales a sound so that its largest absolute sample is `peak`; digital silence stays as it is."""
-    loudest = waveform.abs().max()
-    return waveform * (peak / loudest) if loudest > 0 else waveform
-
-
-def save_wav(path: str | Path, waveform: torch.Tensor, sample_rate: int, *, subtype: str = "PCM_16") -> None:
-    """Writes a WAV, whole or not at all.
-
-    In PCM a waveform that exceeds full scale is not clipped: all of it is scaled to a peak of 1.0, and a warning gives
-    the gain. A sound that `load_audio` read from a file of the same subtype is written bit for bit as it was.
-
-    Args:
-        path: the file; its folder is created.
-        waveform: (n_samples,) or (channels, n_samples), float, full scale 1.0, finite.
-        sample_rate: Hz, > 0.
-        subtype: "PCM_16", "PCM_24", or "FLOAT", which keeps float32 samples as they are, also beyond full scale.
-    Raises:
-        ValueError: `waveform` is empty, has another shape, is not of floats or holds NaN or infinite samples;
-            `sample_rate` <= 0; an unknown `subtype`.
-    """
-    if subtype not in WAV_SUBTYPES:
-        raise ValueError(f"{path}: subtype is {subtype!r}; one of {', '.join(WAV_SUBTYPES)}")
-    waveform = waveform.detach().cpu()
-    peak = _checked_peak(waveform, sample_rate, path)
-    if subtype != "FLOAT" and peak > 1.0:
-        keep = "; subtype FLOAT keeps its level" if subtype == "PCM_24" else ""
-        log.warning(
-            f"{path}: peak {peak:.4g} is beyond full scale, scaled the whole sound by a gain of {1 / peak:.4g}{keep}"
-        )
-    with atomic_path(path) as temporary:
-        if subtype == "FLOAT":  # not by libsndfile, which writes the time of day into it
-            from scipy.io import wavfile  # slow to import, and few files need it
-
-            wavfile.write(temporary, sample_rate, waveform.float().numpy().T)
-            return
-        channels = 1 if waveform.ndim == 1 else len(waveform)
-        with soundfile.SoundFile(temporary, "w", sample_rate, channels, subtype=subtype, format="WAV") as file:
-            for block in waveform.split(BLOCK_FRAMES, dim=-1):  # so that memory does not hold a long sound twice
-                file.write(_to_pcm(block, max(1.0, peak), subtype).T)
-
-
-def encode_flac(waveform: torch.Tensor, sample_rate: int) -> bytes:
-    """Encodes a sound as a 16-bit FLAC, which browsers play.
-
-    A waveform that exceeds full scale is not clipped: all of it is scaled to a peak of 1.0.
-
-    Args:
-        waveform: (n_samples,), float, full scale 1.0, finite.
-        sample_rate: Hz, 1..655350, the limit of the format.
-    Raises:
-        ValueError: `waveform` is empty, has another shape, is not of floats or holds NaN or infinite samples;
-            `sample_rate` is out of range.
-    """
-    waveform = waveform.detach().cpu()
-    peak = _checked_peak(waveform, sample_rate, "FLAC")
-    if waveform.ndim != 1 or sample_rate > 655350:
-        raise ValueError(
-            f"FLAC: waveform has shape {tuple(waveform.shape)}, sample_rate is {sample_rate}; (n_samples,) and at most "
-            "655350 Hz"
-        )
-    buffer = io.BytesIO()
-    soundfile.write(buffer, _to_pcm(waveform, max(1.0, peak), "PCM_16"), sample_rate, format="FLAC", subtype="PCM_16")
-    return buffer.getvalue()
-
-
-def write_flac(path: str | Path, blocks: Iterable[torch.Tensor], sample_rate: int, *, comment: str = "") -> None:
-    """Writes a sound that comes in blocks as a 16-bit FLAC, whole or not at all.
-
-    Args:
-        path: the file; its folder is created.
-        blocks: (n_samples,) each, float, in [-1, 1].
-        sample_rate: Hz, 1..655350.
-        comment: kept in the file.
-    """
-    with (
-        atomic_path(path) as temporary,
-        temporary.open("w+b") as opened,  # an open file, because its name need not be UTF-8
-        soundfile.SoundFile(opened, "w", sample_rate, 1, subtype="PCM_16", format="FLAC") as file,
-    ):
-        file.comment = comment
-        for block in blocks:
-            file.write(_to_pcm(block, 1.0, "PCM_16"))
-
-
-def read_flac(content: bytes, start: int, n_samples: int) -> tuple[torch.Tensor, str]:
-    """Reads `n_samples` samples from `start` on, or those that there are, and the comment, of what `write_flac` wrote.
-
-    Raises:
-        AudioError: the bytes are no FLAC.
-    """
-    try:
-        with soundfile.SoundFile(io.BytesIO(content)) as file:
-            file.seek(min(start, file.frames))
-            return torch.from_numpy(file.read(n_samples, dtype="float32")), file.comment
-    except soundfile.SoundFileError as err:
-        raise AudioError(f"not readable as FLAC: {err}") from err
-
-
-def _checked_peak(waveform: torch.Tensor, sample_rate: int, name: str | Path) -> float:
-    """Returns the largest absolute sample. Raises ValueError, whose message `name` begins, if it cannot be encoded."""
-    if sample_rate <= 0:
-        raise ValueError(f"{name}: sample_rate is {sample_rate}; give a rate above 0 Hz")
-    if waveform.ndim not in (1, 2) or waveform.numel() == 0 or not waveform.is_floating_point():
-        raise ValueError(
-            f"{name}: waveform is {waveform.dtype} of shape {tuple(waveform.shape)}; give floats of shape (n_samples,) "
-            "or (channels, n_samples), at least one sample"
-        )
-    low, high = (float(extreme) for extreme in waveform.aminmax())  # NaN where any sample is
-    if not (math.isfinite(low) and math.isfinite(high)):
-        n_bad = waveform.numel() - int(waveform.isfinite().sum())
-        raise ValueError(f"{name}: {n_bad} of {waveform.numel()} samples are NaN or infinite; nothing was written")
-    return max(-low, high)
-
-
-def _to_pcm(waveform: torch.Tensor, peak: float, subtype: str) -> np.ndarray:
-    """Float samples -> integers that soundfile writes as `subtype`; `peak` becomes full scale."""
-    samples = waveform.double().numpy() / peak
-    if subtype == "PCM_16":
-        return np.minimum(np.rint(samples * 2**15), 2**15 - 1).astype(np.int16)
-    return np.minimum(np.rint(samples * 2**23), 2**23 - 1).astype(np.int32) << 8  # 24 bits stand on top of 32

@@ -1,0 +1,36 @@
+"""Any audio file <-> waveform; the only place that decodes or encodes audio, and that knows which files are recordings.
+
+May import: nothing of ours but files.
+"""
+
+from specgan.audio.decoding import (
+    BLOCK_FRAMES,
+    DOWNMIXES,
+    AudioError,
+    AudioStream,
+    load_audio,
+    open_audio,
+    resample,
+)
+from specgan.audio.encoding import WAV_SUBTYPES, encode_flac, read_flac, save_wav, scale_to_peak, write_flac
+from specgan.audio.listing import AUDIO_SUFFIXES, find_audio
+from specgan.audio.results import note_results
+
+__all__ = [
+    "AUDIO_SUFFIXES",
+    "BLOCK_FRAMES",
+    "DOWNMIXES",
+    "WAV_SUBTYPES",
+    "AudioError",
+    "AudioStream",
+    "encode_flac",
+    "find_audio",
+    "load_audio",
+    "note_results",
+    "open_audio",
+    "read_flac",
+    "resample",
+    "save_wav",
+    "scale_to_peak",
+    "write_flac",
+]

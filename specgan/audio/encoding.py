@@ -1,0 +1,141 @@
+"""Waveform -> audio file, whole or not at all."""
+
+import io
+import logging
+import math
+from collections.abc import Iterable
+from pathlib import Path
+
+import numpy as np
+import soundfile
+import torch
+
+from specgan.audio.decoding import BLOCK_FRAMES, AudioError
+from specgan.files import atomic_path
+
+log = logging.getLogger(__name__)
+
+WAV_SUBTYPES = ("PCM_16", "PCM_24", "FLOAT")
+
+
+def scale_to_peak(waveform: torch.Tensor, peak: float) -> torch.Tensor:
+    """Scales a sound so that its largest absolute sample is `peak`; digital silence stays as it is."""
+    loudest = waveform.abs().max()
+    return waveform * (peak / loudest) if loudest > 0 else waveform
+
+
+def save_wav(path: str | Path, waveform: torch.Tensor, sample_rate: int, *, subtype: str = "PCM_16") -> None:
+    """Writes a WAV, whole or not at all.
+
+    In PCM a waveform that exceeds full scale is not clipped: all of it is scaled to a peak of 1.0, and a warning gives
+    the gain. A sound that `load_audio` read from a file of the same subtype is written bit for bit as it was.
+
+    Args:
+        path: the file; its folder is created.
+        waveform: (n_samples,) or (channels, n_samples), float, full scale 1.0, finite.
+        sample_rate: Hz, > 0.
+        subtype: "PCM_16", "PCM_24", or "FLOAT", which keeps float32 samples as they are, also beyond full scale.
+    Raises:
+        ValueError: `waveform` is empty, has another shape, is not of floats or holds NaN or infinite samples;
+            `sample_rate` <= 0; an unknown `subtype`.
+    """
+    if subtype not in WAV_SUBTYPES:
+        raise ValueError(f"{path}: subtype is {subtype!r}; one of {', '.join(WAV_SUBTYPES)}")
+    waveform = waveform.detach().cpu()
+    peak = _checked_peak(waveform, sample_rate, path)
+    if subtype != "FLOAT" and peak > 1.0:
+        keep = "; subtype FLOAT keeps its level" if subtype == "PCM_24" else ""
+        log.warning(
+            f"{path}: peak {peak:.4g} is beyond full scale, scaled the whole sound by a gain of {1 / peak:.4g}{keep}"
+        )
+    with atomic_path(path) as temporary:
+        if subtype == "FLOAT":  # not by libsndfile, which writes the time of day into it
+            from scipy.io import wavfile  # slow to import, and few files need it
+
+            wavfile.write(temporary, sample_rate, waveform.float().numpy().T)
+            return
+        channels = 1 if waveform.ndim == 1 else len(waveform)
+        with soundfile.SoundFile(temporary, "w", sample_rate, channels, subtype=subtype, format="WAV") as file:
+            for block in waveform.split(BLOCK_FRAMES, dim=-1):  # so that memory does not hold a long sound twice
+                file.write(_to_pcm(block, max(1.0, peak), subtype).T)
+
+
+def encode_flac(waveform: torch.Tensor, sample_rate: int) -> bytes:
+    """Encodes a sound as a 16-bit FLAC, which browsers play.
+
+    A waveform that exceeds full scale is not clipped: all of it is scaled to a peak of 1.0.
+
+    Args:
+        waveform: (n_samples,), float, full scale 1.0, finite.
+        sample_rate: Hz, 1..655350, the limit of the format.
+    Raises:
+        ValueError: `waveform` is empty, has another shape, is not of floats or holds NaN or infinite samples;
+            `sample_rate` is out of range.
+    """
+    waveform = waveform.detach().cpu()
+    peak = _checked_peak(waveform, sample_rate, "FLAC")
+    if waveform.ndim != 1 or sample_rate > 655350:
+        raise ValueError(
+            f"FLAC: waveform has shape {tuple(waveform.shape)}, sample_rate is {sample_rate}; (n_samples,) and at most "
+            "655350 Hz"
+        )
+    buffer = io.BytesIO()
+    soundfile.write(buffer, _to_pcm(waveform, max(1.0, peak), "PCM_16"), sample_rate, format="FLAC", subtype="PCM_16")
+    return buffer.getvalue()
+
+
+def write_flac(path: str | Path, blocks: Iterable[torch.Tensor], sample_rate: int, *, comment: str = "") -> None:
+    """Writes a sound that comes in blocks as a 16-bit FLAC, whole or not at all.
+
+    Args:
+        path: the file; its folder is created.
+        blocks: (n_samples,) each, float, in [-1, 1].
+        sample_rate: Hz, 1..655350.
+        comment: kept in the file.
+    """
+    with (
+        atomic_path(path) as temporary,
+        temporary.open("w+b") as opened,  # an open file, because its name need not be UTF-8
+        soundfile.SoundFile(opened, "w", sample_rate, 1, subtype="PCM_16", format="FLAC") as file,
+    ):
+        file.comment = comment
+        for block in blocks:
+            file.write(_to_pcm(block, 1.0, "PCM_16"))
+
+
+def read_flac(content: bytes, start: int, n_samples: int) -> tuple[torch.Tensor, str]:
+    """Reads `n_samples` samples from `start` on, or those that there are, and the comment, of what `write_flac` wrote.
+
+    Raises:
+        AudioError: the bytes are no FLAC.
+    """
+    try:
+        with soundfile.SoundFile(io.BytesIO(content)) as file:
+            file.seek(min(start, file.frames))
+            return torch.from_numpy(file.read(n_samples, dtype="float32")), file.comment
+    except soundfile.SoundFileError as err:
+        raise AudioError(f"not readable as FLAC: {err}") from err
+
+
+def _checked_peak(waveform: torch.Tensor, sample_rate: int, name: str | Path) -> float:
+    """Returns the largest absolute sample. Raises ValueError, whose message `name` begins, if it cannot be encoded."""
+    if sample_rate <= 0:
+        raise ValueError(f"{name}: sample_rate is {sample_rate}; give a rate above 0 Hz")
+    if waveform.ndim not in (1, 2) or waveform.numel() == 0 or not waveform.is_floating_point():
+        raise ValueError(
+            f"{name}: waveform is {waveform.dtype} of shape {tuple(waveform.shape)}; give floats of shape (n_samples,) "
+            "or (channels, n_samples), at least one sample"
+        )
+    low, high = (float(extreme) for extreme in waveform.aminmax())  # NaN where any sample is
+    if not (math.isfinite(low) and math.isfinite(high)):
+        n_bad = waveform.numel() - int(waveform.isfinite().sum())
+        raise ValueError(f"{name}: {n_bad} of {waveform.numel()} samples are NaN or infinite; nothing was written")
+    return max(-low, high)
+
+
+def _to_pcm(waveform: torch.Tensor, peak: float, subtype: str) -> np.ndarray:
+    """Float samples -> integers that soundfile writes as `subtype`; `peak` becomes full scale."""
+    samples = waveform.double().numpy() / peak
+    if subtype == "PCM_16":
+        return np.minimum(np.rint(samples * 2**15), 2**15 - 1).astype(np.int16)
+    return np.minimum(np.rint(samples * 2**23), 2**23 - 1).astype(np.int32) << 8  # 24 bits stand on top of 32

@@ -1,0 +1,71 @@
+"""Sounds that specgan writes are noted beside them, so that they are never taken for recordings.
+
+`<folder>/.specgan-results` has one path a line, in JSON, of a file in that folder or of a folder with such files. It
+goes where the folder goes, whatever its name becomes. Results that have no note are known by the files beside them.
+"""
+
+import csv
+import io
+import json
+import os
+import re
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from urllib.parse import unquote
+
+RESULTS_NAME = ".specgan-results"
+
+_PAGES = re.compile("<title>(New sounds|Training preview)</title>")
+_ON_PAGE = re.compile(r'src="([^"]+\.wav)"')
+_KEPT = re.compile(r"[0-9a-f]{16}\.flac")
+
+
+def note_results(folder: str | Path, paths: Iterable[str]) -> None:
+    """Notes sounds of a folder as specgan's own; call it before they are written.
+
+    Args:
+        folder: it is created.
+        paths: of the sounds, or of folders that hold nothing else, in the folder.
+    """
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    new = sorted(set(paths) - set(_noted(folder)))
+    if new:
+        with (folder / RESULTS_NAME).open("a") as file:  # one write: other processes may note theirs
+            file.write("".join(json.dumps(path) + "\n" for path in new))
+
+
+def results_in(folder: str | Path) -> set[str]:
+    """The files and folders that are specgan's by what is written in a folder, their paths joined to its own."""
+    paths = map(os.path.normpath, (*_noted(folder), *_earlier(folder)))
+    return {os.path.join(folder, path) for path in paths if not path.startswith(("..", os.sep))}
+
+
+def _noted(folder: str | Path) -> Iterator[str]:
+    for line in _read(folder, RESULTS_NAME).splitlines():
+        try:
+            path = json.loads(line)
+        except ValueError:  # a killed run left it half-written
+            continue
+        if isinstance(path, str):
+            yield path
+
+
+def _earlier(folder: str | Path) -> Iterator[str]:
+    """What is not noted: of task=splits, and of versions that kept no note."""
+    if "specgan." in _read(folder, ".hydra/config.yaml"):
+        yield from ("previews", "wandb")
+    if "spectrogram:" in _read(folder, "params.yaml"):
+        yield from (f"sounds/{path.name}" for path in Path(folder, "sounds").glob("*") if _KEPT.fullmatch(path.name))
+    if (table := _read(folder, "manifest.csv")).startswith('"path","label","split"'):  # copies that task=splits deals
+        yield from (row[0] for row in csv.reader(io.StringIO(table)) if row)
+    page = _read(folder, "index.html")
+    if _PAGES.search(page):
+        yield from (unquote(path, errors="surrogateescape") for path in _ON_PAGE.findall(page))
+
+
+def _read(folder: str | Path, name: str) -> str:
+    try:
+        return Path(folder, name).read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return ""
