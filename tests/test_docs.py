@@ -26,6 +26,7 @@ from hydra.core.plugins import Plugins
 from hydra.utils import instantiate
 from omegaconf import OmegaConf, open_dict
 
+from specgan.command_line import as_typed
 from specgan.evaluation.glossary import METRICS
 from specgan.models.trained import TrainedGenerator
 from specgan.spectrogram import LevelRange, Spectrogram, SpectrogramParams, normalise
@@ -168,9 +169,13 @@ def composed(root, overrides, tmp_path, own=None):
     return cfg
 
 
+SWEEP = ("-m", "--multirun")
+
+
 def jobs(arguments) -> list[list[str]]:
     """The overrides of each job; a multirun has a job for each value of a choice."""
-    parsed = OverridesParser.create().parse_overrides(arguments)
+    typed = [word for word in as_typed(arguments) if word not in SWEEP]
+    parsed = OverridesParser.create().parse_overrides(typed)
     values = []
     for override in parsed:
         if not override.is_sweep_override():
@@ -192,7 +197,7 @@ def test_every_command_composes(command, own, tmp_path):
         del arguments[place : place + 2]
     else:
         own = None
-    arguments = [word for word in arguments if word not in ("-m", "--multirun", "--help")]
+    arguments = [word for word in arguments if word != "--help"]
     wanted = re.search(r"hparams_search=optuna|hydra/launcher=(\w+)|hydra/sweeper=(\w+)", " ".join(arguments))
     if wanted and not any("optuna" in plugin.__module__ for plugin in Plugins.instance().discover()):
         pytest.skip("Hydra's plugins for sweeps are not installed: pip install -e '.[sweeps,slurm]'")
