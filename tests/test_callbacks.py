@@ -169,7 +169,7 @@ def test_dashboards_get_every_sound_with_its_files(stage):
         assert rate == some.sample_rate
         assert some.picture.read_bytes().startswith(b"\x89PNG")
         assert (some.heard_as, some.probability) == ("", None)  # nobody judges here
-    assert "heard as" not in (stage.folder / "index.html").read_text()
+    assert "classified as" not in (stage.folder / "index.html").read_text()
 
 
 def test_the_page_of_a_run_that_goes_on_lists_what_was_drawn_before(stage):
@@ -201,7 +201,7 @@ def test_each_sound_has_the_class_that_the_judge_takes_it_for(stage, is_trained)
     for epoch, some in stage.trainer.loggers[0].exhibits:
         heard_as = "silence" if epoch == 2 else "noise"  # as Scripted classifies
         assert (some.heard_as, some.probability) == ((heard_as, 0.75) if is_trained else ("", None))
-        assert (f"heard as {heard_as} (75 %)" in some.caption) == is_trained
+        assert (f"classified as {heard_as} (75 %)" in some.caption) == is_trained
         assert some.caption in page
 
 

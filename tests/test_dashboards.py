@@ -145,7 +145,7 @@ def test_the_table_tells_what_the_judge_hears_in_each_sound(offline, folder, hom
     table = offline.table("sounds")
     kinds = [("real", 0), ("real, vocoded", 0), ("generated", 1), ("generated", 2)]
     assert set(table) == {(name, kind, epoch) for name in CLASSES for kind, epoch in kinds}
-    columns = ["class", "kind", "seed", "epoch", "sound", "picture", "heard as", "probability"]
+    columns = ["class", "kind", "seed", "epoch", "sound", "picture", "classified as", "probability"]
     assert all(list(row) == columns for row in table.values())
     assert {(kind, row["seed"]) for (_, kind, _), row in table.items()} == {
         ("real", None),
@@ -160,11 +160,11 @@ def test_the_table_tells_what_the_judge_hears_in_each_sound(offline, folder, hom
     for row in table.values():
         waveform, _ = soundfile.read(row["sound"], dtype="float32")
         assert row["picture"].read_bytes().startswith(b"\x89PNG")
-        assert f"heard as {row['heard as']} ({100 * row['probability']:.0f} %)" in page
+        assert f"classified as {row['classified as']} ({100 * row['probability']:.0f} %)" in page
         if abs(waveform).max() < 0.999:  # else the file is softer than what was heard
             shares = judge.judge(torch.from_numpy(waveform).unsqueeze(0))[1][0].softmax(dim=0)
             assert row["probability"] == pytest.approx(float(shares.max()), abs=0.01)
-            assert shares[CLASSES.index(row["heard as"])] >= shares.max() - 0.01
+            assert shares[CLASSES.index(row["classified as"])] >= shares.max() - 0.01
             n_heard += 1
     assert n_heard >= 6  # the real ones
 
@@ -251,7 +251,7 @@ def chart_of(confusion, n_classes, monkeypatch):
 def test_the_confusion_chart_of_many_classes_is_whole(monkeypatch):
     n = 104
     confusion = np.zeros((n, n), int)
-    confusion[:, 3] = 20  # all are heard as one class
+    confusion[:, 3] = 20  # all are classified as one class
     cells = chart_of(confusion.tolist(), n, monkeypatch)
     assert {(row[0], row[1]): row[2] for row in cells if row[2]} == {(f"class {i}", "class 3"): 20 for i in range(n)}
     assert {row[0] for row in cells} == {row[1] for row in cells} == {f"class {i}" for i in range(n)}

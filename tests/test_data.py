@@ -174,7 +174,7 @@ def test_log1p_scales_each_item_by_itself(tmp_path):
 )
 def test_other_settings_are_refused_with_both_values(specs, change, old, new):
     (name,) = change
-    with pytest.raises(ValueError, match=f"{name}: the folder has {old}, asked for is {new}"):
+    with pytest.raises(ValueError, match=f"{name}: the folder has {old}, the settings {new}"):
         SpectrogramDataset(specs, "train", replace(PARAMS, **change))
 
 
@@ -655,7 +655,7 @@ def make_few(root: Path, **settings) -> Path:
         ({"format": "png"}, "made with task.format=png; training needs task.format=pt or both"),
         (
             {"params": replace(WHOLE, n_frames=8)},
-            "slices of n_frames 8, asked for is 16; make it with spectrogram.n_frames=null",
+            "slices of n_frames 8, the settings say 16; make it with spectrogram.n_frames=null",
         ),
     ],
 )

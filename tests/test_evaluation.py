@@ -459,8 +459,8 @@ def test_examples_are_the_sounds_that_were_measured(found, data):
 
 def test_examples_say_what_they_were_heard_as(found):
     _, examples = found(deaf)
-    assert all("heard as kick" in example.caption for example in examples["clap"]["generated"])
-    assert not any("heard as" in example.caption for example in examples["kick"]["generated"])
+    assert all("classified as kick" in example.caption for example in examples["clap"]["generated"])
+    assert not any("classified as" in example.caption for example in examples["kick"]["generated"])
 
 
 def test_a_seed_gives_the_same_report_whatever_the_global_state(data, found):

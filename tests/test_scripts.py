@@ -103,7 +103,7 @@ def test_preprocess_then_train_on_its_folder(tiny_drums, tmp_path):
     assert not (tmp_path / "run" / "wandb").exists()
     other = [*TINY, "spectrogram.n_fft=2048", "logger=none", "hydra.run.dir=other"]
     output = run("train.py", "data=dataset", "data.dataset_dir=specs", *other, cwd=tmp_path, code=1)
-    assert "n_fft: the folder has 1024, asked for is 2048" in output
+    assert "n_fft: the folder has 1024, the settings 2048" in output
 
 
 def test_preprocess_goes_on_past_a_bad_file_and_exits_1(tiny_drums, tmp_path):

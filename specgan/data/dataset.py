@@ -246,7 +246,7 @@ def _require_trainable(info: dict, params: SpectrogramParams, folder: str | Path
     n_frames = info["spectrogram"].get("n_frames")
     if n_frames is not None and params.n_frames is not None and params.n_frames > n_frames:
         raise ValueError(
-            f"{folder}: its recordings are cut into slices of n_frames {n_frames}, asked for is {params.n_frames}; "
+            f"{folder}: its recordings are cut into slices of n_frames {n_frames}, the settings say {params.n_frames}; "
             "make it with spectrogram.n_frames=null, which keeps them whole"
         )
     fit = {"format": ("pt", "both", "shards"), "mono": (True,), "time_pool": (1,), "freq_pool": (1,)}

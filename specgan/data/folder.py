@@ -85,7 +85,7 @@ def write_info(settings: Mapping[str, Any], clips: pd.DataFrame, folder: Path, *
 def require_same_params(params: SpectrogramParams, info: Mapping[str, Any], folder: str | Path) -> None:
     """Raises ValueError, with both values, when a dataset folder was made with other settings."""
     differing = [
-        f"{name}: the folder has {value!r}, asked for is {getattr(params, name)!r}"
+        f"{name}: the folder has {value!r}, the settings {getattr(params, name)!r}"
         for name, value in info["spectrogram"].items()
         if name != "n_frames" and getattr(params, name) != value  # shorter examples can be cut from longer slices
     ]

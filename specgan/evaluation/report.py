@@ -261,7 +261,7 @@ def _examples(measured: Measured, clips: MeasuredClips, originals: Tensor, setti
         return normalise(transform(waveform.unsqueeze(0)), data.params, data.level_range)[0]
 
     def verdict(sounds: JudgedSounds, index: int) -> str:
-        return "" if sounds.is_right[index] else f", heard as {names[int(sounds.predictions[index])]}"
+        return "" if sounds.is_right[index] else f", classified as {names[int(sounds.predictions[index])]}"
 
     def real(row: str, index: int) -> Example:
         waveform = rows[row].waveforms[index]

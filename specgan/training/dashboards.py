@@ -89,7 +89,7 @@ class WandbDashboard(WandbLogger, Dashboard):
         import wandb
 
         if self.table is None:
-            columns = ["class", "kind", "seed", "epoch", "sound", "picture", "heard as", "probability"]
+            columns = ["class", "kind", "seed", "epoch", "sound", "picture", "classified as", "probability"]
             self.table = wandb.Table(columns=columns, log_mode="INCREMENTAL")
         row: dict[str, Any] = {"epoch": epoch}
         for exhibit in exhibits:
@@ -152,7 +152,7 @@ def _confusion_chart(cells: list[list[Any]]) -> Any:
         "wandb/confusion_matrix/v1",
         wandb.Table(columns=fields, data=cells),
         fields={field: field for field in fields},
-        string_fields={"title": "Asked for, and heard as"},
+        string_fields={"title": "Class, and classified as"},
     )
 
 
@@ -187,7 +187,7 @@ class TensorBoardDashboard(TensorBoardLogger, Dashboard):
 
 
 def confusion_picture(confusion: Sequence[Sequence[int]], class_names: Sequence[str]) -> np.ndarray:
-    """Draws a confusion matrix: rows are the classes asked for, columns the judge's, each row as shares of its sum.
+    """Draws a confusion matrix: rows are the classes, columns the judge's, each row as shares of its sum.
 
     All classes are drawn. Where their names would overlap, every second, third, ... is named, and the axes say so.
 

@@ -159,7 +159,7 @@ class Preview(L.Callback):
         stem = f"{folder}/{title.replace(', ', '_').replace(' ', '_')}"
         place = stem if seed is None else f"{folder}/seed_{seed}" if self.n_shown > 1 else folder
         heard_as, probability = sample.verdict
-        verdict = f"heard as {heard_as} ({100 * probability:.0f} %)" if heard_as else ""
+        verdict = f"classified as {heard_as} ({100 * probability:.0f} %)" if heard_as else ""
 
         sound, picture, waveform = self.folder / f"{stem}.wav", self.folder / f"{stem}.png", sample.waveform
         if waveform.abs().max() > 1:  # here, because `_warn` says it once for all sounds
