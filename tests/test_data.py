@@ -16,7 +16,7 @@ from specgan.data.datamodule import SpectrogramDataModule
 from specgan.data.dataset import SpectrogramDataset, as_batched
 from specgan.data.fingerprint import fingerprint
 from specgan.data.manifest import REQUIRED_COLUMNS, read_manifest, write_manifest
-from specgan.spectrogram import Spectrogram, SpectrogramParams, denormalise, normalise
+from specgan.spectrogram import LevelRange, Spectrogram, SpectrogramParams, denormalise, normalise
 from specgan.tasks.spectrograms import make_spectrograms
 
 # 16 frames of 128 samples: an example is 2048 samples
@@ -755,3 +755,18 @@ def test_slices_of_a_recording_are_shared_out_together(audio, tmp_path):
     assert [len(names) for names in sources] == [12, 4, 4]
     assert len(set.union(*sources)) == 20
     assert sum(len(dataset) for dataset in splits) == 10 * 1 + 10 * 5  # 1000 and 9000 samples in slices of 2048
+
+
+def test_the_range_of_a_checkpoint_takes_the_place_of_the_datas_and_is_said(specs):
+    own = SpectrogramDataset(specs, "train", PARAMS)
+    louder = LevelRange(low=own.level_range.low, high=own.level_range.high + 20)
+    for fixed in (louder, own.level_range, None):
+        data = SpectrogramDataModule(params=PARAMS, dataset_dir=str(specs))
+        data.fixed_range = fixed
+        data.setup("fit")
+        assert data.level_range == (fixed or own.level_range)
+        expected = normalise(own.level(0)[:, :16], PARAMS, data.level_range)
+        assert torch.equal(data.train[0][0][0, :, : expected.shape[1]], expected)
+        assert bool(data.range_note) == (fixed == louder)
+        for level in (own.level_range.high, louder.high) if fixed == louder else ():
+            assert f"{level:g}" in data.range_note
