@@ -16,7 +16,7 @@ from specgan.data.datamodule import SpectrogramDataModule
 from specgan.data.dataset import SpectrogramDataset, as_batched
 from specgan.data.fingerprint import fingerprint
 from specgan.data.manifest import REQUIRED_COLUMNS, read_manifest, write_manifest
-from specgan.spectrogram import Spectrogram, SpectrogramParams, denormalise, normalise
+from specgan.spectrogram import LevelRange, Spectrogram, SpectrogramParams, denormalise, normalise
 from specgan.tasks.spectrograms import make_spectrograms
 
 # 16 frames of 128 samples: an example is 2048 samples
@@ -698,3 +698,18 @@ def test_slices_are_examples_of_their_own_with_the_sound_that_they_show(tmp_path
         piece = whole[:, start // 128 : start // 128 + 16]
         torch.testing.assert_close(shown[:, : piece.shape[1]], piece, rtol=0, atol=0.1)  # WAV of 16 bits
         assert dataset[i][0][..., piece.shape[1] :].eq(-1).all()
+
+
+def test_the_range_of_a_checkpoint_takes_the_place_of_the_datas_and_is_said(specs):
+    own = SpectrogramDataset(specs, "train", PARAMS)
+    louder = LevelRange(low=own.level_range.low, high=own.level_range.high + 20)
+    for fixed in (louder, own.level_range, None):
+        data = SpectrogramDataModule(params=PARAMS, dataset_dir=str(specs))
+        data.fixed_range = fixed
+        data.setup("fit")
+        assert data.level_range == (fixed or own.level_range)
+        expected = normalise(own.level(0)[:, :16], PARAMS, data.level_range)
+        assert torch.equal(data.train[0][0][0, :, : expected.shape[1]], expected)
+        assert bool(data.range_note) == (fixed == louder)
+        for level in (own.level_range.high, louder.high) if fixed == louder else ():
+            assert f"{level:g}" in data.range_note

@@ -101,6 +101,34 @@ def test_an_interrupted_run_leaves_a_checkpoint_and_goes_on_with_the_same_bits(w
     assert same(state(tmp_path / "run")["state_dict"], whole["state_dict"])
 
 
+def test_sigterm_while_the_judge_is_trained_does_not_end_with_0(tmp_path):
+    script = (
+        "import os, signal, threading, torch\nfrom specgan.evaluation.judge import fit_classifier\n"
+        "from specgan.models.classifier import Classifier\nfrom specgan.training.survival import end_on_sigterm\n"
+        "end_on_sigterm()\nthreading.Timer(1.0, os.kill, (os.getpid(), signal.SIGTERM)).start()\n"
+        "sizes = dict(width=8, n_features=8, n_steps=10**6)\n"
+        "classifier = Classifier(sample_rate=8000, n_samples=4000, class_names=['a', 'b'], **sizes)\n"
+        "labels = torch.tensor([0, 1] * 4)\n"
+        "fit_classifier(classifier, torch.randn(8, 4000), labels, seed=0, device=torch.device('cpu'))"
+    )
+    done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 143, done.stderr
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("is_training", [False, True])
+def test_a_signal_ends_at_once_what_is_no_training_and_a_training_after_its_step(tmp_path, is_training):
+    callback = LastCheckpoint(tmp_path / "last.ckpt")
+    callback.is_training = is_training
+    if is_training:
+        callback._receive(signal.SIGTERM, None)
+        assert callback.received == signal.SIGTERM
+    else:
+        with pytest.raises(SystemExit) as end:
+            callback._receive(signal.SIGTERM, None)
+        assert end.value.code == 143
+
+
 # --- writing
 
 

@@ -130,6 +130,8 @@ class SpectrogramDataModule(L.LightningDataModule):
         splits = open_splits(self.dataset_dir, self.params)
         self.train, self.val, self.test = splits["train"], splits["val"], splits["test"]
         self._fix_range()
+        if self.range_note and stage == "fit":  # a report has it among its warnings
+            log.warning("%s", self.range_note)
         if not len(self.train):
             raise ValueError(f"{self.dataset_dir}: the training split is empty; make it with task.splits=[80,10,10]")
         self._check_classes()
@@ -167,7 +169,6 @@ class SpectrogramDataModule(L.LightningDataModule):
             f"from {fixed.low:g} to {fixed.high:g}: the checkpoint's range is used, and what is louder is cut. Did the "
             "data change?"
         )
-        log.warning("%s", self.range_note)
 
     @property
     def class_names(self) -> list[str]:
