@@ -49,7 +49,7 @@ class TrainedGenerator:
         }
 
     @classmethod
-    def load(cls, ckpt_path: str | Path, *, network: str | None = None) -> "TrainedGenerator":
+    def load(cls, ckpt_path: str | Path | None, *, network: str | None = None) -> "TrainedGenerator":
         """Reads the averaged generator from a checkpoint of train.py.
 
         A checkpoint may come from anywhere, and names the class of its generator. Classes of specgan.models are
@@ -60,8 +60,10 @@ class TrainedGenerator:
             network: dotted path of the generator's class if it is your own, "my_networks.MyGenerator".
         Raises:
             FileNotFoundError: no such file.
-            ValueError: not a checkpoint of a specgan generator, or its class is another one.
+            ValueError: None, or not a checkpoint of a specgan generator, or its class is another one.
         """
+        if ckpt_path is None:
+            raise ValueError("ckpt_path is null; name a checkpoint of train.py: ckpt_path=<run>/checkpoints/best.ckpt")
         path = Path(ckpt_path)
         if not path.is_file():
             raise FileNotFoundError(f"ckpt_path is {path}: no such file; train.py writes <run>/checkpoints/last.ckpt")
