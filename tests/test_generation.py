@@ -72,6 +72,8 @@ def test_impossible_wishes_are_refused_and_nothing_is_written(ckpt_path, tmp_pat
 def test_a_missing_checkpoint_is_named(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"nowhere\.ckpt"):
         draw(tmp_path / "nowhere.ckpt", tmp_path / "out")
+    with pytest.raises(ValueError, match="ckpt_path is null"):
+        draw(None, tmp_path / "out")
 
 
 def test_a_class_can_be_named_by_its_index_too(ckpt_path):

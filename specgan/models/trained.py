@@ -49,7 +49,7 @@ class TrainedGenerator:
         }
 
     @classmethod
-    def load(cls, ckpt_path: str | Path, *, network: str | None = None) -> "TrainedGenerator":
+    def load(cls, ckpt_path: str | Path | None, *, network: str | None = None) -> "TrainedGenerator":
         """Reads the averaged generator from a checkpoint of train.py.
 
         A checkpoint may come from anywhere, and names the class of its generator. Classes of specgan.models are
@@ -60,10 +60,11 @@ class TrainedGenerator:
             network: dotted path of the generator's class if it is your own, "my_networks.MyGenerator".
         Raises:
             FileNotFoundError: no such file.
-            ValueError: not a checkpoint of a specgan generator, or its class is another one.
+            ValueError: None, or not a checkpoint of a specgan generator, or its class is another one.
         """
-        path = ckpt_path
-        checkpoint = _read(path)
+        if ckpt_path is None:
+            raise ValueError("ckpt_path is null; name a checkpoint of train.py: ckpt_path=<run>/checkpoints/best.ckpt")
+        checkpoint = _read(ckpt_path)
         try:
             saved, weights = checkpoint[CHECKPOINT_KEY], checkpoint["state_dict"]
             weights = {name.removeprefix(f"{EMA}."): w for name, w in weights.items() if name.startswith(f"{EMA}.")}
@@ -76,7 +77,7 @@ class TrainedGenerator:
             )
         except Exception as err:  # a stranger's file can hold anything
             reason = f"it has no {err}" if isinstance(err, KeyError) else str(err)[:300]
-            raise ValueError(f"ckpt_path is {path}: not a checkpoint of specgan's train.py ({reason})") from err
+            raise ValueError(f"ckpt_path is {ckpt_path}: not a checkpoint of specgan's train.py ({reason})") from err
 
     def require_continues(self, saved: Mapping[str, Any]) -> None:
         """Raises ValueError, with both values, if `saved` (of `to_dict`) has other settings than this generator."""
