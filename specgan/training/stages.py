@@ -16,7 +16,7 @@ from lightning.pytorch.loggers import Logger, WandbLogger
 from lightning.pytorch.utilities.seed import isolate_rng
 from omegaconf import DictConfig, OmegaConf
 
-from specgan.files import load_tensors, write_json
+from specgan.files import Outputs, load_tensors, write_json
 from specgan.models.trained import TrainedGenerator
 from specgan.training.settings import SETTINGS_NAME, composed_for, write_settings
 
@@ -74,7 +74,8 @@ def test(cfg: DictConfig) -> float | None:
     says takes precedence.
 
     Raises:
-        FileNotFoundError, ValueError: no such checkpoint, or it does not fit the data.
+        FileNotFoundError, ValueError: no such checkpoint, it does not fit the data, or a file is in the way that no
+            earlier measurement wrote.
     """
     from specgan.evaluation.page import write_overview, write_report
 
@@ -91,6 +92,8 @@ def test(cfg: DictConfig) -> float | None:
             "%s: no such file, so data and spectrogram are taken from the command line", run_dir / SETTINGS_NAME
         )
         run_dir = Path(cfg.paths.run_dir)
+    outputs, names = Outputs(run_dir, "test"), ("report.json", "report.html", "report.png")
+    outputs.require_free(names)
     _begin(cfg)
     datamodule = instantiate(cfg.data, _convert_="all")
     datamodule.prepare_data()
@@ -104,6 +107,7 @@ def test(cfg: DictConfig) -> float | None:
         "n_steps": trained.n_steps,
         "curve": json.loads(curve.read_text()) if curve.is_file() else [],
     }
+    outputs.claim(names)
     write_json(run_dir / "report.json", report, indent=2, allow_nan=False)
     write_report(run_dir / "report.html", report, examples=examples, sample_rate=datamodule.params.sample_rate)
     real = "real" if "real" in report["rows"] else "vocoded"
