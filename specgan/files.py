@@ -8,7 +8,7 @@ import re
 import secrets
 import unicodedata
 from collections import defaultdict
-from collections.abc import Container, Iterable, Iterator, Mapping
+from collections.abc import Collection, Container, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from io import BytesIO
 from itertools import count
@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 from zipfile import ZipFile
 
+OUTPUTS_NAME = ".specgan-outputs.jsonl"  # in a folder: the files that each command wrote there
 MOST_BYTES = 200  # in a name; file systems allow 255, suffixes included
 
 _DEVICE = re.compile(r"(con|prn|aux|nul|com\d|lpt\d) *(\.|\Z)", re.IGNORECASE)  # of Windows, with any suffix
@@ -63,6 +64,74 @@ def write_text(path: str | Path, text: str, *, errors: str = "strict") -> None:
 def write_json(path: str | Path, content: object, *, indent: int | None = None, allow_nan: bool = True) -> None:
     """Writes a file of JSON and a line end, whole or not at all; arguments as of `json.dumps`."""
     write_text(path, json.dumps(content, indent=indent, allow_nan=allow_nan) + "\n")
+
+
+def require_free(folder: str | Path, paths: Iterable[str], *, ours: Collection[str] = ()) -> None:
+    """The one rule for outputs: a command replaces what its earlier runs wrote, and nothing else.
+
+    Args:
+        folder: of the outputs.
+        paths: in it, that the command will write.
+        ours: paths that its earlier runs wrote.
+    Raises:
+        ValueError: there is something else at one of the paths, or `folder` is a file.
+    """
+    if os.path.isfile(folder):
+        raise ValueError(f"{folder}: is a file, and a folder is to be written there; give another output")
+    taken = sorted(path for path in paths if path not in ours and os.path.lexists(os.path.join(folder, path)))
+    if taken:
+        more = f" (and {len(taken) - 1} more)" if len(taken) > 1 else ""
+        raise ValueError(
+            f"{os.path.join(folder, taken[0])}{more}: is in the way, and not known to be from an earlier run of this "
+            "command, so nothing is written; move it, or give another output"
+        )
+
+
+class Outputs:
+    """The files that a command writes into a folder, noted there in a hidden file, a line of JSON for each run.
+
+    Tasks that keep a journal (see batch.journal) know their outputs by that.
+
+    Args:
+        folder: of the outputs; it need not exist.
+        command: whose outputs they are.
+    Attributes:
+        known: paths in the folder that runs of the command wrote, or were about to write.
+    """
+
+    def __init__(self, folder: str | Path, command: str) -> None:
+        self.folder, self.command = Path(folder), command
+        self.known = {path for by, path in noted_outputs(folder) if by == command}
+
+    def require_free(self, paths: Iterable[str]) -> None:
+        """Raises ValueError for a path that is not free for the command, see the function of that name."""
+        require_free(self.folder, paths, ours=self.known)
+
+    def claim(self, paths: Iterable[str]) -> None:
+        """Notes files that will be written now. Raises: as `require_free`; nothing is noted then."""
+        paths = set(paths)
+        self.require_free(paths)
+        self.note(paths)
+
+    def note(self, paths: Iterable[str]) -> None:
+        """Notes files that are known to be the command's."""
+        new = sorted(set(paths) - self.known)
+        if new:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            with (self.folder / OUTPUTS_NAME).open("a") as file:  # appended: several runs may write into a folder
+                file.write(json.dumps({"command": self.command, "outputs": new}) + "\n")
+            self.known.update(new)
+
+
+def noted_outputs(folder: str | Path) -> Iterator[tuple[str, str]]:
+    """Yields the command and the path in the folder of each file that is noted there, see `Outputs`."""
+    path = Path(folder, OUTPUTS_NAME)
+    for line in path.read_text(errors="replace").splitlines() if path.is_file() else ():
+        try:
+            note = json.loads(line)
+            yield from ((note["command"], output) for output in note["outputs"] if isinstance(output, str))
+        except (ValueError, TypeError, KeyError):  # the last line of a run that was killed
+            continue
 
 
 def load_tensors(path: str | Path, content: bytes | None = None) -> Any:

@@ -8,8 +8,8 @@ from typing import NamedTuple
 from rich.progress import track
 from torch import Tensor, nn
 
-from specgan.audio import note_results, save_wav
-from specgan.files import safe_name, unique_names, write_bytes
+from specgan.audio import save_wav
+from specgan.files import Outputs, safe_name, unique_names, write_bytes
 from specgan.models.generators import CHUNK_SIZE
 from specgan.models.trained import TrainedGenerator, find_class
 from specgan.pictures.figures import to_png
@@ -46,7 +46,8 @@ def generate(
     Returns:
         The path of index.html.
     Raises:
-        FileNotFoundError, ValueError: no such checkpoint or class, or an empty request; nothing is written.
+        FileNotFoundError, ValueError: no such checkpoint or class, an empty request, or a file is in the way that no
+            earlier run wrote; nothing is written.
     """
     if n_samples < 1:
         raise ValueError(f"n_samples is {n_samples}; at least 1")
@@ -59,13 +60,15 @@ def generate(
     folders = class_folders(trained.class_names)
 
     jobs = [(name, seed + i) for name in labels for i in range(n_samples)]
+    stems = {(name, of_sound): f"{folders[name]}/{folders[name]}_{of_sound}" for name, of_sound in jobs}
+    outputs = [f"{stem}{suffix}" for stem in stems.values() for suffix in (".wav", ".png")]
+    Outputs(output, "generate").claim([PAGE_NAME, *outputs])
     sections: dict[str, list[Entry]] = {name: [] for name in labels}
     chunks = [jobs[start : start + CHUNK_SIZE] for start in range(0, len(jobs), CHUNK_SIZE)]
-    note_results(output, (f"{folders[name]}/{folders[name]}_{seed}.wav" for name, seed in jobs))
     for chunk in track(chunks, description="sounds"):
         spectrograms = trained.sample([name for name, _ in chunk], [s for _, s in chunk])
         for (name, sound_seed), spectrogram in zip(chunk, spectrograms, strict=True):
-            stem = f"{folders[name]}/{folders[name]}_{sound_seed}"
+            stem = stems[name, sound_seed]
             write_sound(output / stem, spectrogram, to_sound, seed=sound_seed, sample_rate=trained.params.sample_rate)
             sections[name].append(Entry(f"seed {sound_seed}", f"{stem}.png", f"{stem}.wav"))
 

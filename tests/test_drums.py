@@ -239,11 +239,11 @@ def test_a_killed_run_is_completed_by_the_next(tmp_path, monkeypatch):
         patch.setattr(drums, "save_wav", killed_at_the_sixth)
         with pytest.raises(KeyboardInterrupt):
             write_drums(tmp_path / "killed", n_per_class=2)
-    assert not (tmp_path / "killed" / "drums.json").exists()
+    assert json.loads((tmp_path / "killed" / "drums.json").read_text()) == {}  # not finished
     assert contents(write_drums(tmp_path / "killed", n_per_class=2)) == whole
 
 
-def test_a_rewrite_that_is_killed_leaves_no_marker_of_the_earlier_set(tmp_path, monkeypatch):
+def test_a_rewrite_that_is_killed_leaves_no_settings_of_the_earlier_set(tmp_path, monkeypatch):
     write_drums(tmp_path, n_per_class=2)
 
     def killed(*args, **kwargs):
@@ -252,7 +252,7 @@ def test_a_rewrite_that_is_killed_leaves_no_marker_of_the_earlier_set(tmp_path, 
     monkeypatch.setattr(drums, "save_wav", killed)
     with pytest.raises(KeyboardInterrupt):
         write_drums(tmp_path, n_per_class=3)
-    assert not (tmp_path / "drums.json").exists()
+    assert json.loads((tmp_path / "drums.json").read_text()) == {}
 
 
 @pytest.mark.parametrize("change", [{"n_per_class": 1}, {"seed": 9}, {"sample_rate": 16000}, {"version": 0}])

@@ -6,6 +6,7 @@ import torch
 from checkpoints import save_checkpoint
 from folders import contents
 
+from specgan.files import OUTPUTS_NAME
 from specgan.generation import generate
 from specgan.models.trained import TrainedGenerator
 from specgan.vocoders.griffin_lim import GriffinLim
@@ -26,7 +27,7 @@ def draw(ckpt_path, output, **settings):
 def test_writes_a_sound_and_a_picture_for_each_seed_and_a_page(ckpt_path, tmp_path):
     index = draw(ckpt_path, tmp_path / "out", n_samples=2, seed=5)
     names = {"kick/kick_5.wav", "kick/kick_5.png", "kick/kick_6.wav", "kick/kick_6.png", "index.html"}
-    assert set(contents(tmp_path / "out")) == {*names, ".specgan-results"}
+    assert set(contents(tmp_path / "out")) - {OUTPUTS_NAME} == names
     assert index == tmp_path / "out" / "index.html"
     page = index.read_text()
     assert all(name in page for name in names - {"index.html"})
@@ -48,9 +49,22 @@ def test_labels_are_a_class_a_list_or_all(ckpt_path, tmp_path):
     for label in (7, ["kick", 7], "all"):
         output = tmp_path / str(label)
         draw(ckpt_path, output, label=label)
-        folders[str(label)] = {name.split("/")[0] for name in contents(output)} - {"index.html", ".specgan-results"}
+        folders[str(label)] = {name.split("/")[0] for name in contents(output)} - {"index.html", OUTPUTS_NAME}
     assert folders == {"7": {"7"}, "['kick', 7]": {"kick", "7"}, "all": {"7", "kick", "_._evil"}}
     assert not (tmp_path / "evil").exists()
+
+
+@pytest.mark.parametrize("path", ["index.html", "kick/kick_1.wav"])
+def test_files_of_others_are_in_the_way_and_those_of_an_earlier_run_are_replaced(ckpt_path, tmp_path, path):
+    (tmp_path / path).parent.mkdir(exist_ok=True)
+    (tmp_path / path).write_text("mine")
+    with pytest.raises(ValueError, match=f"{path}: is in the way, .*; move it, or give another output"):
+        draw(ckpt_path, tmp_path, n_samples=2)
+    assert contents(tmp_path) == {path: b"mine"}
+    (tmp_path / path).unlink()
+    draw(ckpt_path, tmp_path, n_samples=1)
+    draw(ckpt_path, tmp_path, n_samples=2)
+    assert (tmp_path / "kick" / "kick_1.wav").is_file()
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,7 @@ from test_audio import encode, noise, tone
 
 from specgan.audio import AudioError, find_audio, note_results
 from specgan.audio.kinds import is_sound
+from specgan.files import OUTPUTS_NAME, noted_outputs
 from specgan.pictures.gallery import Entry, write_gallery
 from specgan.tasks.splits import make_splits
 
@@ -150,15 +151,15 @@ def test_results_of_earlier_versions_are_known_by_the_files_beside_them(clips):
 def test_a_strangers_note_reaches_no_further_than_its_folder(clips):
     lines = ["../kick/a.wav", str(clips / "kick/a.wav"), ".."]
     (clips / "x").mkdir()
-    (clips / "x/.specgan-results").write_text("\n".join(map(json.dumps, lines)) + '\n{"a":\n5\n"half')
+    note = json.dumps({"command": "sounds", "outputs": [*lines, 5]})
+    (clips / "x" / OUTPUTS_NAME).write_text(note + '\n{"a": 1}\n5\n{"command": "half')
     assert names(clips) == {"kick/a.wav"}
 
 
 def test_a_note_names_each_sound_once(tmp_path):
     for _ in range(2):
         note_results(tmp_path, ["b\n.wav", "a.wav"])
-    lines = (tmp_path / ".specgan-results").read_text().splitlines()
-    assert [json.loads(line) for line in lines] == ["a.wav", "b\n.wav"]
+    assert list(noted_outputs(tmp_path)) == [("sounds", "a.wav"), ("sounds", "b\n.wav")]
 
 
 def test_copies_that_task_splits_deals_are_no_recordings(clips):

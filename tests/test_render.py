@@ -237,7 +237,7 @@ def test_the_task_writes_what_the_function_returns(tone, tmp_path):
         tone, frequency_axis="linear", f_max=5000, noise_percentile=75, cmap="gray_r", width_px=50
     )
     assert printed == (tmp_path / "a.png").read_bytes() == expected
-    assert [path.name for path in tmp_path.iterdir()] == ["a.png"]
+    assert [path.name for path in tmp_path.glob("[!.]*")] == ["a.png"]
 
 
 def test_mel_spectrogram_db_of_one_and_of_many():

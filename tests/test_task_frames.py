@@ -12,15 +12,17 @@ import numpy as np
 import pytest
 import soundfile
 import torch
+from folders import contents
 from omegaconf import OmegaConf
 
 from specgan.audio import AudioError, load_audio, open_audio, save_wav
+from specgan.files import OUTPUTS_NAME
 from specgan.pictures import streams
 from specgan.pictures.render import render
 from specgan.pictures.scale import Scale, to_db
 from specgan.pictures.settings import PictureSettings
 from specgan.pictures.streams import AudioFile, mean_power
-from specgan.pictures.video import even_hop, stft_columns, write_pngs
+from specgan.pictures.video import even_hop, frame_names, stft_columns, write_pngs
 from specgan.tasks.frames import write_frames
 
 ROOT = Path(__file__).parents[1]
@@ -44,7 +46,7 @@ def wav(tmp_path, *parts, rate=RATE):
 
 
 def colour_pictures(folder):
-    return np.array([cv2.imread(str(path))[..., ::-1] for path in sorted(folder.iterdir())], int)
+    return np.array([cv2.imread(str(path))[..., ::-1] for path in sorted(folder.glob("[!.]*"))], int)
 
 
 def pictures(folder):
@@ -55,7 +57,7 @@ def test_every_stretch_has_a_picture_of_exactly_the_size(tmp_path):
     """The last one is followed by silence, on the same time scale."""
     sound = wav(tmp_path, tone(1.25))
     report = write_frames(sound, tmp_path / "out", frame_s=0.5, **SMALL | {"width_px": 40})
-    assert (report.n_done, sorted(path.name for path in (tmp_path / "out").iterdir())) == (
+    assert (report.n_done, sorted(path.name for path in (tmp_path / "out").glob("[!.]*"))) == (
         3,
         ["frame_0000.png", "frame_0001.png", "frame_0002.png"],
     )
@@ -76,7 +78,7 @@ def test_the_number_of_pictures(tmp_path, n_samples, frame_s, n):
 
 def test_names_have_more_digits_where_there_are_more_than_10000(tmp_path):
     for n_pictures, first in ((10_000, "frame_0000.png"), (10_001, "frame_00000.png")):
-        assert next(write_pngs(tmp_path / str(n_pictures), [b"png"], n_pictures)) == b"png"
+        assert next(write_pngs(tmp_path / str(n_pictures), [b"png"], frame_names(n_pictures))) == b"png"
         assert [path.name for path in (tmp_path / str(n_pictures)).iterdir()] == [first]
 
 
@@ -184,9 +186,19 @@ def test_a_second_run_leaves_no_older_frames_and_nothing_else_goes(tmp_path):
     others = ["frame_0001.png.txt", "frame_a.png", "frame_.png", "my_frame_0007.png", "frame_0008.PNG", ".frame_1.png"]
     for name in others:
         (out / name).touch()
-    (out / "frame_12345.png").touch()
     write_frames(sound, out, frame_s=0.4, **SMALL)
-    assert {path.name for path in out.iterdir()} == {f"frame_000{n}.png" for n in range(3)} | set(others)
+    assert {path.name for path in out.iterdir()} - {OUTPUTS_NAME} == {f"frame_000{n}.png" for n in range(3)} | {*others}
+
+
+@pytest.mark.parametrize("others", ["out/frame_0001.png", "v.mp4"])
+def test_frames_and_videos_of_others_are_in_the_way(tmp_path, others):
+    sound, others = wav(tmp_path, tone(1)), tmp_path / others
+    others.parent.mkdir(exist_ok=True)
+    others.write_bytes(b"mine")
+    before = contents(tmp_path)
+    with pytest.raises(ValueError, match=f"{others}: is in the way, .*; move it, or give another output"):
+        write_frames(sound, tmp_path / "out", frame_s=0.4, video=tmp_path / "v.mp4", **SMALL)
+    assert contents(tmp_path) == before
 
 
 def test_a_run_that_breaks_off_leaves_only_its_own_frames(tmp_path, monkeypatch):
@@ -201,7 +213,7 @@ def test_a_run_that_breaks_off_leaves_only_its_own_frames(tmp_path, monkeypatch)
     with monkeypatch.context() as patch, pytest.raises(ZeroDivisionError):
         patch.setattr(PictureSettings, "png", break_at_third)
         write_frames(sound, out, frame_s=0.2, video=tmp_path / "v.mp4", **SMALL)
-    assert [path.read_bytes() for path in sorted(out.iterdir())] == made[:2]
+    assert [path.read_bytes() for path in sorted(out.glob("[!.]*"))] == made[:2]
     assert not list(tmp_path.glob("*.mp4"))
     write_frames(sound, out, frame_s=0.2, **SMALL)
     assert len(pictures(out)) == 5
@@ -287,7 +299,7 @@ def test_impossible_settings_are_named_and_nothing_is_touched(tmp_path, settings
     (out / "frame_0000.png").touch()
     with pytest.raises(ValueError, match=message):
         write_frames(sound, out, **{"frame_s": 0.1} | SMALL | settings)
-    assert sorted(path.name for path in tmp_path.rglob("*")) == ["frame_0000.png", "out", "sound.wav"]
+    assert sorted(path.name for path in tmp_path.rglob("[!.]*")) == ["frame_0000.png", "out", "sound.wav"]
 
 
 def test_bad_files_and_places_are_named(tmp_path):
@@ -315,7 +327,7 @@ def test_as_a_user_runs_it_on_an_mp3(tmp_path):
     dark = [256 - picture.min(axis=1).argmin() for picture in made[:4]]  # 1 kHz of 5, dark on white, from below
     assert dark == pytest.approx([51] * 4, abs=3)
     assert len(decoded(tmp_path / "v.mp4", "video")) == 5
-    assert {path.name for path in tmp_path.iterdir()} == {"frames", "song.mp3", "v.mp4"}
+    assert {path.name for path in tmp_path.glob("[!.]*")} == {"frames", "song.mp3", "v.mp4"}
 
 
 def test_the_configuration_has_the_defaults_of_python():

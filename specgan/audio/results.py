@@ -1,19 +1,17 @@
-"""Sounds that specgan writes are noted beside them, so that they are never taken for recordings.
+"""Sounds that specgan writes are noted beside them (`files.Outputs`), so that they are never taken for recordings.
 
-`<folder>/.specgan-results` has one path a line, in JSON, of a file in that folder or of a folder with such files. It
-goes where the folder goes, whatever its name becomes. Results that have no note are known by the files beside them.
+The note goes where the folder goes, whatever its name becomes. Results without one are known by the files beside them.
 """
 
 import csv
 import io
-import json
 import os
 import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from urllib.parse import unquote
 
-RESULTS_NAME = ".specgan-results"
+from specgan.files import Outputs, noted_outputs
 
 _PAGES = re.compile("<title>(New sounds|Training preview)</title>")
 _ON_PAGE = re.compile(r'src="([^"]+\.wav)"')
@@ -27,28 +25,13 @@ def note_results(folder: str | Path, paths: Iterable[str]) -> None:
         folder: it is created.
         paths: of the sounds, or of folders that hold nothing else, in the folder.
     """
-    folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    new = sorted(set(paths) - set(_noted(folder)))
-    if new:
-        with (folder / RESULTS_NAME).open("a") as file:  # one write: other processes may note theirs
-            file.write("".join(json.dumps(path) + "\n" for path in new))
+    Outputs(folder, "sounds").note(paths)
 
 
 def results_in(folder: str | Path) -> set[str]:
     """The files and folders that are specgan's by what is written in a folder, their paths joined to its own."""
-    paths = map(os.path.normpath, (*_noted(folder), *_earlier(folder)))
+    paths = map(os.path.normpath, (*(path for _, path in noted_outputs(folder)), *_earlier(folder)))
     return {os.path.join(folder, path) for path in paths if not path.startswith(("..", os.sep))}
-
-
-def _noted(folder: str | Path) -> Iterator[str]:
-    for line in _read(folder, RESULTS_NAME).splitlines():
-        try:
-            path = json.loads(line)
-        except ValueError:  # a killed run left it half-written
-            continue
-        if isinstance(path, str):
-            yield path
 
 
 def _earlier(folder: str | Path) -> Iterator[str]:

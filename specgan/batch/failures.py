@@ -14,6 +14,8 @@ log = logging.getLogger(__name__)
 
 FAILURES_NAME = "failures.csv"
 
+_COLUMNS = ("path", "stage", "error")
+
 
 class Unit(Protocol):
     """One piece of work; `source` is the file that messages name."""
@@ -67,6 +69,14 @@ def check_on_error(on_error: str) -> None:
         raise ValueError(f"on_error is {on_error!r}; skip or raise")
 
 
+def is_table_of_failures(path: Path) -> bool:
+    """Whether a file is one that `write_failures` wrote; several tasks may share a folder, and its failures.csv."""
+    if not path.is_file():
+        return False
+    with path.open("rb") as file:
+        return file.readline(100).strip() == ",".join(_COLUMNS).encode()
+
+
 def write_failures(failures: Sequence[Failure], folder: Path) -> None:
     """Writes `<folder>/failures.csv`, or removes an old one when nothing failed."""
     path = folder / FAILURES_NAME
@@ -79,5 +89,5 @@ def write_failures(failures: Sequence[Failure], folder: Path) -> None:
         temporary.open("w", newline="", encoding="utf-8", errors="surrogateescape") as file,
     ):
         writer = csv.writer(file)
-        writer.writerow(("path", "stage", "error"))
+        writer.writerow(_COLUMNS)
         writer.writerows((failure.path, failure.stage, failure.error) for failure in failures)

@@ -10,8 +10,8 @@ from functools import cache
 from pathlib import Path
 from typing import Generic, Protocol, TextIO, TypeVar
 
-from specgan.batch.failures import FAILURES_NAME, Failure, Unit, write_failures
-from specgan.files import atomic_path, remove_files
+from specgan.batch.failures import FAILURES_NAME, Failure, Unit, is_table_of_failures, write_failures
+from specgan.files import atomic_path, remove_files, require_free
 
 JOURNAL_NAME = ".journal.jsonl"
 
@@ -29,8 +29,8 @@ class Journal(Generic[E]):
         settings: what the outputs are made with, by name; values of JSON's types. Outputs of other settings are stale.
         name: of the file. Tasks that may share a folder have journals of different names.
         endings: regular expression for what follows a unit's key in the paths of its outputs. Files of this form that a
-            killed run left are removed, so it must fit no other files. None: nothing is searched for, because outputs
-            appear whole and will be replaced.
+            killed run left are removed. None: nothing is searched for.
+        tables: files that the task writes beside the outputs. They are its own once there is a journal.
     """
 
     def __init__(
@@ -40,9 +40,10 @@ class Journal(Generic[E]):
         *,
         name: str = JOURNAL_NAME,
         endings: str | None = None,
+        tables: Sequence[str] = (),
     ) -> None:
         self.endings = None if endings is None else re.compile(endings)
-        self.folder, self.path = folder, folder / name
+        self.folder, self.path, self.tables = folder, folder / name, tables
         self.settings = json.loads(json.dumps(settings or {}))  # as they will be read again: tuples are lists
         self.file: TextIO | None = None
         self.entries: dict[str, E] = {}
@@ -77,7 +78,10 @@ class Journal(Generic[E]):
             sources: the files that each unit is made from, by key. An entry needs `made_from`, see the function of that
                 name, and `outputs`, paths in the folder; a path of several units stays as long as one of them does.
             final: a file that says that the folder is complete: it is removed before anything else.
+        Raises:
+            ValueError: as `require_free`.
         """
+        self.require_free(sources)
         exists = cache(lambda path: (self.folder / path).exists())  # of many units one output may be the same
         stale = [key for key, files in sources.items() if self.is_outdated or not self._is_fresh(key, files, exists)]
         if not stale and set(sources) == set(self.entries) and not self.begun:
@@ -93,6 +97,18 @@ class Journal(Generic[E]):
         self.begun.clear()
         self.begin(stale)
         return stale
+
+    def require_free(self, keys: Iterable[str]) -> None:
+        """Checks the places of the units' outputs, and those of the tables.
+
+        Raises:
+            ValueError: a file is in the way that no earlier run wrote.
+        """
+        new = set(keys) - self.entries.keys() - self.begun
+        paths = [*self._fitting(new), *(() if self.path.exists() else self.tables)]
+        if not is_table_of_failures(self.folder / FAILURES_NAME):
+            paths.append(FAILURES_NAME)
+        require_free(self.folder, paths, ours=set(self._outputs({*self.entries, *self.begun})) if paths else ())
 
     def begin(self, keys: Iterable[str]) -> None:
         """Forgets the entries of the keys, if any, and notes that work on them begins."""
@@ -131,19 +147,27 @@ class Journal(Generic[E]):
 
     def _outputs(self, keys: Iterable[str]) -> Iterator[str]:
         """The files of units, also of those that a killed run was working on."""
-        unfinished: dict[str, set[str]] = defaultdict(set)
+        unfinished = []
         for key in keys:
             if key in self.entries:
                 yield from outputs_of(self.entries[key])
             else:
-                folder, _, name = key.rpartition("/")
-                unfinished[folder].add(name)
-        for folder, names in unfinished.items():
-            for path in (self.folder / folder).glob("*") if self.endings else ():
+                unfinished.append(key)
+        yield from self._fitting(unfinished)
+        for folder in {key.rpartition("/")[0] for key in unfinished}:
+            yield f"{folder}/.partial".lstrip("/")  # no such file: so that half-written files are removed there
+
+    def _fitting(self, keys: Iterable[str]) -> Iterator[str]:
+        """The files in the folder that have the form of outputs of the units."""
+        by_folder: dict[str, set[str]] = defaultdict(set)
+        for key in keys if self.endings else ():
+            folder, _, name = key.rpartition("/")
+            by_folder[folder].add(name)
+        for folder, names in by_folder.items():
+            for path in (self.folder / folder).glob("*"):
                 cuts = range(1, len(path.name))  # `a_0001.png` may be of the unit a, or of a_0001
                 if any(path.name[:cut] in names and self.endings.fullmatch(path.name, cut) for cut in cuts):
                     yield f"{folder}/{path.name}".lstrip("/")
-            yield f"{folder}/.partial".lstrip("/")  # no such file: so that half-written files are removed there
 
 
 class Resumable(Unit, Protocol):
@@ -161,7 +185,7 @@ E_co = TypeVar("E_co", bound=Mapping[str, object], covariant=True)
 
 @dataclass(frozen=True)
 class Partly(Generic[E_co]):
-    """What was made of a unit some parts of which failed: it is not noted, so that the next run makes it again."""
+    """What was made of a unit some parts of which failed: it counts as unfinished, and the next run makes it again."""
 
     entry: E_co
     failures: Sequence[Failure]
@@ -192,7 +216,7 @@ def run_missing(
     Returns:
         the entries of what was made in this run, by key; all failures, sorted by key; how many units were skipped.
     Raises:
-        ValueError: nothing could be made.
+        ValueError: nothing could be made; or a file is in the way that no earlier run wrote, and nothing was done.
         UnitError: the first failure, where `run` raises it.
     """
     by_key = {unit.key: unit for unit in units}
@@ -200,6 +224,7 @@ def run_missing(
     n_skipped = len(units) - len(todo)
     made: dict[str, E] = {}
     failed: dict[str, Sequence[Failure]] = {}
+    unfinished: list[str] = []
     outcomes = run([by_key[key] for key in todo], n_skipped=n_skipped)
     with closing(outcomes):  # so that an error ends the workers at once
         for unit, outcome in outcomes:
@@ -207,11 +232,12 @@ def run_missing(
                 failed[unit.key] = [outcome]
             elif isinstance(outcome, Partly):
                 made[unit.key], failed[unit.key] = outcome.entry, outcome.failures
+                unfinished.append(unit.key)
             else:
                 made[unit.key] = outcome
                 journal.add(unit.key, outcome)
     if journal.file is not None:
-        journal.write()
+        journal.write(begun=unfinished)
     failures = [*failures, *(failure for key in sorted(failed) for failure in failed[key])]
     write_failures(failures, journal.folder)
     if len(failed) == len(units) and failures and not any(outputs_of(entry) for entry in made.values()):

@@ -14,7 +14,7 @@ from rich.progress import track
 from scipy.signal import butter, sosfilt
 
 from specgan.audio import note_results, save_wav
-from specgan.files import write_text
+from specgan.files import remove_files, require_free, write_text
 
 CLASSES: tuple[str, ...] = ("kick", "snare", "closed_hat", "open_hat", "clap", "tom", "cowbell")
 SYNTHESIS_VERSION = 1  # raise it with every audible change: sets of another version are then made anew
@@ -44,8 +44,8 @@ def drum(name: str, *, seed: int, sample_rate: int = 22050) -> torch.Tensor:
 def write_drums(audio_dir: str | Path, *, n_per_class: int = 200, seed: int = 0, sample_rate: int = 22050) -> Path:
     """Writes `<audio_dir>/<class>/<class>_0000.wav` and so on, and last the marker `<audio_dir>/drums.json`.
 
-    A set that is there complete, with equal settings, is left alone. Any other is made anew: files named like this
-    function's own (`kick/kick_0000.wav`) are replaced or removed, every other file is left alone.
+    A set that is there complete, with equal settings, is left alone. Any other set of this function is made anew: its
+    files are replaced or removed, every other file is left alone.
 
     Args:
         n_per_class: sounds a class, >= 1.
@@ -54,7 +54,7 @@ def write_drums(audio_dir: str | Path, *, n_per_class: int = 200, seed: int = 0,
     Returns:
         `audio_dir`.
     Raises:
-        ValueError: `n_per_class` < 1, `seed` < 0, `sample_rate` < 8000.
+        ValueError: `n_per_class` < 1, `seed` < 0, `sample_rate` < 8000; a file is in the way that is not of such a set.
     """
     if n_per_class < 1:
         raise ValueError(f"n_per_class={n_per_class} makes no sound; use 1 or more")
@@ -68,13 +68,15 @@ def write_drums(audio_dir: str | Path, *, n_per_class: int = 200, seed: int = 0,
 
     above = audio_dir.absolute().parent  # noted there, so that the folder itself can be given, with more sounds in it
     note_results(above, [audio_dir.absolute().name])
-    marker.unlink(missing_ok=True)  # first: from here until the end the set is incomplete
-    for name in CLASSES:
-        _remove_own_files(audio_dir / name, name)
-    sounds = [(name, i) for name in CLASSES for i in range(n_per_class)]
-    for name, i in track(sounds, description="synthesising drums"):
+    sounds = {f"{name}/{name}_{i:04d}.wav": (name, i) for name in CLASSES for i in range(n_per_class)}
+    own = [path for name in CLASSES for path in _own_files(audio_dir, name)]
+    if not marker.is_file():
+        require_free(audio_dir, [*own, *sounds])
+    write_text(marker, "{}\n")  # first: from here until the end the set is incomplete
+    remove_files(own, audio_dir)
+    for path, (name, i) in track(sounds.items(), description="synthesising drums"):
         waveform = drum(name, seed=_sound_seed(seed, i), sample_rate=sample_rate)
-        save_wav(audio_dir / name / f"{name}_{i:04d}.wav", waveform, sample_rate)
+        save_wav(audio_dir / path, waveform, sample_rate)
     write_text(marker, content)
     return audio_dir
 
@@ -86,11 +88,10 @@ def _check_seed_and_rate(seed: int, sample_rate: int) -> None:
         raise ValueError(f"sample_rate={sample_rate} Hz is too low for hats and snares; use 8000 or more")
 
 
-def _remove_own_files(folder: Path, name: str) -> None:
+def _own_files(audio_dir: Path, name: str) -> list[str]:
+    """The files of a class in a set of this function."""
     own = re.compile(rf"{name}_\d{{4,}}\.wav")
-    for path in folder.glob("*.wav"):
-        if own.fullmatch(path.name):
-            path.unlink()
+    return [f"{name}/{path.name}" for path in (audio_dir / name).glob("*.wav") if own.fullmatch(path.name)]
 
 
 def _sound_seed(seed: int, i: int) -> int:

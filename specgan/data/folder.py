@@ -48,11 +48,24 @@ def find_info(folder: Path) -> dict[str, Any] | None:
     except (yaml.YAMLError, UnicodeDecodeError) as err:
         message = f"{path}: not YAML ({str(err)[:200]}); make the dataset again, or move the file away"
         raise ValueError(message) from err
-    if not isinstance(info, dict) or "spectrogram" not in info:
+    if not _is_ours(info):
         return None
     if "level_range" not in info or not (folder / MANIFEST_NAME).exists():
         raise ValueError(f"{folder}: the dataset is not finished; run the preprocess.py command that makes it again")
     return info
+
+
+def is_dataset_folder(folder: Path) -> bool:
+    """Whether a folder is a dataset, finished or not: its params.yaml is this program's."""
+    path = folder / PARAMS_NAME
+    try:
+        return path.is_file() and _is_ours(yaml.safe_load(path.read_bytes()))
+    except yaml.YAMLError:
+        return False
+
+
+def _is_ours(info: object) -> bool:
+    return isinstance(info, dict) and "spectrogram" in info
 
 
 def write_settings(settings: Mapping[str, object], folder: Path) -> None:

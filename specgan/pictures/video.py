@@ -97,14 +97,16 @@ def stft_columns(start: int, end: int, hop: int, n_columns: int) -> tuple[int, i
     return nearest, nearest + 1
 
 
-def write_pngs(folder: Path, pngs: Iterable[bytes], n_pictures: int) -> Iterator[bytes]:
-    """Writes frame_0000.png and so on, and yields each picture again. Frames of an older run are removed first."""
-    for old in folder.glob("frame_*.png"):
-        if FRAME_NAME.fullmatch(old.name) and old.is_file():
-            old.unlink()
+def frame_names(n_pictures: int) -> list[str]:
+    """frame_0000.png and so on, with as many digits as the last number needs."""
     n_digits = max(4, len(str(n_pictures - 1)))
-    for number, png in enumerate(pngs):
-        write_bytes(folder / f"frame_{number:0{n_digits}}.png", png)
+    return [f"frame_{number:0{n_digits}}.png" for number in range(n_pictures)]
+
+
+def write_pngs(folder: Path, pngs: Iterable[bytes], names: Iterable[str]) -> Iterator[bytes]:
+    """Writes pictures under their names, and yields each again."""
+    for name, png in zip(names, pngs, strict=False):
+        write_bytes(folder / name, png)
         yield png
 
 

@@ -86,7 +86,8 @@ def caption_songs(
         on_error: "skip" records unreadable files in failures.csv and goes on; "raise" stops at the first.
         slicing: the fields of `Slicing` (sample_rate, mono, downmix, trim_db) and the size of the pictures.
     Raises:
-        FileNotFoundError, ValueError: no audio file, or impossible arguments; nothing is written.
+        FileNotFoundError, ValueError: no audio file, impossible arguments, or a file is in the way that no earlier run
+            wrote; nothing of it is replaced.
         MissingWeightsError: the captioner's model is not there.
     """
     if captioner is None:
@@ -98,7 +99,10 @@ def caption_songs(
     measured_with = {**asdict(how), "tempo": tempo_range, "input": os.path.realpath(input)}
 
     settings = {**measured_with, "artist": artist, **_settings(captioner)}
-    journal: Journal[dict[str, Any]] = Journal(output, settings, name=JOURNAL_NAME, endings=r"(_ch\d+)?\.txt")
+    tables = (METADATA_NAME, SCORES_NAME)
+    endings = r"(_ch\d+)?\.txt"
+    journal: Journal[dict[str, Any]] = Journal(output, settings, name=JOURNAL_NAME, endings=endings, tables=tables)
+    journal.require_free(())
     if journal.is_outdated or not journal.entries:
         captioner.load()  # a missing model is an error now, not after the beats of a thousand songs
 

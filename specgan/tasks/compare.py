@@ -25,7 +25,7 @@ from specgan.batch.runner import Batch, Report, one_by_one
 from specgan.codec.coding import CodecError, CodecParams
 from specgan.codec.png import from_png
 from specgan.codec.quality import PEAK, ReadPicture, cautions, log_spectral_distance, psnr, snr, waveforms
-from specgan.files import atomic_path, find_files, is_inside, remove_files, write_bytes
+from specgan.files import atomic_path, find_files, is_inside, remove_files, require_free, write_bytes
 from specgan.pictures.gallery import Entry, write_gallery
 
 log = logging.getLogger(__name__)
@@ -83,8 +83,8 @@ def compare_pictures(
         executor: opens the workers, see batch.executors.
         on_error: "skip" records a bad pair in failures.csv and goes on; "raise" stops at the first.
     Raises:
-        FileNotFoundError, ValueError: no pairs, or impossible folders or settings; nothing is written. Also
-            ValueError: every pair failed.
+        FileNotFoundError, ValueError: no pairs, impossible folders or settings, or a file is in the way that no earlier
+            run wrote; nothing is written. Also ValueError: every pair failed.
     """
     # The workers may run elsewhere.
     input, reconstructed, output = (Path(os.path.abspath(path)) for path in (input, reconstructed, output))
@@ -98,6 +98,10 @@ def compare_pictures(
     settings = {"phase_encoding": phase_encoding, "range_db": range_db}
     folders = {"input": str(input.resolve()), "reconstructed": str(reconstructed.resolve())}
     journal: Journal[dict[str, Any]] = Journal(output, {**settings, **folders}, name=JOURNAL_NAME)
+    own = {f"{PICTURES_NAME}/{key}" for key in (*journal.entries, *journal.begun)}
+    own |= {TABLE_NAME, PAGE_NAME} if journal.path.exists() else set()
+    require_free(output, [TABLE_NAME, PAGE_NAME, *(f"{PICTURES_NAME}/{pair.key}" for pair in pairs)], ours=own)
+    journal.require_free(())
     remove_files([f"{PICTURES_NAME}/{key}" for key in journal.begun], output)  # of a killed run
     for name in (TABLE_NAME, PAGE_NAME):
         (output / name).unlink(missing_ok=True)  # they say that the folder is complete

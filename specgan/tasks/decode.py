@@ -24,7 +24,7 @@ from specgan.codec.coding import CodecError, CodecParams, count_slices, decode_s
 from specgan.codec.fitting import fit_picture
 from specgan.codec.joining import JoinedSlices
 from specgan.codec.png import SliceInfo, from_png, read_info
-from specgan.files import find_files, safe_name, unique_names
+from specgan.files import Outputs, find_files, safe_name, unique_names
 from specgan.vocoders.griffin_lim import griffin_lim
 
 log = logging.getLogger(__name__)
@@ -106,7 +106,8 @@ def decode_pictures(
         executor: opens the workers, see batch.executors.
         on_error: "skip" records a bad picture in failures.csv and goes on; "raise" stops at the first.
     Raises:
-        FileNotFoundError, ValueError: no picture, or impossible arguments; nothing is written.
+        FileNotFoundError, ValueError: no picture, impossible arguments, or a file is in the way that no earlier run
+            wrote; nothing is written.
     """
     input, output = Path(os.path.abspath(input)), Path(os.path.abspath(output))  # the workers may run elsewhere
     settings = _Settings(phase, n_iter, sample_rate, phase_encoding, range_db, subtype, on_error)
@@ -114,7 +115,9 @@ def decode_pictures(
     if input.is_file():
         if output.suffix != ".wav":
             raise ValueError(f"output is {output}; one picture is decoded to one file: give a name that ends in .wav")
-        _decode_song(_alone(_read(input), output.stem), settings=settings, output=output.parent)
+        song, outputs = _alone(_read(input), output.stem), Outputs(output.parent, "decode")
+        outputs.claim([output.name])
+        _decode_song(song, settings=settings, output=output.parent)
         return Report(n_done=1, message=f"{output}: sound of {input}")
     if output.suffix.lower() == ".wav":
         raise ValueError(f"output is {output}; a folder of pictures is decoded to a folder of songs: give a folder")
@@ -131,7 +134,7 @@ def decode_pictures(
     songs = _songs(pictures, input)
     _report(songs, settings)
     journal: Journal[dict[str, Any]] = Journal(
-        output, {**asdict(settings), "input": str(input.resolve())}, name=JOURNAL_NAME
+        output, {**asdict(settings), "input": str(input.resolve())}, name=JOURNAL_NAME, endings=r"\.wav"
     )
     make = partial(_decode_song, settings=settings, output=output)
     run = partial(Batch(executor, on_error, "songs").run, work=partial(one_by_one, make=make))

@@ -47,7 +47,8 @@ def encode_songs(
         settings: the fields of `CodecParams` (size, bit_depth, phase_encoding, range_db) and of `Slicing` (sample_rate,
             mono, downmix, trim_db). Silence that is cut off comes back in decoding.
     Raises:
-        FileNotFoundError, ValueError: no audio file, or impossible arguments; nothing is written.
+        FileNotFoundError, ValueError: no audio file, impossible arguments, or a file is in the way that no earlier run
+            wrote; nothing is written.
     """
     slicing = Slicing.of(**settings)
     output = Path(os.path.abspath(output))  # the workers may run elsewhere

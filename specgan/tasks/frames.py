@@ -9,9 +9,10 @@ from rich.progress import track
 
 from specgan.audio import note_results
 from specgan.batch.runner import Report
+from specgan.files import Outputs, remove_files
 from specgan.pictures.settings import PictureSettings
 from specgan.pictures.streams import AudioFile
-from specgan.pictures.video import Frames, write_pngs, write_video
+from specgan.pictures.video import FRAME_NAME, Frames, frame_names, write_pngs, write_video
 
 
 def write_frames(
@@ -37,14 +38,16 @@ def write_frames(
         settings: of each picture, the fields of `PictureSettings`; for hop_length None see `Frames`.
     Raises:
         FileNotFoundError, AudioError: no such file, or no sound in it.
-        ValueError: an impossible setting; the message names it.
+        ValueError: an impossible setting, or a file is in the way that no earlier run wrote; the message names it.
     """
     look, duration_s = PictureSettings(**settings), _seconds(frame_s)
     input, output = Path(input), Path(output)
     _check_outputs(input, output, video, look)
     frames = Frames(AudioFile(input, look), look, duration_s)
+    names = frame_names(frames.n_pictures)
+    _claim(output, names, video)
     pngs = frames.pngs(None if per_frame else frames.scale())
-    written = write_pngs(output, track(pngs, description="frames", total=frames.n_pictures), frames.n_pictures)
+    written = write_pngs(output, track(pngs, description="frames", total=frames.n_pictures), names)
     if video is None:
         deque(written, maxlen=0)
     else:
@@ -52,6 +55,17 @@ def write_frames(
         write_video(video, written, frame_s=duration_s, sound=input, downmix=look.downmix)
     message = f"{output}: {frames.n_pictures} pictures of {input}, {float(duration_s):g} s each"
     return Report(n_done=frames.n_pictures, message=message + (f", and {video}" if video else ""))
+
+
+def _claim(output: Path, names: list[str], video: str | Path | None) -> None:
+    """Notes what will be written, and removes the frames of an older run."""
+    outputs = Outputs(output, "frames")
+    outputs.require_free(names)
+    if video is not None:
+        Outputs(Path(video).parent, "frames").claim([Path(video).name])
+    older = {name for name in outputs.known if FRAME_NAME.fullmatch(name)}
+    outputs.claim(names)
+    remove_files(older, output)
 
 
 def _seconds(frame_s: float | str) -> Fraction:

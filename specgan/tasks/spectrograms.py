@@ -23,10 +23,10 @@ from specgan.clips.on_device import check_device, run_on_device
 from specgan.clips.recipe import Recipe
 from specgan.clips.shards import join_small_shards, run_in_shards
 from specgan.data import sounds
-from specgan.data.folder import PARAMS_NAME, write_info, write_settings
+from specgan.data.folder import PARAMS_NAME, is_dataset_folder, write_info, write_settings
 from specgan.data.manifest import MANIFEST_NAME, SPLITS, assign_splits, label_of, read_manifest, write_manifest
 from specgan.data.shards import SHARDS_NAME, remove_shards
-from specgan.files import composed, remove_files, safe_name, unique_names
+from specgan.files import composed, remove_files, require_free, safe_name, unique_names
 from specgan.spectrogram import SpectrogramParams
 
 log = logging.getLogger(__name__)
@@ -88,7 +88,8 @@ def make_spectrograms(
         on_error: "skip" records a bad file in failures.csv and goes on; "raise" stops at the first.
         **recipe: what is made of a recording, see `Recipe`: mono, downmix, peak, format, pooling, pictures.
     Raises:
-        FileNotFoundError, ValueError: nothing to do, or arguments or labels that cannot work; nothing is written.
+        FileNotFoundError, ValueError: nothing to do, arguments or labels that cannot work, or a file is in the way that
+            no earlier run wrote; nothing is written.
     """
     # Absolute, because the workers may run elsewhere. abspath: a link counts where it is, not where it leads.
     input, output = Path(os.path.abspath(input)), Path(os.path.abspath(output))
@@ -109,7 +110,7 @@ def make_spectrograms(
 
     # input: files of another folder may have the names and dates of this one's.
     settings = {**made_of.settings(), "input": str(input.resolve())}
-    journal = _open_journal(output, settings)
+    journal = _open_journal(output, settings, clips)
     run = _run(batch, made_of, output, device=device, shard_size=shard_size)
     made, failures, n_skipped = run_missing(journal, in_order, run, final=output / MANIFEST_NAME)
     if made_of.format == "shards":
@@ -139,11 +140,14 @@ def make_spectrograms(
     )
 
 
-def _open_journal(output: Path, settings: dict[str, object]) -> Journal[ClipEntry]:
+def _open_journal(output: Path, settings: dict[str, object], clips: Sequence[Clip]) -> Journal[ClipEntry]:
     """Opens the journal, and marks the folder as unfinished if it has other settings or none."""
     journal: Journal[ClipEntry] = Journal(output, settings, endings=r"(_\d{4,})?(_ch\d+)?\.(pt|png)")
-    if not journal.path.exists() and (output / MANIFEST_NAME).exists():  # a copy without hidden files, of any settings
+    if not journal.path.exists() and not is_dataset_folder(output):
+        require_free(output, (MANIFEST_NAME, PARAMS_NAME))
+    elif not journal.path.exists() and (output / MANIFEST_NAME).exists():  # a copy without hidden files
         remove_files(read_manifest(output)["path"].unique(), output)
+    journal.require_free(clip.recording for clip in clips)
     if journal.is_outdated or not (output / PARAMS_NAME).exists():
         write_settings(settings, output)
     return journal

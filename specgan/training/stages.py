@@ -18,7 +18,7 @@ from lightning.pytorch.utilities.seed import isolate_rng
 from omegaconf import DictConfig, OmegaConf
 
 from specgan.command_line.commands import command
-from specgan.files import composed, write_json
+from specgan.files import Outputs, composed, write_json
 from specgan.models.trained import TrainedGenerator, level_range_of
 from specgan.training.settings import SETTINGS_NAME, composed_for, write_settings
 from specgan.training.survival import end_on_sigterm
@@ -84,7 +84,8 @@ def test(cfg: DictConfig) -> float | None:
     says takes precedence.
 
     Raises:
-        FileNotFoundError, ValueError: no such checkpoint, or it does not fit the data.
+        FileNotFoundError, ValueError: no such checkpoint, it does not fit the data, or a file is in the way that no
+            earlier measurement wrote.
     """
     from specgan.evaluation.page import write_overview, write_report
 
@@ -101,6 +102,8 @@ def test(cfg: DictConfig) -> float | None:
             "%s: no such file, so data and spectrogram are taken from the command line", run_dir / SETTINGS_NAME
         )
         run_dir = Path(cfg.paths.run_dir)
+    outputs, names = Outputs(run_dir, "test"), ("report.json", "report.html", "report.png")
+    outputs.require_free(names)
     _begin(cfg)
     datamodule = instantiate(cfg.data, _convert_="all")
     datamodule.fixed_range = trained.level_range
@@ -116,6 +119,7 @@ def test(cfg: DictConfig) -> float | None:
         "n_steps": trained.n_steps,
         "curve": json.loads(curve.read_text(encoding="utf-8")) if curve.is_file() else [],
     }
+    outputs.claim(names)
     write_json(run_dir / "report.json", report, indent=2, allow_nan=False)
     write_report(run_dir / "report.html", report, examples=examples, sample_rate=datamodule.params.sample_rate)
     real = "real" if "real" in report["rows"] else "vocoded"
