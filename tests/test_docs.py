@@ -26,7 +26,7 @@ from hydra.core.plugins import Plugins
 from hydra.utils import instantiate
 from omegaconf import OmegaConf, open_dict
 
-from specgan.command_line import as_typed
+from specgan.command_line.arguments import as_typed
 from specgan.evaluation.glossary import METRICS
 from specgan.models.trained import TrainedGenerator
 from specgan.spectrogram import LevelRange, Spectrogram, SpectrogramParams, normalise

@@ -53,6 +53,7 @@ def table_of(labels: list[str], **columns) -> pd.DataFrame:
             "n_frames": 64 + i,
             "first_frame": 0,
             "source": f"{i}.wav",
+            "sound": "",
         }
         for i, label in enumerate(labels)
     ]
