@@ -48,8 +48,13 @@ def fit(cfg: DictConfig) -> float | None:
         model.networks(datamodule.params, n_classes=1)  # impossible sizes are refused before anything else is done
     trainer = instantiate(cfg.trainer, _convert_="all")
     run_dir = Path(cfg.paths.run_dir)
+
+    def keep_settings(trainer: L.Trainer, _: L.LightningModule) -> None:
+        if trainer.is_global_zero:
+            write_settings(cfg, run_dir)
+
     # Not before: a checkpoint that does not fit is refused, and then the settings of its run stay.
-    trainer.callbacks.append(LambdaCallback(on_train_start=lambda *_: write_settings(cfg, run_dir)))
+    trainer.callbacks.append(LambdaCallback(on_train_start=keep_settings))
     try:
         for logger in trainer.loggers:
             logger.log_hyperparams(settings)
