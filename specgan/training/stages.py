@@ -22,6 +22,7 @@ from specgan.training.settings import SETTINGS_NAME, composed_for, write_setting
 
 log = logging.getLogger(__name__)
 
+_LARGEST_SEED = 2**32 - 1  # of NumPy
 # Others of Lightning's give networks half-precision weights, which neither the losses nor the measurements can use.
 _PRECISIONS = ("32-true", "bf16-mixed", "16-mixed", "64-true")
 
@@ -149,6 +150,8 @@ def _begin(cfg: DictConfig) -> None:
     warnings.filterwarnings("ignore", message=".*LeafSpec.*")  # inside Lightning, nothing a user can change
     warnings.filterwarnings("ignore", message=".*could not find the monitored key.*")  # until the first measurement
     warnings.filterwarnings("ignore", message="Grad strides do not match")  # of DDP: about speed, by a few bytes
+    if not isinstance(cfg.seed, int) or not 0 <= cfg.seed <= _LARGEST_SEED:
+        raise ValueError(f"seed is {cfg.seed}; a whole number from 0 to {_LARGEST_SEED}")
     L.seed_everything(cfg.seed, workers=True, verbose=False)
 
 
