@@ -82,7 +82,7 @@ def require_free(folder: str | Path, paths: Iterable[str], *, ours: Collection[s
     if taken:
         more = f" (and {len(taken) - 1} more)" if len(taken) > 1 else ""
         raise ValueError(
-            f"{os.path.join(folder, taken[0])}{more}: is in the way, and not known to be from an earlier run of this "
+            f"{Path(folder) / taken[0]}{more}: is in the way, and not known to be from an earlier run of this "
             "command, so nothing is written; move it, or give another output"
         )
 

@@ -19,6 +19,8 @@ log = logging.getLogger(__name__)
 
 PAGE_NAME = "index.html"
 
+_LARGEST_SEED = 2**64 - 1  # of PyTorch
+
 
 def generate(
     ckpt_path: str | Path,
@@ -49,10 +51,10 @@ def generate(
         FileNotFoundError, ValueError: no such checkpoint or class, an empty request, or a file is in the way that no
             earlier run wrote; nothing is written.
     """
-    if n_samples < 1:
-        raise ValueError(f"n_samples is {n_samples}; at least 1")
-    if seed < 0:
-        raise ValueError(f"seed is {seed}; at least 0")
+    if not isinstance(n_samples, int) or n_samples < 1:
+        raise ValueError(f"n_samples is {n_samples}; a whole number, at least 1")
+    if not isinstance(seed, int) or not 0 <= seed <= _LARGEST_SEED - n_samples + 1:
+        raise ValueError(f"seed is {seed}; a whole number, at least 0, and {_LARGEST_SEED} at most for the last sound")
     trained = TrainedGenerator.load(ckpt_path, network=network)
     labels = _chosen(label, trained.class_names)
     to_sound = vocoder(trained.params, trained.level_range)

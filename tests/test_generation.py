@@ -74,7 +74,10 @@ def test_files_of_others_are_in_the_way_and_those_of_an_earlier_run_are_replaced
         ({"label": ["kick", "gong"]}, "gong"),
         ({"label": []}, "label is empty"),
         ({"n_samples": 0}, "n_samples is 0"),
+        ({"n_samples": 1e6}, "n_samples is 1000000.0; a whole number, at least 1"),
         ({"seed": -1}, "seed is -1"),
+        ({"seed": 0.5}, "seed is 0.5; a whole number"),
+        ({"seed": 2**64 - 1, "n_samples": 2}, "seed is 18446744073709551615; .* 18446744073709551615 at most"),
     ],
 )
 def test_impossible_wishes_are_refused_and_nothing_is_written(ckpt_path, tmp_path, settings, message):

@@ -151,6 +151,7 @@ def test_hydra_full_error_1_shows_where_an_error_came_from(tmp_path):
     [
         ("generator.depth=9", "depth is 9; 4 to 6 for 64 x 64"),
         ("discriminator.width=36", "width is 36"),
+        ("seed=-1", "seed is -1; a whole number from 0 to 4294967295"),
         ("trainer.precision=bf16-true", "bf16-true; the models train in 32-true, bf16-mixed, 16-mixed, 64-true"),
     ],
 )

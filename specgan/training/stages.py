@@ -25,6 +25,7 @@ from specgan.training.survival import end_on_sigterm
 
 log = logging.getLogger(__name__)
 
+_LARGEST_SEED = 2**32 - 1  # of NumPy
 # Others of Lightning's give networks half-precision weights, which neither the losses nor the measurements can use.
 _PRECISIONS = ("32-true", "bf16-mixed", "16-mixed", "64-true")
 
@@ -176,6 +177,8 @@ def _begin(cfg: DictConfig) -> None:
     warnings.filterwarnings("ignore", message="Checkpoint directory .* not empty")  # a run that goes on
     warnings.filterwarnings("ignore", message=".*could not find the monitored key.*")  # until the first measurement
     warnings.filterwarnings("ignore", message="Grad strides do not match")  # of DDP: about speed, by a few bytes
+    if not isinstance(cfg.seed, int) or not 0 <= cfg.seed <= _LARGEST_SEED:
+        raise ValueError(f"seed is {cfg.seed}; a whole number from 0 to {_LARGEST_SEED}")
     L.seed_everything(cfg.seed, workers=True, verbose=False)
 
 
