@@ -16,6 +16,7 @@ from specgan.data.datamodule import SpectrogramDataModule
 from specgan.data.dataset import SpectrogramDataset
 from specgan.evaluation.evaluator import Evaluation, QuickFigures
 from specgan.evaluation.metrics import frechet_distance
+from specgan.files import OUTPUTS_NAME
 from specgan.models.classifier import Classifier
 from specgan.spectrogram import SpectrogramParams
 from specgan.tasks.spectrograms import make_spectrograms
@@ -108,7 +109,7 @@ def test_real_clips_are_written_once_as_recorded_and_vocoded(stage):
         for kind in ("real", "real_vocoded")
         for suffix in ("wav", "png")
     ]
-    assert written == {*kinds, "index.html", "entries.json"}
+    assert written == {*kinds, "index.html", "entries.json", OUTPUTS_NAME}
     recorded, rate = soundfile.read(stage.folder / "kick" / "real.wav")
     assert (len(recorded), rate) == (PARAMS.n_samples, PARAMS.sample_rate)
     assert abs(recorded).max() == pytest.approx(0.5, abs=1e-3)
@@ -241,6 +242,7 @@ class Scripted:
     def __init__(self, fads, error=None, real=(0.25, 14)):
         self.fads, self.error, self.real = iter(fads), error, real
         self.prepared, self.asked, self.asked_real = [], [], []
+        self.judge, self.reference = self, torch.zeros(2, 1)  # features of two training clips
 
     def of(self, data):
         if self.error is not None:
