@@ -35,6 +35,10 @@ class OwnFolder(Callback):
         self.ckpt_path, self.is_writer = ckpt_path, is_writer
         self.lock: FileLock | None = None
 
+    def __getstate__(self) -> dict[str, Any]:
+        """Launchers send the callbacks to their jobs; the lock stays with the process that holds the folder."""
+        return {**self.__dict__, "lock": None}
+
     def on_run_start(self, config: DictConfig, **_: Any) -> None:
         self._claim(config, "run")
 
