@@ -12,6 +12,7 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import OmegaConf
 from runs import ROOT
 
+from specgan.command_line.arguments import typed
 from specgan.training.folders import OwnFolder
 
 
@@ -147,4 +148,4 @@ def test_each_job_of_a_sweep_knows_the_folder_that_the_clock_and_others_leave(tm
         cfg = configured(sweep_dir=f"{tmp_path}/a b (c)/{BY_CLOCK}")
         OwnFolder().on_multirun_start(config=cfg)
     assert cfg.hydra.sweep.dir.endswith("-2") and os.path.isdir(cfg.hydra.sweep.dir)
-    assert list(cfg.hydra.overrides.hydra) == [f'hydra.sweep.dir="{cfg.hydra.sweep.dir}"']
+    assert list(cfg.hydra.overrides.hydra) == [typed("hydra.sweep.dir", cfg.hydra.sweep.dir)]
