@@ -632,6 +632,7 @@ def test_muq_is_not_made_unless_it_is_asked_for(data):
         ({"features": "clap"}, "features is 'clap'; judge or muq"),
         ({"split": "train"}, "split is 'train'; test or val"),
         ({"most_clips": 0}, "most_clips is 0; at least 1"),
+        ({"most_vocoded": 0}, "most_vocoded is 0; at least 1"),
     ],
 )
 def test_impossible_settings_are_named(settings, message):

@@ -56,9 +56,9 @@ class MeasuredClips:
             places = [places[index] for index in chosen.tolist()]
         return places if self.data.crop == "random" else [(index, 0.0) for index, _ in places]
 
-    def labels(self, clips: SpectrogramDataset) -> Tensor:
-        """The labels (N,) of the examples of a split."""
-        return clips.labels[[index for index, _ in self.places(clips)]]
+    def labels(self, clips: SpectrogramDataset, places: Sequence[Place] | None = None) -> Tensor:
+        """The labels (N,) of the examples of a split, or of those at `places`."""
+        return clips.labels[[index for index, _ in (self.places(clips) if places is None else places)]]
 
     def spectrograms(self, clips: SpectrogramDataset, places: Sequence[Place] | None = None) -> Tensor:
         """The examples of a split, or those at `places`: (N, 1, n_mels, n_frames)."""

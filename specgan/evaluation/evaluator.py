@@ -20,14 +20,15 @@ class Evaluation:
     Args:
         vocoder: called with params and level_range, makes what turns spectrograms into sound.
         judge: called with sample_rate, n_samples and class_names, makes the classifier. It is trained on the training
-            split, as recorded (if the data set keeps sounds) and through the vocoder, once for a data set, and kept in
-            the dataset folder.
+            split, as recorded (if the data set keeps sounds) and some of it through the vocoder, once for a data set,
+            and kept in the dataset folder.
         features: "judge", or "muq": a second Fréchet distance is measured on the features of MuQ-MuLan.
         muq: called without arguments, makes an `Embedder`; for `features` "muq".
         n_samples: generated sounds of each class in a report.
         n_shown: sounds of each class and row on its page.
         n_neighbors: of precision, recall, density and coverage.
         most_clips: examples of a split that are used at most; longer clips give several.
+        most_vocoded: examples of a split that the judge also gets through the vocoder, at most.
         classifier_steps: batches on which the classifiers of the classification accuracy score are trained; 0: it is
             left out.
         split: whose real clips the generated ones are compared with, "test" or "val".
@@ -48,6 +49,7 @@ class Evaluation:
         n_shown: int = 4,
         n_neighbors: int = 5,
         most_clips: int = 4000,
+        most_vocoded: int = 100,
         classifier_steps: int = 300,
         split: str = "test",
         device: str = "auto",
@@ -57,9 +59,11 @@ class Evaluation:
             raise ValueError(f"features is {features!r}; judge or muq")
         if most_clips < 1:
             raise ValueError(f"most_clips is {most_clips}; at least 1")
+        if most_vocoded < 1:
+            raise ValueError(f"most_vocoded is {most_vocoded}; at least 1")
         if features == "muq" and muq is None:
             raise ValueError("features is muq, but muq is None; give what makes the embedder")
-        self.recipe = JudgeRecipe(judge, vocoder, most_clips=most_clips, seed=seed)
+        self.recipe = JudgeRecipe(judge, vocoder, most_clips=most_clips, most_vocoded=most_vocoded, seed=seed)
         self.report_settings = ReportSettings(
             n_samples=n_samples,
             n_shown=n_shown,

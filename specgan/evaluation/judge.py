@@ -9,11 +9,14 @@ from typing import Protocol
 
 import lightning as L
 import torch
+from lightning.pytorch.callbacks import EarlyStopping, LambdaCallback, WeightAveraging
 from lightning.pytorch.utilities.seed import isolate_rng
+from rich.progress import Progress
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
 from specgan.data.datamodule import SpectrogramDataModule
+from specgan.data.dataset import SpectrogramDataset
 from specgan.data.fingerprint import fingerprint
 from specgan.data.folder import PARAMS_NAME
 from specgan.data.manifest import MANIFEST_NAME, read_file
@@ -25,7 +28,11 @@ from specgan.spectrogram import LevelRange, SpectrogramParams
 
 log = logging.getLogger(__name__)
 
-_BATCH_SIZE = 64
+_BATCH_SIZE, _VALIDATED_TOGETHER = 64, 256
+_AVERAGE = 0.98  # decay a step of the average of the weights
+_CHECK_EVERY, _LEAST_GAIN = 50, 0.01  # steps from validation to validation, and what the loss must fall by
+
+Sounds = tuple[Tensor, Tensor]  # waveforms (N, T) and their labels (N,)
 
 
 @dataclass(frozen=True)
@@ -109,13 +116,15 @@ class JudgeRecipe:
     Args:
         classifier: makes the classifier, untrained.
         vocoder: makes what turns spectrograms into sound.
-        most_clips: training examples at most.
+        most_clips: examples of a split at most.
+        most_vocoded: of these, how many the judge is also trained and tried on through the vocoder.
         seed: of weights, order and choice.
     """
 
     classifier: MakeClassifier
     vocoder: MakeVocoder
     most_clips: int
+    most_vocoded: int
     seed: int
 
     def clips(self, data: SpectrogramDataModule, device: torch.device) -> MeasuredClips:
@@ -185,18 +194,23 @@ def _load(recipe: JudgeRecipe, data: SpectrogramDataModule, path: Path, device: 
 
 def _train_judge(recipe: JudgeRecipe, data: SpectrogramDataModule, path: Path, device: torch.device) -> None:
     clips = recipe.clips(data, device)
-    log.info("training the judge of %s: once for this data set, a minute or two", path.parent)
-    labels = clips.labels(data.train)
-    vocoded = clips.vocoded(data.train, description="training clips through the vocoder")
-    real = clips.waveforms(data.train) if clips.has_sounds else vocoded
-    waveforms = torch.cat([real, vocoded]) if clips.has_sounds else vocoded
+    log.info("training the judge of %s, once for this data set", path.parent)
+    train, val, test = (_judged(clips, split, recipe.most_vocoded) for split in (data.train, data.val, data.test))
     classifier = recipe.new_classifier(data)
-    fit_classifier(classifier, waveforms, labels.repeat(len(waveforms) // len(labels)), seed=recipe.seed, device=device)
-    accuracy = _accuracy(classifier, clips)
+    held_out = _joined(val) if val else None
+    fit_classifier(
+        classifier, *_joined(train), seed=recipe.seed, device=device, validation=held_out, description="judge"
+    )
+    accuracy = {
+        f"{prefix}{name}": share(classifier.predict(waveforms) == labels)
+        for name, kinds in (("val", val), ("test", test))
+        for prefix, (waveforms, labels) in kinds.items()
+    }
     log.info("judge: %s", ", ".join(f"{name} accuracy {figure['value']:.3f}" for name, figure in accuracy.items()))
+    waveforms, labels = next(iter(train.values()))
     kept = {
         "state_dict": classifier.state_dict(),
-        "reference": classifier.judge(real)[0],
+        "reference": classifier.judge(waveforms)[0],
         "reference_labels": labels,
         "accuracy": accuracy,
     }
@@ -204,43 +218,83 @@ def _train_judge(recipe: JudgeRecipe, data: SpectrogramDataModule, path: Path, d
         torch.save(kept, temporary)
 
 
+def _judged(clips: MeasuredClips, split: SpectrogramDataset, most_vocoded: int) -> dict[str, Sounds]:
+    """The clips of a split as recorded, "", if the data set has sounds, and some through the vocoder, "vocoded_"."""
+    if not len(split):
+        return {}
+    if not clips.has_sounds:
+        return {"vocoded_": (clips.vocoded(split, description="vocoder"), clips.labels(split))}
+    places = clips.places(split)
+    order = torch.randperm(len(places), generator=torch.Generator().manual_seed(clips.seed))
+    some = [places[index] for index in order[:most_vocoded].tolist()]
+    return {
+        "": (clips.waveforms(split, places), clips.labels(split, places)),
+        "vocoded_": (clips.vocoded(split, some, description="vocoder"), clips.labels(split, some)),
+    }
+
+
+def _joined(kinds: dict[str, Sounds]) -> Sounds:
+    waveforms, labels = zip(*kinds.values(), strict=True)
+    return torch.cat(waveforms), torch.cat(labels)
+
+
 def fit_classifier(
-    classifier: Classifier, waveforms: Tensor, labels: Tensor, *, seed: int, device: torch.device
+    classifier: Classifier,
+    waveforms: Tensor,
+    labels: Tensor,
+    *,
+    seed: int,
+    device: torch.device,
+    validation: Sounds | None = None,
+    description: str | None = None,
 ) -> None:
-    """Trains a classifier for its `n_steps` steps; the global random state stays as it is.
+    """Trains a classifier and keeps the moving average of its weights; the global random state stays as it is.
+
+    It ends when the loss on `validation` no longer falls, at the latest after the classifier's `n_steps` steps.
 
     Args:
         classifier: it is on `device` afterwards.
-        waveforms: (N, T).
+        waveforms: (N, T). Each is analysed once, before the training.
         labels: (N,) int64.
         seed: of order and augmentation.
         device: of torch.
+        validation: waveforms (M, T) and labels (M,) that are not trained on; None: those that are.
+        description: of a progress bar; None: there is none.
     """
     if len(labels) == 1:  # batch normalisation needs two
         waveforms, labels = waveforms.repeat(2, 1), labels.repeat(2)
-    with isolate_rng():
+    classifier.to(device).eval()
+    batch_size = min(_BATCH_SIZE, len(labels))
+    train = TensorDataset(classifier.analyse_all(waveforms), labels)
+    held_out = train
+    if validation is not None:
+        held_out = TensorDataset(classifier.analyse_all(validation[0]), validation[1])
+    with isolate_rng(), Progress(transient=True, disable=description is None) as progress:
         torch.manual_seed(seed)
-        batch_size = min(_BATCH_SIZE, len(labels))
-        loader = DataLoader(TensorDataset(waveforms, labels), batch_size, shuffle=True, drop_last=True)
+        task = progress.add_task(description or "", total=classifier.n_steps)
         trainer = L.Trainer(
             max_steps=classifier.n_steps,
+            val_check_interval=_CHECK_EVERY,
+            check_val_every_n_epoch=None,
+            num_sanity_val_steps=0,
             accelerator="gpu" if device.type == "cuda" else "cpu",
             devices=1,
+            callbacks=[
+                WeightAveraging(avg_fn=_averaged),
+                EarlyStopping("val/loss", min_delta=_LEAST_GAIN, patience=2, check_on_train_epoch_end=False),
+                LambdaCallback(on_train_batch_end=lambda *_: progress.advance(task)),
+            ],
             logger=False,
             enable_checkpointing=False,
             enable_progress_bar=False,
             enable_model_summary=False,
         )
-        trainer.fit(classifier, loader)
+        loader = DataLoader(train, batch_size, shuffle=True, drop_last=True)
+        trainer.fit(classifier.train(), loader, DataLoader(held_out, _VALIDATED_TOGETHER))
     classifier.to(device).eval()
 
 
-def _accuracy(classifier: Classifier, clips: MeasuredClips) -> dict[str, Figure]:
-    accuracy = {}
-    for name, split in (("val", clips.data.val), ("test", clips.data.test)):
-        if len(split):
-            labels = clips.labels(split)
-            if clips.has_sounds:
-                accuracy[name] = share(classifier.predict(clips.waveforms(split)) == labels)
-            accuracy[f"vocoded_{name}"] = share(classifier.predict(clips.vocoded(split)) == labels)
-    return accuracy
+def _averaged(average: Tensor, current: Tensor, n_averaged: Tensor) -> Tensor:
+    """The moving average of a weight; shorter in the first steps, so that it forgets where they began."""
+    n = int(n_averaged)
+    return average + (1 - min(_AVERAGE, (1 + n) / (10 + n))) * (current - average)

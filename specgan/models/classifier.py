@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from itertools import pairwise
-from typing import Any
 
 import lightning as L
 import torch
@@ -13,6 +12,8 @@ from specgan.spectrogram import Spectrogram, SpectrogramParams
 
 MOST_FRAMES = 200  # of the analysis: longer examples are analysed in longer steps
 FLOOR_DB = -80.0
+
+_AT_ONCE = 256  # sounds in a pass
 
 
 def analysis_params(sample_rate: int, n_samples: int) -> SpectrogramParams:
@@ -35,8 +36,9 @@ def analysis_params(sample_rate: int, n_samples: int) -> SpectrogramParams:
 class Classifier(L.LightningModule):
     """Tells the class of a waveform. Strided convolutions over its own log-mel analysis, then two linear layers.
 
-    Batches are (waveform (B, T), label (B,)). Training changes each sound's level by up to `gain_db`, moves it by up to
-    `shift` of its length, and hides a band and a stretch of it, so that small data sets suffice.
+    Batches are (levels (B, 64, frames), label (B,)): sounds are analysed once, before the training. Training changes each
+    sound's level by up to `gain_db`, moves it by up to `shift` of its length, and hides a band and a stretch of it, so
+    that small data sets suffice.
 
     Args:
         sample_rate: of the waveforms, Hz.
@@ -45,8 +47,8 @@ class Classifier(L.LightningModule):
         width: channels of the first layer.
         n_features: size of the vector that distances are measured in.
         dropout: share of the features that are left out in training.
-        learning_rate: the highest, of AdamW on a one-cycle schedule.
-        n_steps: batches that the schedule spans.
+        learning_rate: of AdamW.
+        n_steps: batches at most; see `specgan.evaluation.judge.fit_classifier`.
         gain_db: of augmentation.
         shift: of augmentation, share of the length.
     """
@@ -57,10 +59,10 @@ class Classifier(L.LightningModule):
         sample_rate: int,
         n_samples: int,
         class_names: Sequence[str],
-        width: int = 24,
+        width: int = 16,
         n_features: int = 64,
         dropout: float = 0.2,
-        learning_rate: float = 4e-3,
+        learning_rate: float = 2e-3,
         n_steps: int = 1200,
         gain_db: float = 6.0,
         shift: float = 0.05,
@@ -86,6 +88,11 @@ class Classifier(L.LightningModule):
         """Maps waveforms (B, T) to levels (B, 64, frames), 0 for silence, about 1 at full scale."""
         return self.analysis(waveform) / -FLOOR_DB + 1
 
+    @torch.no_grad()
+    def analyse_all(self, waveforms: Tensor) -> Tensor:
+        """As `analyse`, a few at a time; on the CPU."""
+        return torch.cat([self.analyse(batch.to(self.device)).cpu() for batch in waveforms.split(_AT_ONCE)])
+
     def embed(self, levels: Tensor) -> Tensor:
         """Maps what `analyse` returns to features (B, n_features)."""
         maps = self.layers(levels.unsqueeze(1).contiguous(memory_format=torch.channels_last))
@@ -96,7 +103,7 @@ class Classifier(L.LightningModule):
         return self.logits(self.embed(self.analyse(waveform)))
 
     @torch.inference_mode()
-    def judge(self, waveforms: Tensor, *, batch_size: int = 256) -> tuple[Tensor, Tensor]:
+    def judge(self, waveforms: Tensor, *, batch_size: int = _AT_ONCE) -> tuple[Tensor, Tensor]:
         """Maps waveforms (N, T) to features (N, n_features) and logits (N, n_classes), on the CPU."""
         self.eval()
         features = [self.embed(self.analyse(batch.to(self.device))) for batch in waveforms.split(batch_size)]
@@ -108,12 +115,14 @@ class Classifier(L.LightningModule):
         return self.judge(waveforms)[1].argmax(dim=1)
 
     def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
-        waveform, labels = batch
-        with torch.no_grad():
-            levels = self._augment(self.analyse(waveform))
-        loss = F.cross_entropy(self.logits(self.embed(levels)), labels)
+        levels, labels = batch
+        loss = F.cross_entropy(self.logits(self.embed(self._augment(levels))), labels)
         self.log("train/loss", loss, on_step=False, on_epoch=True)
         return loss
+
+    def validation_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
+        levels, labels = batch
+        self.log("val/loss", F.cross_entropy(self.logits(self.embed(levels)), labels))
 
     def _augment(self, levels: Tensor) -> Tensor:
         """A gain, a shift in time, a hidden band and a hidden stretch, drawn for each item of (B, bands, frames)."""
@@ -129,10 +138,8 @@ class Classifier(L.LightningModule):
         stretch = _stretch(n, n_frames, n_frames // 8).to(levels.device)
         return levels * ~bands.unsqueeze(2) * ~stretch.unsqueeze(1)
 
-    def configure_optimizers(self) -> dict[str, Any]:
-        optimizer = torch.optim.AdamW(self.parameters(), lr=self.learning_rate, weight_decay=0.01, fused=True)
-        schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, self.learning_rate, total_steps=self.n_steps)
-        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        return torch.optim.AdamW(self.parameters(), lr=self.learning_rate, weight_decay=0.01, fused=True)
 
 
 def _stretch(n: int, size: int, most: int) -> Tensor:
