@@ -96,6 +96,11 @@ def test_is_sound_of_any_beginning_does_not_fail():
     assert not is_sound(b"RIFF\0\0\0\0")
 
 
+def test_of_an_empty_folder_no_other_files_are_told(tmp_path):
+    with pytest.raises(AudioError, match=r"no audio file in it or its subfolders; check the path$"):
+        find_audio(tmp_path)
+
+
 # --- sounds that specgan wrote
 
 
