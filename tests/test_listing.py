@@ -96,6 +96,11 @@ def test_is_sound_of_any_beginning_does_not_fail():
     assert not is_sound(b"RIFF\0\0\0\0")
 
 
+def test_of_an_empty_folder_no_other_files_are_told(tmp_path):
+    with pytest.raises(AudioError, match=r"no audio file in it or its subfolders; check the path$"):
+        find_audio(tmp_path)
+
+
 # --- sounds that specgan wrote
 
 
@@ -146,6 +151,19 @@ def test_results_of_earlier_versions_are_known_by_the_files_beside_them(clips):
     (clips / "data/params.yaml").write_text("spectrogram:\n  n_fft: 512\n")
     mine = {"kick/a.wav", "new/kick/mine.wav", "data/sounds/mine.wav"}  # previews: the whole folder
     assert names(clips) == mine
+
+
+@pytest.mark.parametrize("marker", ["{}\n", '{"version": 1, "n_per_class": 1}'])  # {}: killed before its end
+def test_the_built_in_drums_are_no_recordings_unless_their_folder_is_given(clips, marker):
+    wav(clips / "data/drums/tom/tom_0000.wav")
+    (clips / "data/drums/drums.json").write_text(marker)
+    wav(clips / "of_mine/snare/b.wav")
+    (clips / "of_mine/drums.json").write_text('{"name": "my drums"}')
+    assert names(clips) == {"kick/a.wav", "of_mine/snare/b.wav"}
+    (clips / "data/drums").rename(clips / "data/moved")
+    assert names(clips) == {"kick/a.wav", "of_mine/snare/b.wav"}
+    wav(clips / "data/moved/tom/of_mine.wav")
+    assert names(clips / "data/moved") == {"tom/tom_0000.wav", "tom/of_mine.wav"}
 
 
 def test_a_strangers_note_reaches_no_further_than_its_folder(clips):

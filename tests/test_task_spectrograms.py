@@ -326,6 +326,18 @@ def test_only_silence_is_an_error(tmp_path, specs):
         make(tmp_path / "audio", specs)
 
 
+def test_a_class_of_silence_is_named_at_every_run(tmp_path, specs, caplog):
+    audio = write_folder(tmp_path / "audio", {"kick": 2, "snare": 2})
+    for i in range(2):
+        save_wav(audio / "rest" / f"{i}.wav", torch.zeros(1000), 8000)
+    save_wav(audio / "kick" / "pause.wav", torch.zeros(1000), 8000)
+    for _ in range(2):
+        caplog.clear()
+        make(audio, specs)
+        lines = [message for message in caplog.messages if "silent" in message]
+        assert lines == [f"{specs}: every clip of class 'rest' is silent; check its recordings, or leave the class out"]
+
+
 # The second run
 
 

@@ -72,8 +72,9 @@ def find_audio(root: str | Path, *, recursive: bool = True) -> list[Path]:
         )
     if not found:
         where = "in it or its subfolders" if recursive else "directly in it"
-        there = _counted(others + Counter({"sounds that specgan wrote": len(results)}), "other files")
-        raise AudioError(f"{root}: no audio file {where}, but {there}; check the path")
+        others += Counter({"sounds that specgan wrote": len(results)})
+        there = f", but {_counted(others, 'other files')}" if others else ""
+        raise AudioError(f"{root}: no audio file {where}{there}; check the path")
     return sorted(found)
 
 

@@ -16,6 +16,9 @@ from specgan.files import Outputs, noted_outputs
 _PAGES = re.compile("<title>(New sounds|Training preview)</title>")
 _ON_PAGE = re.compile(r'src="([^"]+\.wav)"')
 _KEPT = re.compile(r"[0-9a-f]{16}\.flac")
+_DRUMS = re.compile(
+    r'\A\{\}|"n_per_class"'
+)  # in drums.json, which the built-in drums have beside them; {}: not finished
 
 
 def note_results(folder: str | Path, paths: Iterable[str]) -> None:
@@ -30,12 +33,15 @@ def note_results(folder: str | Path, paths: Iterable[str]) -> None:
 
 def results_in(folder: str | Path) -> set[str]:
     """The files and folders that are specgan's by what is written in a folder, their paths joined to its own."""
-    paths = map(os.path.normpath, (*(path for _, path in noted_outputs(folder)), *_earlier(folder)))
+    paths = map(os.path.normpath, (*(path for _, path in noted_outputs(folder)), *_by_files_beside(folder)))
     return {os.path.join(folder, path) for path in paths if not path.startswith(("..", os.sep))}
 
 
-def _earlier(folder: str | Path) -> Iterator[str]:
-    """What is not noted: of task=splits, and of versions that kept no note."""
+def _by_files_beside(folder: str | Path) -> Iterator[str]:
+    """What is not noted: of task=splits, the built-in drums, and of versions that kept no note."""
+    yield from (
+        file.parent.name for file in Path(folder).glob("*/drums.json") if _DRUMS.search(_read(file.parent, file.name))
+    )
     if "specgan." in _read(folder, ".hydra/config.yaml"):
         yield from ("previews", "wandb")
     if "spectrogram:" in _read(folder, "params.yaml"):

@@ -13,12 +13,12 @@ import torch
 from rich.progress import track
 from scipy.signal import butter, sosfilt
 
-from specgan.audio import note_results, save_wav
+from specgan.audio import save_wav
 from specgan.files import remove_files, require_free, write_text
 
 CLASSES: tuple[str, ...] = ("kick", "snare", "closed_hat", "open_hat", "clap", "tom", "cowbell")
 SYNTHESIS_VERSION = 1  # raise it with every audible change: sets of another version are then made anew
-MARKER_NAME = "drums.json"
+MARKER_NAME = "drums.json"  # by which `find_audio` leaves the set out, unless its folder itself is given
 
 
 def drum(name: str, *, seed: int, sample_rate: int = 22050) -> torch.Tensor:
@@ -66,8 +66,6 @@ def write_drums(audio_dir: str | Path, *, n_per_class: int = 200, seed: int = 0,
     if marker.is_file() and marker.read_bytes() == content.encode():
         return audio_dir
 
-    above = audio_dir.absolute().parent  # noted there, so that the folder itself can be given, with more sounds in it
-    note_results(above, [audio_dir.absolute().name])
     sounds = {f"{name}/{name}_{i:04d}.wav": (name, i) for name in CLASSES for i in range(n_per_class)}
     own = [path for name in CLASSES for path in _own_files(audio_dir, name)]
     if not marker.is_file():

@@ -1,5 +1,6 @@
 """The dataset folder: the only reader and writer of its params.yaml, with the settings and the statistics."""
 
+import logging
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -12,6 +13,8 @@ import specgan
 from specgan.data.manifest import MANIFEST_NAME, read_file
 from specgan.files import write_text
 from specgan.spectrogram import LevelRange, SpectrogramParams
+
+log = logging.getLogger(__name__)
 
 PARAMS_NAME = "params.yaml"
 
@@ -76,6 +79,8 @@ def write_settings(settings: Mapping[str, object], folder: Path) -> None:
 def write_info(settings: Mapping[str, Any], clips: pd.DataFrame, folder: Path, *, silence: float) -> None:
     """Writes the params.yaml of a finished dataset, with the statistics of its training split.
 
+    Logs a warning for each class of which no clip can be heard.
+
     Args:
         settings: that the spectrograms were made with; statistics among them are replaced.
         clips: of each spectrogram label, split, and peak_level, its highest level.
@@ -92,6 +97,9 @@ def write_info(settings: Mapping[str, Any], clips: pd.DataFrame, folder: Path, *
         "class_names": sorted(clips["label"].unique().tolist()),
         "specgan_version": specgan.__version__,
     }
+    loudest = clips.groupby("label")["peak_level"].max()
+    for name in loudest.index[loudest <= silence]:
+        log.warning("%s: every clip of class %r is silent; check its recordings, or leave the class out", folder, name)
     write_settings(info, folder)
 
 
