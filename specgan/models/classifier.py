@@ -36,9 +36,9 @@ def analysis_params(sample_rate: int, n_samples: int) -> SpectrogramParams:
 class Classifier(L.LightningModule):
     """Tells the class of a waveform. Strided convolutions over its own log-mel analysis, then two linear layers.
 
-    Batches are (levels (B, 64, frames), label (B,)): sounds are analysed once, before the training. Training changes each
-    sound's level by up to `gain_db`, moves it by up to `shift` of its length, and hides a band and a stretch of it, so
-    that small data sets suffice.
+    Batches are (levels (B, 64, frames), label (B,)): sounds are analysed once, before the training. Training changes
+    each sound's level by up to `gain_db`, moves it by up to `shift` of its length, and hides a band and a stretch of
+    it, so that small data sets suffice.
 
     Args:
         sample_rate: of the waveforms, Hz.
