@@ -2,8 +2,11 @@
 
 import copy
 import logging
+import math
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import asdict, replace
+from functools import partial
 from typing import Any
 
 import lightning as L
@@ -13,10 +16,13 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from specgan.models.losses import AdversarialLoss, gradient_penalty
+from specgan.models.schedule import Schedule
 from specgan.models.trained import CHECKPOINT_KEY, TrainedGenerator
 from specgan.spectrogram import LevelRange, SpectrogramParams
 
 log = logging.getLogger(__name__)
+
+_TRIED_STEPS = 10  # after which the length of the training is estimated
 
 
 class CGAN(L.LightningModule):
@@ -32,13 +38,13 @@ class CGAN(L.LightningModule):
         generator: called with n_classes, n_mels, n_frames, latent_dim.
         discriminator: called with n_classes, n_mels, n_frames.
         loss: the adversarial loss and its gradient penalty.
-        optimizer_g: called with the generator's parameters.
-        optimizer_d: called with the discriminator's parameters.
+        optimizer_g: called with the generator's parameters; a partial with lr=None gets the schedule's learning rate.
+        optimizer_d: the same for the discriminator.
         latent_dim: size of the noise vector z.
-        ema_decay: decay per step of the moving average that sampling uses, 0..1; 0: no average. In the first steps the
-            average is shorter, so that it forgets the initial weights.
+        ema_decay: decay per step of the moving average that sampling uses, 0..1; 0: no average; None: the schedule's.
+            In the first steps the average is shorter, so that it forgets the initial weights.
         decay_from: share of the training (the trainer's max_epochs or max_time, whichever ends first) after which the
-            learning rates fall linearly to 0 at its end; 1: they stay.
+            learning rates fall linearly to 0 at its end; 1: they stay; None: the schedule's.
         channels_last: memory layout of the convolutions; it changes nothing but speed and rounding.
         compile: use torch.compile, which takes a minute at the start. If it fails, the reason is logged and training
             goes on uncompiled. Steps with a gradient penalty are never compiled: PyTorch cannot differentiate compiled
@@ -55,16 +61,16 @@ class CGAN(L.LightningModule):
         optimizer_g: Callable[..., Optimizer],
         optimizer_d: Callable[..., Optimizer],
         latent_dim: int = 128,
-        ema_decay: float = 0.999,
-        decay_from: float = 1.0,
+        ema_decay: float | None = 0.999,
+        decay_from: float | None = 1.0,
         channels_last: bool = True,
         compile: bool = False,
         seed: int = 0,
     ) -> None:
         super().__init__()
-        if not 0 <= ema_decay < 1:
+        if ema_decay is not None and not 0 <= ema_decay < 1:
             raise ValueError(f"ema_decay is {ema_decay}; it must be at least 0 and below 1")
-        if not 0 <= decay_from <= 1:
+        if decay_from is not None and not 0 <= decay_from <= 1:
             raise ValueError(f"decay_from is {decay_from}; a share of the training, from 0 to 1")
         self.automatic_optimization = False
         self.make_generator = generator
@@ -95,6 +101,7 @@ class CGAN(L.LightningModule):
         self.generator = generator.to(memory_format=layout)
         self.discriminator = discriminator.to(memory_format=layout)
         self.ema = copy.deepcopy(self.generator).requires_grad_(False)
+        self.schedule = self._schedule_for(math.inf)  # until the speed of the steps is known
 
     def networks(self, params: SpectrogramParams, *, n_classes: int) -> tuple[nn.Module, nn.Module]:
         """Returns a new generator and a new discriminator for spectrograms of these settings.
@@ -132,10 +139,12 @@ class CGAN(L.LightningModule):
         return torch.compiler.set_stance("force_eager") if self.compiles else nullcontext()
 
     def configure_optimizers(self) -> list[Optimizer]:
-        return [
-            self.make_optimizer_g(self.generator.parameters()),
-            self.make_optimizer_d(self.discriminator.parameters()),
-        ]
+        first = {"lr": self.schedule.learning_rate}
+        return [make(network.parameters(), **(first if _is_rate_open(make) else {})) for make, network in self._players]
+
+    @property
+    def _players(self) -> list[tuple[Callable[..., Optimizer], nn.Module]]:
+        return [(self.make_optimizer_g, self.generator), (self.make_optimizer_d, self.discriminator)]
 
     def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> dict[str, Tensor]:
         """One step of each player; returns its scalars, detached."""
@@ -155,13 +164,25 @@ class CGAN(L.LightningModule):
         return scalars
 
     def _set_rates(self, batch_idx: int) -> None:
-        scale = self.rate_scale
-        if self.decay_from < 1:
-            over = self._share_over(batch_idx)
-            scale *= min(1.0, (1 - over) / (1 - self.decay_from))
-        for optimizer in self.optimizers():
+        over = self._share_over(batch_idx)
+        if self.n_steps == _TRIED_STEPS:  # by now their speed is known
+            n_steps = self.n_steps / over if over else math.inf
+            self.schedule = self._schedule_for(n_steps)
+            log.info("a training of %s steps: %s", f"about {n_steps:.0f}" if over else "any number of", self.schedule)
+        for optimizer, (make, _) in zip(self.optimizers(), self._players, strict=True):
+            rate = self.schedule.learning_rate if _is_rate_open(make) else optimizer.defaults["lr"]
             for group in optimizer.param_groups:
-                group["lr"] = optimizer.defaults["lr"] * scale
+                group["lr"] = rate * self.schedule.scale(over) * self.rate_scale
+
+    def _schedule_for(self, n_steps: float) -> Schedule:
+        """The schedule of a training of that length, with the settings that were given."""
+        chosen = Schedule.for_length(n_steps, n_values=self.params.n_bins * self.params.n_frames)
+        given = {
+            "learning_rate": getattr(self.make_optimizer_g, "keywords", {}).get("lr"),
+            "decay_from": self.decay_from,
+            "ema_decay": self.ema_decay,
+        }
+        return replace(chosen, **{name: value for name, value in given.items() if value is not None})
 
     def _share_over(self, batch_idx: int) -> float:
         """The share of the training that is done, 0..1, the same in all processes."""
@@ -219,7 +240,7 @@ class CGAN(L.LightningModule):
 
     @torch.no_grad()
     def _update_ema(self) -> None:
-        decay = min(self.ema_decay, (1 + self.n_steps) / (10 + self.n_steps))
+        decay = min(self.schedule.ema_decay, (1 + self.n_steps) / (10 + self.n_steps))
         torch._foreach_lerp_(list(self.ema.parameters()), list(self.generator.parameters()), 1 - decay)
         for averaged, current in zip(self.ema.buffers(), self.generator.buffers(), strict=True):
             averaged.copy_(current)
@@ -238,6 +259,7 @@ class CGAN(L.LightningModule):
         checkpoint[CHECKPOINT_KEY] = self.trained.to_dict() | {
             "noise_state": self.noise.get_state(),
             "rate_scale": self.rate_scale,
+            "schedule": asdict(self.schedule),
             # PyTorch's own generators: a network may have dropout
             "random_state": torch.get_rng_state(),
             "cuda_random_states": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
@@ -249,10 +271,16 @@ class CGAN(L.LightningModule):
         self.trained.require_continues(saved)
         self.n_steps = saved["n_steps"]
         self.rate_scale = saved["rate_scale"]
+        if "schedule" in saved:  # not in checkpoints from before there were any
+            self.schedule = Schedule(**saved["schedule"])
         self.noise.set_state(saved["noise_state"])
         torch.set_rng_state(saved["random_state"])
         for device, state in zip(range(torch.cuda.device_count()), saved["cuda_random_states"], strict=False):
             torch.cuda.set_rng_state(state, device)
+
+
+def _is_rate_open(make: Callable[..., Optimizer]) -> bool:
+    return isinstance(make, partial) and make.keywords.get("lr", 0) is None
 
 
 def _single(x: Tensor) -> Tensor:

@@ -1,0 +1,52 @@
+"""How learning rates and the average of the generator go over a training, chosen from its length."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """The course of a training.
+
+    Args:
+        learning_rate: of both players at the start.
+        decay_from: share of the training, 0..1, after which the learning rates fall linearly to 0 at its end; 1: they
+            stay.
+        ema_decay: decay per step of the moving average of the generator.
+    """
+
+    learning_rate: float
+    decay_from: float
+    ema_decay: float
+
+    @classmethod
+    def for_length(cls, n_steps: float, *, n_values: int) -> "Schedule":
+        """The one that suits a training.
+
+        Short trainings gain from large steps that soon shrink, long ones from small steps that stay for longer; larger
+        spectrograms want smaller steps. Measured, see docs/experiments.md.
+
+        Args:
+            n_steps: of the whole training; infinity: it has no end.
+            n_values: of a spectrogram.
+        """
+        n_steps = max(n_steps, 1)
+        of_size = (_SIZE / n_values) ** 0.5
+        of_length = min(max((_LONG / n_steps) ** 0.5 * _LOWEST, _LOWEST), _HIGHEST)
+        return cls(
+            learning_rate=of_length * min(of_size, 1.0),
+            decay_from=0.25 if n_steps < _LONG else 0.5,
+            ema_decay=min(max(1 - 10 / n_steps, 0.99), 0.9998),
+        )
+
+    def __str__(self) -> str:
+        fall = "" if self.decay_from == 1 else f", falling to 0 after {100 * self.decay_from:.0f} % of the training"
+        return f"learning rate {self.learning_rate:.2g}{fall}; average of the generator: decay {self.ema_decay:.4g}"
+
+    def scale(self, over: float) -> float:
+        """What the learning rates are multiplied by when a share of the training, 0..1, is over."""
+        return 1.0 if self.decay_from == 1 else min(1.0, (1 - over) / (1 - self.decay_from))
+
+
+_SIZE = 64 * 64  # values of the spectrograms that these numbers were measured on
+_LONG = 8000  # steps from which on the lowest rate is best
+_LOWEST, _HIGHEST = 4e-4, 1.2e-3
