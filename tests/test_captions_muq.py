@@ -437,14 +437,3 @@ def test_thresholds_reach_the_captions(model, captioner, sounds):
 def test_impossible_settings_are_refused(settings, message):
     with pytest.raises(ValueError, match=message):
         MuQCaptioner(**settings)
-
-
-def test_the_yaml_makes_a_captioner_with_the_defaults():
-    from pathlib import Path
-
-    from hydra.utils import instantiate
-    from omegaconf import OmegaConf
-
-    path = Path(__file__).parents[1] / "conf/captioner/muq.yaml"
-    captioner = instantiate(OmegaConf.load(path), _convert_="all")
-    assert vars(captioner) == vars(MuQCaptioner())
