@@ -1,3 +1,5 @@
+import socket
+
 import pytest
 import torch
 
@@ -13,6 +15,20 @@ def tiny_drums(tmp_path_factory):
         for seed in range(6):
             save_wav(root / name / f"{name}_{seed}.wav", drum(name, seed=seed, sample_rate=16000), 16000)
     return root
+
+
+@pytest.fixture
+def empty_hub(monkeypatch, tmp_path):
+    """No network, and an empty cache of the Hugging Face hub, which is returned."""
+
+    def refuse(*_, **__):
+        raise OSError("no network in this test")
+
+    monkeypatch.setattr(socket.socket, "connect", refuse)
+    monkeypatch.setattr(socket, "getaddrinfo", refuse)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
+    return tmp_path / "hub"
 
 
 @pytest.fixture(autouse=True)

@@ -4,14 +4,13 @@ import json
 import logging
 import pickle
 import random
-import socket
 from collections import Counter
 
 import numpy as np
 import pytest
 import torch
 
-from specgan.captions.caption import SILENCE, MissingWeightsError
+from specgan.captions.caption import SILENCE
 from specgan.captions.muq import (
     UNKNOWN,
     MuQCaptioner,
@@ -22,6 +21,7 @@ from specgan.captions.muq import (
     split_clips,
 )
 from specgan.captions.vocabulary import GROUPS, words
+from specgan.hub import MissingWeightsError
 
 RATE = 24_000
 CLIP = 10 * RATE
@@ -318,41 +318,23 @@ def test_safetensors_give_the_same_as_a_bin(model, captioner, tmp_path, sounds, 
     assert torch.equal(copy.embed(sounds), embeddings)
 
 
-@pytest.fixture
-def offline(monkeypatch, tmp_path):
-    """No network, an empty hub cache, and no waiting for answers."""
-    from huggingface_hub import constants
-
-    def refuse(*_, **__):
-        raise OSError("no network in this test")
-
-    monkeypatch.setattr(socket.socket, "connect", refuse)
-    monkeypatch.setattr(socket, "getaddrinfo", refuse)
-    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
-    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
-
-
-@pytest.mark.parametrize("name", ["OpenMuQ/MuQ-MuLan-large", "./models/nothing/here"])
-def test_without_weights_the_message_says_how_to_get_them(offline, tmp_path, name):
+def test_without_weights_the_message_says_how_to_get_them(empty_hub, tmp_path):
     pytest.importorskip("muq")
     with pytest.raises(MissingWeightsError) as caught:
-        MuQCaptioner(model=name, cache_dir=tmp_path)([sound(RATE)])
+        MuQCaptioner(cache_dir=tmp_path)([sound(RATE)])
     message = str(caught.value)
-    assert message.startswith(f"{name}: ")
     for part in ("5.1 GB", "CC BY-NC 4.0", "hf download OpenMuQ/MuQ-MuLan-large", "captioner.model=FOLDER"):
         assert part in message
-    assert caught.value.__cause__ is None
-    assert caught.value.__suppress_context__ or caught.value.__context__ is None
 
 
-def test_what_is_in_the_hubs_cache_needs_no_network(offline, model, captioner, tmp_path, sounds, embeddings):
+def test_what_is_in_the_hubs_cache_needs_no_network(empty_hub, model, captioner, tmp_path, sounds, embeddings):
     names = {
         "OpenMuQ/MuQ-MuLan-large": model,
         "OpenMuQ/MuQ-large-msd-iter": model / "OpenMuQ/MuQ-large-msd-iter",
         "xlm-roberta-base": model / "xlm-roberta-base",
     }
     for name, folder in names.items():
-        cached = tmp_path / "hub" / f"models--{name.replace('/', '--')}"
+        cached = empty_hub / f"models--{name.replace('/', '--')}"
         (cached / "refs").mkdir(parents=True)
         (cached / "refs/main").write_text("0" * 40)
         (cached / "snapshots" / ("0" * 40)).mkdir(parents=True)
@@ -363,7 +345,7 @@ def test_what_is_in_the_hubs_cache_needs_no_network(offline, model, captioner, t
     assert torch.equal(copy.embed(sounds), embeddings)
 
 
-def test_a_copy_without_its_parts_says_which_is_missing(offline, model, tmp_path):
+def test_a_copy_without_its_parts_says_which_is_missing(empty_hub, model, tmp_path):
     (tmp_path / "config.json").write_text((model / "config.json").read_text())
     with pytest.raises(MissingWeightsError, match=r"^OpenMuQ/MuQ-large-msd-iter: .*config\.json"):
         load_mulan(str(tmp_path))
@@ -455,14 +437,3 @@ def test_thresholds_reach_the_captions(model, captioner, sounds):
 def test_impossible_settings_are_refused(settings, message):
     with pytest.raises(ValueError, match=message):
         MuQCaptioner(**settings)
-
-
-def test_the_yaml_makes_a_captioner_with_the_defaults():
-    from pathlib import Path
-
-    from hydra.utils import instantiate
-    from omegaconf import OmegaConf
-
-    path = Path(__file__).parents[1] / "conf/captioner/muq.yaml"
-    captioner = instantiate(OmegaConf.load(path), _convert_="all")
-    assert vars(captioner) == vars(MuQCaptioner())

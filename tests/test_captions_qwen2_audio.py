@@ -11,8 +11,9 @@ from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
 from specgan.captions import qwen2_audio
-from specgan.captions.caption import SILENCE, MissingWeightsError
+from specgan.captions.caption import SILENCE
 from specgan.captions.qwen2_audio import Qwen2AudioCaptioner
+from specgan.hub import MissingWeightsError
 
 SPECIAL = ("<|endoftext|>", "<|im_start|>", "<|im_end|>", "<|AUDIO|>", "<|audio_bos|>", "<|audio_eos|>")
 # as in the real model's chat_template.json, written anew: ChatML, each sound numbered and between its two tokens
@@ -272,10 +273,8 @@ def test_nothing_noisy_is_said_on_the_way(tiny, captioner, recwarn, caplog):
 
 
 @pytest.fixture
-def unreachable(monkeypatch, tmp_path):
-    """No network and an empty cache, as on a machine that has never seen the model."""
-    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
-    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "cache"))
+def unreachable(monkeypatch, empty_hub):
+    """A machine that has never seen the model, with enough memory for it."""
     monkeypatch.setattr(qwen2_audio, "_free_memory", lambda device: 64e9)
 
 
@@ -283,7 +282,6 @@ def test_missing_weights_say_what_how_large_and_how_to_get_them(unreachable):
     with pytest.raises(MissingWeightsError) as caught:
         Qwen2AudioCaptioner()([sound(1.0)])
     message = str(caught.value)
-    assert "traffic has been disabled" in message  # the hub's reason
     for part in (
         "Qwen/Qwen2-Audio-7B-Instruct",
         "16.8 GB",
@@ -292,15 +290,13 @@ def test_missing_weights_say_what_how_large_and_how_to_get_them(unreachable):
         "--local-dir",
     ):
         assert part in message
-    assert "\n" not in message
-    assert caught.value.__suppress_context__  # the hub's own stack trace is not shown
 
 
-@pytest.mark.parametrize("name", ["some/other-model", "./no folder/here", "/no/such/folder"])
-def test_other_missing_models_are_named(unreachable, name):
-    with pytest.raises(MissingWeightsError, match="not on this machine and cannot be fetched") as caught:
+def test_other_missing_models_are_named(unreachable):
+    name = "some/other-model"
+    with pytest.raises(MissingWeightsError, match="no such folder, and it cannot be fetched") as caught:
         Qwen2AudioCaptioner(model=name)([sound(1.0)])
-    assert name in str(caught.value)
+    assert f"hf download {name}" in str(caught.value)
     assert "16.8 GB" not in str(caught.value)
 
 
@@ -357,7 +353,7 @@ def test_missing_transformers_names_the_command(tiny, captioner, monkeypatch):
 
 def test_too_little_memory_is_said_before_anything_is_fetched(monkeypatch):
     monkeypatch.setattr(qwen2_audio, "_free_memory", lambda device: 8_000_000_000)
-    monkeypatch.setattr(qwen2_audio, "_fetch", lambda name: pytest.fail("would download 16.8 GB for nothing"))
+    monkeypatch.setattr(qwen2_audio, "fetch_folder", lambda *_, **__: pytest.fail("would download 16.8 GB for nothing"))
     with pytest.raises(MemoryError, match=r"needs 20\.2 GB.* 8\.0 GB are free on cpu.*batch_size"):
         Qwen2AudioCaptioner(device="cpu")([sound(1.0)])
     with pytest.raises(MemoryError, match=r"needs 37\.0 GB"):

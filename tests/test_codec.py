@@ -57,7 +57,8 @@ def snr(decoded: torch.Tensor, waveform: torch.Tensor) -> float:
 
 @pytest.mark.parametrize("size", [4, 6, 16, 250, 256, 1024])
 def test_every_size(size):
-    assert snr(round_trip(noise(20_000), CodecParams(size=size)), noise(20_000)) > 75
+    waveform = noise(min(20_000, 100 * size**2))  # a picture of 4 rows stands for 8 samples
+    assert snr(round_trip(waveform, CodecParams(size=size)), waveform) > 75
 
 
 @pytest.mark.parametrize("phase_encoding", PHASE_ENCODINGS)
@@ -211,13 +212,10 @@ DAMAGED = {
     "no UTF-8": (b'{"version": "\xff"}', "utf-8"),
     "brackets in brackets": (b"[" * 100_000, "recursion"),
     "a list": ([FIELDS], "version is None, not 1"),
-    "a word": ("version", "version is None, not 1"),
     "no version": (asdict(INFO), "version is None, not 1"),
-    "an old version": ({**FIELDS, "version": 0}, "version is 0, not 1"),
     "a wordy version": ({**FIELDS, "version": "2"}, "version is '2', not 1"),
     "a missing field": ({k: v for k, v in FIELDS.items() if k != "gain"}, "missing or unknown in SliceInfo: gain"),
     "an unknown field": ({**FIELDS, "tempo": 120}, "missing or unknown in SliceInfo: tempo"),
-    "missing settings": ({**FIELDS, "params": {}}, "missing or unknown in CodecParams: bit_depth, phase_encoding, "),
     "an unknown setting": ({**FIELDS, "params": {**PARAMS, "hop": 1}}, "missing or unknown in CodecParams: hop"),
     "no settings": ({**FIELDS, "params": [1]}, r"CodecParams is \[1\]; an object with bit_depth, phase_encoding, "),
     "an impossible setting": ({**FIELDS, "params": {**PARAMS, "size": 63}}, "size is 63; an even number"),
@@ -320,13 +318,6 @@ def test_a_compressed_text_that_is_damaged_says_so(text, before):
         from_png(with_text(text, before))
 
 
-def test_reading_the_text_of_what_has_none():
-    buffer = io.BytesIO()
-    matplotlib.image.imsave(buffer, np.zeros((8, 8, 3)), format="png")  # has a text of its own
-    buffer.seek(0)
-    assert read_info(buffer) is None
-
-
 def test_the_text_needs_only_what_stands_before_it():
     before = to_png(encode_slice(noise(2048 + 96), SMALL), INFO)
     assert read_info(io.BytesIO(before[: len(before) // 2])) == INFO
@@ -362,26 +353,22 @@ def test_a_steady_tone_has_an_even_instantaneous_frequency():
     assert np.abs(green - 32768).max() <= 2
 
 
-def test_the_picture_is_a_16_bit_png_that_others_read():
+def test_the_picture_is_a_16_bit_png_that_we_and_others_read():
     picture = encode_slice(noise(2048 + 96), SMALL)
-    theirs = matplotlib.image.imread(io.BytesIO(to_png(picture, INFO)), format="png")
+    png = to_png(picture, INFO)
+    decoded, info = from_png(png)
+    np.testing.assert_array_equal(decoded, picture)
+    assert (decoded.dtype, info) == (np.uint16, INFO)
+    theirs = matplotlib.image.imread(io.BytesIO(png), format="png")
     assert theirs.shape == (64, 64, 3)
     np.testing.assert_allclose(theirs, picture / 65535, atol=1 / 255)  # matplotlib reads 8 of the bits
 
 
-def test_a_picture_knows_itself():
-    picture = encode_slice(noise(2048 + 96), SMALL)
-    decoded, info = from_png(to_png(picture, INFO))
-    np.testing.assert_array_equal(decoded, picture)
-    assert decoded.dtype == np.uint16
-    assert info == INFO
-
-
 def test_a_picture_without_text_is_read_without_info():
     buffer = io.BytesIO()
-    matplotlib.image.imsave(buffer, np.zeros((8, 8, 3)), format="png")
+    matplotlib.image.imsave(buffer, np.zeros((8, 8, 3)), format="png")  # has a text of its own
     picture, info = from_png(buffer.getvalue())
-    assert info is None
+    assert info is read_info(io.BytesIO(buffer.getvalue())) is None
     assert picture.shape == (8, 8, 4)
 
 

@@ -9,11 +9,14 @@ from hydra import compose, initialize_config_dir
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import ConfigCompositionException, InstantiationException
 from hydra.plugins.launcher import Launcher
-from hydra.utils import instantiate
+from hydra.utils import get_object, instantiate
 from omegaconf import OmegaConf
 
+from specgan.codec.coding import CodecParams
+from specgan.codec.slices import Slicing
 from specgan.models.cgan import CGAN
 from specgan.models.classifier import Classifier
+from specgan.pictures.settings import PictureSettings
 from specgan.spectrogram import LevelRange, SpectrogramParams
 from specgan.training import stages
 
@@ -118,6 +121,31 @@ def test_every_model_builds_at_every_spectrogram_preset(model, preset, tmp_path)
     assert isinstance(params, SpectrogramParams)
     module.build(params=params, level_range=LevelRange(-80, 0), class_names=["a", "b"])
     assert module.sample([1, 0], [3, 4]).shape == (2, 1, params.n_mels, params.n_frames)
+
+
+# Files whose values are also the defaults of what they name; recipes and presets differ from those on purpose.
+WITH_DEFAULTS = ["spectrogram/mel_64x64"] + [
+    name for name in group_files() if name.split("/")[0] in ("executor", "task", "vocoder") and name.count("/") == 1
+]
+WITH_DEFAULTS += ["captioner/muq", "captioner/qwen2_audio"]
+# Classes whose fields a task takes as **settings. Pictures of task=frames are narrower than those of task=render.
+FIELDS_OF = dict.fromkeys(("task/encode", "task/caption", "task/pipeline"), (CodecParams, Slicing))
+FIELDS_OF["task/render"] = (PictureSettings,)
+
+
+@pytest.mark.parametrize("name", WITH_DEFAULTS)
+def test_a_setting_has_one_default(name, tmp_path):
+    """The same for those who call the code, and for those who run the script."""
+    group, choice = name.split("/")
+    root = ROOT_OF_GROUP.get(group, "train")
+    needed = [*(NEEDED["preprocess"] if root == "preprocess" else []), *NEEDED.get(name, [])]
+    cfg = composed(root, [f"{group}={choice}", *needed], tmp_path)[group]
+    defaults = {}
+    for target in (*FIELDS_OF.get(name, ()), get_object(cfg._target_)):
+        for key, parameter in inspect.signature(target).parameters.items():
+            if parameter.default is not parameter.empty and key in cfg and not OmegaConf.is_interpolation(cfg, key):
+                defaults[key] = list(parameter.default) if isinstance(parameter.default, tuple) else parameter.default
+    assert OmegaConf.to_container(OmegaConf.masked_copy(cfg, list(defaults))) == defaults
 
 
 def test_presets_have_the_lengths_their_comments_promise(tmp_path):

@@ -13,13 +13,14 @@ FREE = {"", "files"}  # for everyone
 # A package by the packages that it may import; nobody imports upwards.
 ALLOWED = {
     "files": "",
+    "hub": "",
     "command_line": "",
     "audio": "",
     "spectrogram": "",
-    "vocoders": "spectrogram",
+    "vocoders": "hub spectrogram",
     "models": "spectrogram",
     "batch": "",
-    "captions": "",
+    "captions": "hub",
     "pictures": "audio spectrogram",
     "codec": "audio spectrogram",
     "data": "audio spectrogram",

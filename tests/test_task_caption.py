@@ -14,8 +14,9 @@ import torch
 
 from specgan.audio import save_wav
 from specgan.batch.executors import Processes
-from specgan.captions.caption import SILENCE, Caption, MissingWeightsError
+from specgan.captions.caption import SILENCE, Caption
 from specgan.codec.png import from_png
+from specgan.hub import MissingWeightsError
 from specgan.tasks.caption import caption_songs
 from specgan.tasks.encode import encode_songs
 from specgan.tasks.pipeline import make_pairs

@@ -35,6 +35,14 @@ def sounds(folder) -> dict:
     return {path.relative_to(folder).as_posix(): load_audio(path, mono=False) for path in sorted(folder.rglob("*.wav"))}
 
 
+def assert_came_back(decoded, songs, *, least_snr=75) -> None:
+    originals, copies = sounds(songs), sounds(decoded)
+    assert list(copies) == list(originals)
+    for name, (waveform, rate) in originals.items():
+        assert copies[name][1] == rate
+        assert snr(copies[name][0], waveform) > least_snr
+
+
 @pytest.fixture
 def songs(tmp_path):
     root = tmp_path / "songs"
@@ -52,11 +60,7 @@ def images(songs, tmp_path):
 def test_every_song_comes_back(songs, images, tmp_path):
     report = decode_pictures(images, tmp_path / "audio")
     assert (report.n_done, report.failures) == (2, [])
-    originals, decoded = sounds(songs), sounds(tmp_path / "audio")
-    assert list(decoded) == list(originals)
-    for name, (waveform, rate) in originals.items():
-        assert decoded[name][1] == rate
-        assert snr(decoded[name][0], waveform) > 75
+    assert_came_back(tmp_path / "audio", songs)
 
 
 @settings(deadline=None, max_examples=25, derandomize=True, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -96,13 +100,20 @@ def test_names_and_folders_of_the_pictures_do_not_matter(songs, images, tmp_path
     for number, path in enumerate(sorted(images.rglob("*.png"), key=lambda path: path.name[::-1])):
         shutil.copy(path, tmp_path / "renamed" / f"{number}.png")
     decode_pictures(tmp_path / "renamed", tmp_path / "audio")
-    assert list(sounds(tmp_path / "audio")) == list(sounds(songs))
-    assert snr(sounds(tmp_path / "audio")["long.wav"][0], sounds(songs)["long.wav"][0]) > 75
+    assert_came_back(tmp_path / "audio", songs)
+
+
+def test_songs_of_one_name_stay_apart(tmp_path):
+    for folder, n_samples in (("a", 3000), ("b", 5000)):
+        save_wav(tmp_path / folder / "song.wav", noise(n_samples), RATE)
+        encode_songs(tmp_path / folder, tmp_path / "images" / folder, size=SIZE)
+    decode_pictures(tmp_path / "images", tmp_path / "audio")
+    assert sorted(waveform.shape[1] for waveform, _ in sounds(tmp_path / "audio").values()) == [3000, 5000]
 
 
 def test_trimmed_silence_and_gain_come_back(tmp_path):
     waveform = torch.zeros(1, 10_000)
-    waveform[:, 3000:7000] = 10 * noise(4000)
+    waveform[:, 3000:8000] = 10 * noise(5000)  # the two silences differ
     (tmp_path / "songs").mkdir()
     soundfile.write(tmp_path / "songs" / "song.wav", waveform[0].numpy(), RATE, subtype="FLOAT")
     encode_songs(tmp_path / "songs", tmp_path / "images", size=SIZE, trim_db=-60)
@@ -112,13 +123,11 @@ def test_trimmed_silence_and_gain_come_back(tmp_path):
     assert decoded[:, :3000].eq(0).all()
 
 
-@pytest.mark.parametrize(("subtype", "atol"), [("PCM_16", 2e-4), ("PCM_24", 2e-4), ("FLOAT", 2e-4)])
-def test_subtypes(songs, images, tmp_path, subtype, atol):
+@pytest.mark.parametrize("subtype", ["PCM_16", "PCM_24", "FLOAT"])
+def test_subtypes(songs, images, tmp_path, subtype):
     decode_pictures(images, tmp_path / "audio", subtype=subtype)
     assert soundfile.info(tmp_path / "audio" / "long.wav").subtype == subtype
-    torch.testing.assert_close(
-        sounds(tmp_path / "audio")["long.wav"][0], sounds(songs)["long.wav"][0], rtol=0, atol=atol
-    )
+    assert_came_back(tmp_path / "audio", songs)
 
 
 def test_one_picture_makes_its_slice(songs, images, tmp_path):
@@ -162,7 +171,7 @@ def test_a_damaged_picture_fails_and_is_silent_and_is_tried_again(songs, images,
     (images / "nothing.png").unlink()
     report = decode_pictures(images, tmp_path / "audio")
     assert (report.n_done, report.n_skipped, report.failures) == (1, 1, [])
-    assert snr(sounds(tmp_path / "audio")["long.wav"][0], sounds(songs)["long.wav"][0]) > 75
+    assert_came_back(tmp_path / "audio", songs)
     path.write_bytes(whole[:-2000])
     with pytest.raises(UnitError, match=r"long_0001\.png"):
         decode_pictures(images, tmp_path / "audio", on_error="raise")
@@ -249,7 +258,7 @@ def test_griffin_lim_finds_a_phase_for_pictures_that_have_none(images, tmp_path)
 
 def test_griffin_lim_starts_from_the_pictures_phase(images, songs, tmp_path):
     decode_pictures(images, tmp_path / "audio", phase="griffin_lim", n_iter=4)
-    assert snr(sounds(tmp_path / "audio")["long.wav"][0], sounds(songs)["long.wav"][0]) > 40
+    assert_came_back(tmp_path / "audio", songs, least_snr=40)
 
 
 def test_a_grey_picture_is_enough_for_griffin_lim(images, tmp_path, caplog):

@@ -1,7 +1,6 @@
 import math
 import subprocess
 import sys
-from dataclasses import fields
 from fractions import Fraction
 from functools import partial
 from pathlib import Path
@@ -13,7 +12,6 @@ import pytest
 import soundfile
 import torch
 from folders import contents
-from omegaconf import OmegaConf
 
 from specgan.audio import AudioError, load_audio, open_audio, save_wav
 from specgan.files import OUTPUTS_NAME
@@ -328,8 +326,3 @@ def test_as_a_user_runs_it_on_an_mp3(tmp_path):
     assert dark == pytest.approx([51] * 4, abs=3)
     assert len(decoded(tmp_path / "v.mp4", "video")) == 5
     assert {path.name for path in tmp_path.glob("[!.]*")} == {"frames", "song.mp3", "v.mp4"}
-
-
-def test_the_configuration_has_the_defaults_of_python():
-    written = OmegaConf.to_container(OmegaConf.load(ROOT / "conf/task/look/plain.yaml"))
-    assert written == {field.name: field.default for field in fields(PictureSettings)}

@@ -3,17 +3,11 @@
 May import: nothing of ours but files.
 """
 
-from specgan.audio.decoding import (
-    BLOCK_FRAMES,
-    DOWNMIXES,
-    AudioError,
-    AudioStream,
-    load_audio,
-    open_audio,
-    resample,
-)
+from specgan.audio.decoders import AudioError
+from specgan.audio.decoding import BLOCK_FRAMES, DOWNMIXES, AudioStream, load_audio, open_audio
 from specgan.audio.encoding import WAV_SUBTYPES, encode_flac, read_flac, save_wav, scale_to_peak, write_flac
 from specgan.audio.listing import AUDIO_SUFFIXES, find_audio
+from specgan.audio.resampling import resample
 from specgan.audio.results import note_results
 
 __all__ = [

@@ -10,7 +10,8 @@ import numpy as np
 import soundfile
 import torch
 
-from specgan.audio.decoding import BLOCK_FRAMES, AudioError
+from specgan.audio.decoders import AudioError
+from specgan.audio.decoding import BLOCK_FRAMES
 from specgan.files import atomic_path
 
 log = logging.getLogger(__name__)

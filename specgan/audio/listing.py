@@ -5,7 +5,7 @@ import os
 from collections import Counter
 from pathlib import Path
 
-from specgan.audio.decoding import AudioError
+from specgan.audio.decoders import AudioError
 from specgan.audio.kinds import HEAD_BYTES, is_sound
 from specgan.audio.results import results_in
 from specgan.files import walk_folders

@@ -30,17 +30,10 @@ class Captioner(Protocol):
     batch_size: int  # sounds in a call
 
     def load(self) -> None:
-        """Loads the model, unless it is loaded. Raises: MissingWeightsError."""
+        """Loads the model, unless it is loaded. Raises: hub.MissingWeightsError."""
 
     def __call__(self, waveforms: Sequence[Tensor]) -> list[Caption]:
         """Describes sounds (n_samples,), full scale 1.0, of any lengths, silent ones included."""
-
-
-class MissingWeightsError(RuntimeError):
-    """The weights of a model are not on this machine and cannot be fetched.
-
-    The message gives their name, size, licence, and how to fetch them.
-    """
 
 
 def is_silent(waveform: Tensor) -> bool:

@@ -7,13 +7,12 @@ import json
 import logging
 import random
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
 
-from specgan.captions.caption import MissingWeightsError
+from specgan.hub import fetch_file
 
 _log = logging.getLogger(__name__)
 
@@ -35,7 +34,7 @@ def load_mulan(name: str) -> nn.Module:
         from muq import MuQMuLan
     except ImportError as err:
         raise ImportError('captions by MuQ-MuLan need the package muq: pip install -e ".[captions]"') from err
-    config_file = _fetch(name, "config.json")
+    config_file = fetch_file(name, "config.json", how=_HOW)
     config = json.loads(config_file.read_text(encoding="utf-8"))
     if not _PARTS.keys() <= config.keys():
         raise ValueError(f"{name} is not a MuQ-MuLan model: its config.json has no {' and '.join(_PARTS)}")
@@ -43,13 +42,13 @@ def load_mulan(name: str) -> nn.Module:
         inside = config_file.parent / config[part]["name"]
         source = str(inside) if inside.is_dir() else config[part]["name"]
         for file_name in file_names:
-            folder = str(_fetch(source, file_name).parent.absolute())
+            folder = str(fetch_file(source, file_name, how=_HOW).parent.absolute())
         if _KINDS[part] not in folder.lower():
             raise ValueError(
                 f"{folder}: muq identifies models by their path; rename it so that it contains {_KINDS[part]!r}"
             )
         config[part]["name"] = folder
-    weights = _fetch(name, "model.safetensors", "pytorch_model.bin")
+    weights = fetch_file(name, "model.safetensors", "pytorch_model.bin", how=_HOW)
     _log.warning("The weights of MuQ-MuLan (%s) are CC BY-NC 4.0: not for commercial use.", name)
     # the hub's loader prints a line for each folder
     with _random_state_kept(), _hidden_states_returned(), contextlib.redirect_stdout(io.StringIO()):
@@ -83,29 +82,6 @@ With a network they are fetched at the first run, or beforehand by
   hf download OpenMuQ/MuQ-large-msd-iter config.json model.safetensors
   hf download xlm-roberta-base config.json model.safetensors tokenizer.json tokenizer_config.json
 Or name a folder that holds them: captioner.model=FOLDER"""
-
-
-def _fetch(name: str, *file_names: str) -> Path:
-    """Finds the first of these files that a model has: in its folder, in the hub's cache, or on the hub."""
-    if Path(name).is_dir():
-        for file_name in file_names:
-            if (path := Path(name, file_name)).is_file():
-                return path
-        raise MissingWeightsError(f"{name}: no {' or '.join(file_names)} in this folder.\n{_HOW}")
-    from httpx import HTTPError
-    from huggingface_hub import hf_hub_download
-    from huggingface_hub.errors import EntryNotFoundError
-
-    # the cache first: without network, each request to the hub takes half a minute to fail
-    for only_here in (True, False):
-        for file_name in file_names:
-            try:
-                return Path(hf_hub_download(name, file_name, local_files_only=only_here))
-            except (OSError, ValueError, HTTPError, EntryNotFoundError) as err:
-                cause = type(err).__name__
-    wanted = " or ".join(file_names)
-    message = f"{name}: no such folder, and its {wanted} is not in the cache and cannot be fetched from huggingface.co"
-    raise MissingWeightsError(f"{message} ({cause}).\n{_HOW}")
 
 
 @contextlib.contextmanager

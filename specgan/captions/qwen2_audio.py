@@ -11,7 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from specgan.captions.caption import SILENCE, Caption, MissingWeightsError, is_silent
+from specgan.captions.caption import SILENCE, Caption, is_silent
+from specgan.hub import MissingWeightsError, fetch_folder, first_line
 
 log = logging.getLogger(__name__)
 
@@ -155,7 +156,7 @@ def _load(name: str, *, device: str, dtype: str, batch_size: int) -> tuple[Any, 
     scale = torch_dtype.itemsize * (1 + _WORKING_MEMORY * batch_size)
     if name == _OFFICIAL:  # before 16.8 GB are fetched
         _check_memory(name, _OFFICIAL_PARAMETERS * scale, torch_device)
-    folder = Path(name) if Path(name).is_dir() else _fetch(name)
+    folder = fetch_folder(name, how=_how(name))
     try:
         _check_kind(name, folder)
         _check_memory(name, _n_parameters(folder) * scale, torch_device)
@@ -164,11 +165,11 @@ def _load(name: str, *, device: str, dtype: str, batch_size: int) -> tuple[Any, 
             folder, dtype=torch_dtype, output_loading_info=True
         )
     except OSError as err:
-        raise MissingWeightsError(_missing(name, f"{folder} is not complete: {_first_line(err)}")) from None
+        raise MissingWeightsError(f"{folder} is not complete: {first_line(err)}.\n{_how(name)}") from None
     if report["missing_keys"]:  # transformers would use random numbers in their place
-        raise MissingWeightsError(_missing(name, f"{folder} lacks the weights {sorted(report['missing_keys'])[:3]}"))
+        raise MissingWeightsError(f"{folder} lacks the weights {sorted(report['missing_keys'])[:3]}.\n{_how(name)}")
     if processor.audio_token_id != model.config.audio_token_id:  # without its file transformers creates an empty one
-        raise MissingWeightsError(_missing(name, f"the tokenizer in {folder} does not know {processor.audio_token}"))
+        raise MissingWeightsError(f"the tokenizer in {folder} does not know {processor.audio_token}.\n{_how(name)}")
     processor.tokenizer.padding_side = "left"  # answers of a batch begin where the chats end: at the right
     return processor, model.to(torch_device).eval()
 
@@ -179,33 +180,16 @@ def _device(name: str) -> torch.device:
     try:
         torch.ones(1, device=name)
     except (RuntimeError, AssertionError, NotImplementedError) as err:
-        raise ValueError(f"device={name!r} cannot be used here ({_first_line(err)}); auto, cpu or cuda") from err
+        raise ValueError(f"device={name!r} cannot be used here ({first_line(err)}); auto, cpu or cuda") from err
     return torch.device(name)
 
 
-def _fetch(name: str) -> Path:
-    """Returns the folder of a model from huggingface.co, and downloads it unless that was done."""
-    from huggingface_hub import snapshot_download
-
-    try:
-        return Path(snapshot_download(name))
-    # any cause, from a wrong name to a full disk: its first line is clearer than the hub's stack trace
-    except Exception as err:
-        raise MissingWeightsError(_missing(name, _first_line(err))) from None
-
-
-def _missing(name: str, reason: str) -> str:
-    facts = " (16.8 GB, licence Apache-2.0, no account needed)" if name == _OFFICIAL else ""
-    wanted = _OFFICIAL if Path(name).is_dir() else name
-    return (
-        f"the weights of model={name!r}{facts} are not on this machine and cannot be fetched: {reason}. Fetch them on a"
-        f" machine with a network: hf download {wanted}. To copy them to a machine without one, add --local-dir FOLDER"
-        " to that command, copy the folder, and give its path as the captioner's model"
-    )
-
-
-def _first_line(err: Exception) -> str:
-    return (str(err).strip() or type(err).__name__).splitlines()[0].rstrip(".")
+def _how(name: str) -> str:
+    facts = "It takes 16.8 GB of disk; its licence is Apache-2.0, and no account is needed.\n"
+    return f"""\
+{facts if name == _OFFICIAL else ""}With a network it is fetched at the first run, or beforehand by
+  hf download {_OFFICIAL if Path(name).is_dir() else name}
+For a machine without network add --local-dir FOLDER, copy the folder, and give captioner.model=FOLDER"""
 
 
 def _check_kind(name: str, folder: Path) -> None:
@@ -226,7 +210,7 @@ def _n_parameters(folder: Path) -> int:
             with safe_open(folder / name, framework="pt") as weights:
                 n_parameters += sum(math.prod(weights.get_slice(key).get_shape()) for key in weights.keys())  # noqa: SIM118
         except SafetensorError as err:
-            raise OSError(f"{name} cannot be read ({_first_line(err)})") from err
+            raise OSError(f"{name} cannot be read ({first_line(err)})") from err
     return n_parameters
 
 

@@ -2,13 +2,12 @@
 
 import logging
 import os
-from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from functools import partial
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -24,7 +23,8 @@ from specgan.codec.coding import CodecError, CodecParams, count_slices, decode_s
 from specgan.codec.fitting import fit_picture
 from specgan.codec.joining import JoinedSlices
 from specgan.codec.png import SliceInfo, from_png, read_info
-from specgan.files import Outputs, find_files, safe_name, unique_names
+from specgan.codec.songs import Picture, SongPictures, alone, group_pictures
+from specgan.files import Outputs, find_files
 from specgan.vocoders.griffin_lim import griffin_lim
 
 log = logging.getLogger(__name__)
@@ -37,30 +37,6 @@ _MOST_SAMPLES = 2**28  # of all channels together, 1.7 hours at 44.1 kHz: they f
 _MOST_SLICES = 2**16
 _MOST_SILENCE = 100  # a longer song may be this many times as long as its pictures
 _GRIFFIN_LIM_FACTOR = 16  # memory of Griffin-Lim for each sample, as a multiple of that without
-
-
-@dataclass(frozen=True)
-class _Picture:
-    """One picture and its text; None: it has no text, and is a song by itself."""
-
-    source: Path
-    info: SliceInfo | None
-
-
-@dataclass(frozen=True)
-class _SongPictures:
-    """The pictures of a song, in the order of slices and channels, and its place in the output without suffix."""
-
-    key: str
-    pictures: tuple[_Picture, ...]
-
-    @property
-    def source(self) -> Path:
-        return self.pictures[0].source
-
-    @property
-    def sources(self) -> list[Path]:
-        return [picture.source for picture in self.pictures]
 
 
 @dataclass(frozen=True)
@@ -115,7 +91,7 @@ def decode_pictures(
     if input.is_file():
         if output.suffix != ".wav":
             raise ValueError(f"output is {output}; one picture is decoded to one file: give a name that ends in .wav")
-        song, outputs = _alone(_read(input), output.stem), Outputs(output.parent, "decode")
+        song, outputs = alone(_read(input), output.stem), Outputs(output.parent, "decode")
         outputs.claim([output.name])
         _decode_song(song, settings=settings, output=output.parent)
         return Report(n_done=1, message=f"{output}: sound of {input}")
@@ -130,8 +106,8 @@ def decode_pictures(
         try:
             pictures.append(_read(path))
         except UnitError as err:
-            unread.append(failure_of(_Picture(path, None), err, on_error))
-    songs = _songs(pictures, input)
+            unread.append(failure_of(Picture(path, None), err, on_error))
+    songs = group_pictures(pictures, input)
     _report(songs, settings)
     journal: Journal[dict[str, Any]] = Journal(
         output, {**asdict(settings), "input": str(input.resolve())}, name=JOURNAL_NAME, endings=r"\.wav"
@@ -159,9 +135,9 @@ def _check(settings: _Settings) -> None:
     CodecParams(phase_encoding=settings.phase_encoding, range_db=settings.range_db)
 
 
-def _read(path: Path) -> _Picture:
+def _read(path: Path) -> Picture:
     with _reading(path), path.open("rb") as file:
-        return _Picture(path, read_info(file))
+        return Picture(path, read_info(file))
 
 
 @contextmanager
@@ -173,38 +149,16 @@ def _reading(path: Path) -> Iterator[None]:
             raise CodecError(f"{path}: {err}") from err
 
 
-def _songs(pictures: Sequence[_Picture], root: Path) -> list[_SongPictures]:
-    """Groups the pictures by song, and gives each song a unique name."""
-    groups: dict[Any, dict[tuple[int, int], _Picture]] = defaultdict(dict)
-    for picture in pictures:
-        info = picture.info
-        song = picture.source if info is None else replace(info, number=0, channel=0)
-        place = (0, 0) if info is None else (info.number, info.channel)
-        first = groups[song].setdefault(place, picture)
-        if first is not picture:
-            log.warning("%s: left out, the same slice and channel as %s", picture.source, first.source)
-    songs, wanted = {}, {}
-    for group in groups.values():
-        slices = tuple(group[place] for place in sorted(group))
-        first = slices[0]
-        name = first.info.song if first.info else first.source.relative_to(root).with_suffix("").as_posix()
-        songs[first.source] = slices
-        wanted[first.source] = "/".join(safe_name(part) for part in PurePosixPath(name).parts) or "_"
-    return [_SongPictures(key, songs[path]) for path, key in unique_names(wanted, root).items()]
-
-
-def _report(songs: Sequence[_SongPictures], settings: _Settings) -> None:
+def _report(songs: Sequence[SongPictures], settings: _Settings) -> None:
     """Logs which slices are missing, and how pictures without text are decoded."""
     for song in songs:
-        info = song.pictures[0].info
-        for channel in range(info.n_channels if info else 0):
-            missing = _gaps([p.info.number for p in song.pictures if p.info.channel == channel], info.n_slices)
-            if missing:
-                of_channel = f" of channel {channel}" if info.n_channels > 1 else ""
-                log.warning(
-                    "%s: slices %s%s are missing (of %d): silence in their place",
-                    *(song.key, ", ".join(missing), of_channel, info.n_slices),
-                )
+        for channel, missing in song.missing().items():
+            info = song.pictures[0].info
+            of_channel = f" of channel {channel}" if info.n_channels > 1 else ""
+            log.warning(
+                "%s: slices %s%s are missing (of %d): silence in their place",
+                *(song.key, ", ".join(missing), of_channel, info.n_slices),
+            )
     unknown = [song.source for song in songs if song.pictures[0].info is None]
     if unknown:
         log.warning(
@@ -214,27 +168,8 @@ def _report(songs: Sequence[_SongPictures], settings: _Settings) -> None:
         )
 
 
-def _gaps(numbers: Sequence[int], n: int) -> list[str]:
-    """Returns what sorted numbers lack of 0..n-1: [2, 3, 5] of 9 -> ["0-1", "4", "6-8"]."""
-    gaps, expected = [], 0
-    for number in (*numbers, n):
-        if number > expected:
-            gaps.append(str(expected) if number == expected + 1 else f"{expected}-{number - 1}")
-        expected = number + 1
-    return gaps
-
-
-def _alone(picture: _Picture, key: str) -> _SongPictures:
-    """Returns the slice as a song of one slice."""
-    info = picture.info
-    if info is not None:
-        alone = replace(info, number=0, n_samples=info.slice_length, offset=0, n_trimmed=0, channel=0, n_channels=1)
-        picture = replace(picture, info=alone)
-    return _SongPictures(key, (picture,))
-
-
 @torch.inference_mode()
-def _decode_song(song: _SongPictures, *, settings: _Settings, output: Path) -> dict[str, Any] | Partly[dict[str, Any]]:
+def _decode_song(song: SongPictures, *, settings: _Settings, output: Path) -> dict[str, Any] | Partly[dict[str, Any]]:
     """Work for `Batch.run`."""
     with stage("read"):
         state = made_from(song.sources)
@@ -274,7 +209,7 @@ def _decode_song(song: _SongPictures, *, settings: _Settings, output: Path) -> d
     return Partly(entry, failures) if failures else entry
 
 
-def _check_length(song: _SongPictures, info: SliceInfo, settings: _Settings) -> None:
+def _check_length(song: SongPictures, info: SliceInfo, settings: _Settings) -> None:
     """Raises CodecError for a text that claims far more samples than memory or the song's pictures can hold."""
     claimed, held = info.n_samples * info.n_channels, len(song.pictures) * info.params.slice_samples
     needed = claimed * (_GRIFFIN_LIM_FACTOR if settings.phase == "griffin_lim" else 1)
@@ -286,7 +221,7 @@ def _check_length(song: _SongPictures, info: SliceInfo, settings: _Settings) -> 
         )
 
 
-def _load(picture: _Picture, settings: _Settings) -> tuple[SliceInfo, Tensor, list[str]]:
+def _load(picture: Picture, settings: _Settings) -> tuple[SliceInfo, Tensor, list[str]]:
     """Reads a picture: its info, its STFT (bins, size), and remarks on how it was changed to read it."""
     with _reading(picture.source):
         pixels, _ = from_png(picture.source.read_bytes())

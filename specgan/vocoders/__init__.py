@@ -4,5 +4,5 @@
 `forward(spectrogram, *, seeds)` maps (B, 1, n_bins, n_frames) in [-1, 1] and B seeds to waveforms
 (B, n_frames * hop_length). A waveform depends on its own spectrogram and seed alone, not on the rest of the batch.
 
-May import: spectrogram.
+May import: hub, spectrogram.
 """

@@ -9,6 +9,7 @@ import torch.nn.functional as F
 import yaml
 from torch import Tensor, nn
 
+from specgan.hub import fetch_file
 from specgan.spectrogram import LevelRange, SpectrogramParams
 from specgan.vocoders.mel_inversion import MelInversion
 from specgan.vocoders.vocoder import Vocoder, edge_fade
@@ -37,7 +38,7 @@ class Vocos(Vocoder):
         n_inversion_iter: updates of the mel inversion.
     Raises:
         ImportError: the package vocos is not installed.
-        FileNotFoundError: the model is neither on this machine nor can it be fetched.
+        MissingWeightsError: the model is not on this machine and cannot be fetched.
         ValueError: spectrograms of other settings than the model's, or not a Vocos for mel spectrograms.
 
     Source: Siuzdak, "Vocos: Closing the gap between time-domain and Fourier-based neural vocoders for high-quality
@@ -54,7 +55,7 @@ class Vocos(Vocoder):
     ) -> None:
         super().__init__(params, level_range)
         parts = _import_parts()
-        config_path, weights_path = (_fetch(str(model), name) for name in (CONFIG_NAME, WEIGHTS_NAME))
+        config_path, weights_path = (fetch_file(str(model), name, how=_HOW) for name in (CONFIG_NAME, WEIGHTS_NAME))
         config = _read_config(config_path, parts)
         _require_fit(params, config, config_path)
         self.inversion = MelInversion(params, n_iter=n_inversion_iter)
@@ -88,26 +89,6 @@ def _import_parts() -> dict[str, type[nn.Module]]:
     except ImportError as err:
         raise ImportError(f'vocoder=vocos needs the package vocos: pip install -e ".[vocos]" ({err})') from err
     return {"vocos.models.VocosBackbone": VocosBackbone, "vocos.heads.ISTFTHead": ISTFTHead}
-
-
-def _fetch(model: str, name: str) -> Path:
-    """Finds a file of a model: in its folder, in the hub's cache, or on the hub."""
-    if Path(model).is_dir():
-        path = Path(model, name)
-        if not path.is_file():
-            raise FileNotFoundError(f"{model}: no {name} in this folder.\n{_HOW}")
-        return path
-    from httpx import HTTPError
-    from huggingface_hub import hf_hub_download
-    from huggingface_hub.errors import EntryNotFoundError
-
-    for only_cache in (True, False):  # the cache first: without network, the hub takes long to fail
-        try:
-            return Path(hf_hub_download(model, name, local_files_only=only_cache))
-        except (OSError, ValueError, HTTPError, EntryNotFoundError) as err:
-            cause = err
-    message = f"{model}: no such folder, and its {name} is not in the cache and cannot be fetched from huggingface.co"
-    raise FileNotFoundError(f"{message} ({type(cause).__name__}).\n{_HOW}") from cause
 
 
 def _read_config(path: Path, parts: dict[str, type[nn.Module]]) -> dict[str, Any]:
