@@ -1,4 +1,5 @@
 import logging
+import math
 from functools import partial
 from types import SimpleNamespace
 
@@ -11,6 +12,7 @@ from specgan.models.cgan import CGAN
 from specgan.models.discriminators import ChannelDiscriminator, ProjectionDiscriminator
 from specgan.models.generators import DCGANGenerator
 from specgan.models.losses import BCELoss, HingeLoss, RelativisticPairingLoss
+from specgan.models.schedule import Schedule
 from specgan.models.trained import TrainedGenerator
 from specgan.spectrogram import LevelRange, SpectrogramParams
 from specgan.tasks.spectrograms import make_spectrograms
@@ -304,6 +306,52 @@ def test_learning_rates_fall_to_0_over_the_last_part_of_the_training(limit, tiny
     trainer.fit(make_model(built=False, decay_from=0.5), datamodule=make_data(tiny_drums, tmp_path / "data"))
     # 3 batches an epoch; the last of the third epoch begins when 8 of 12 are over, that of the fourth at 11
     assert watch.rates[:4] == pytest.approx([2e-3, 2e-3, 2e-3 * 2 / 3, 2e-3 / 6], rel=1e-6)
+
+
+def open_adam():
+    return partial(torch.optim.Adam, lr=None, betas=(0.0, 0.99))
+
+
+def test_the_schedule_is_chosen_from_the_length_and_kept(tiny_drums, tmp_path, caplog):
+    caplog.set_level(logging.INFO)
+
+    def fit(max_epochs, ckpt_path=None):
+        watch = Watch()
+        model = make_model(built=False, decay_from=None, ema_decay=None)
+        model.make_optimizer_g = model.make_optimizer_d = open_adam()
+        settings = {"accelerator": "cpu", "logger": False, "callbacks": [watch], "enable_progress_bar": False}
+        trainer = L.Trainer(**settings, max_epochs=max_epochs, enable_checkpointing=False, enable_model_summary=False)
+        data = make_data(tiny_drums, tmp_path / "data")
+        trainer.fit(model, datamodule=data, ckpt_path=ckpt_path, weights_only=True)
+        trainer.save_checkpoint(tmp_path / "last.ckpt")
+        return model.schedule, watch.rates
+
+    chosen, rates = fit(4)  # 12 steps, chosen when 10 are over
+    assert chosen == Schedule.for_length(12, n_values=32 * 32)
+    assert "a training of about 12 steps: learning rate" in caplog.text
+    first, last = Schedule.for_length(math.inf, n_values=32 * 32), chosen.learning_rate * chosen.scale(11 / 12)
+    assert [rates[0], rates[3]] == pytest.approx([first.learning_rate, last])
+    kept, rates = fit(6, ckpt_path=tmp_path / "last.ckpt")
+    assert kept == chosen  # though the training is longer now
+    assert rates[-1] == pytest.approx(chosen.learning_rate * chosen.scale(17 / 18))
+
+
+def test_what_is_given_is_not_chosen(tiny_drums):
+    model = make_model(decay_from=0.75, ema_decay=None)
+    schedule = model._schedule_for(1000)
+    assert (schedule.learning_rate, schedule.decay_from) == (2e-3, 0.75)
+    assert schedule.ema_decay == Schedule.for_length(1000, n_values=32 * 32).ema_decay
+
+
+def test_short_trainings_and_small_spectrograms_get_larger_steps():
+    def rate(n_steps, n_values=64 * 64):
+        return Schedule.for_length(n_steps, n_values=n_values).learning_rate
+
+    by_length = [rate(n) for n in (1, 500, 2000, 5000, 10_000, math.inf)]
+    assert by_length == sorted(by_length, reverse=True)
+    assert by_length[0] > 2 * by_length[-1]
+    assert rate(2000, 128 * 128) == pytest.approx(rate(2000) / 2)
+    assert rate(2000, 32 * 32) == rate(2000)
 
 
 def test_decay_from_out_of_range():

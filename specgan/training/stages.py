@@ -22,6 +22,7 @@ from specgan.files import Outputs, composed, write_json
 from specgan.models.trained import TrainedGenerator, level_range_of
 from specgan.training.settings import SETTINGS_NAME, composed_for, write_settings
 from specgan.training.survival import end_on_sigterm
+from specgan.training.threads import set_threads
 
 log = logging.getLogger(__name__)
 
@@ -179,6 +180,7 @@ def _begin(cfg: DictConfig) -> None:
     warnings.filterwarnings("ignore", message="Grad strides do not match")  # of DDP: about speed, by a few bytes
     if not isinstance(cfg.seed, int) or not 0 <= cfg.seed <= _LARGEST_SEED:
         raise ValueError(f"seed is {cfg.seed}; a whole number from 0 to {_LARGEST_SEED}")
+    set_threads(cfg.threads)
     L.seed_everything(cfg.seed, workers=True, verbose=False)
 
 
