@@ -270,6 +270,16 @@ def test_changed_settings_make_the_set_anew_and_leave_foreign_files(tmp_path, mo
     assert contents(write_drums(tmp_path / "changed", **settings)) == expected | foreign
 
 
+@pytest.mark.parametrize("path", ["clips/kick/mine.wav", "clips/notes.txt", "clips"])
+def test_the_drums_are_not_mixed_into_other_files(tmp_path, path):
+    file = tmp_path / path
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_bytes(b"mine")
+    with pytest.raises(ValueError, match=f"{tmp_path}/clips: holds something else.*data=folder data.audio_dir="):
+        write_drums(tmp_path / "clips", n_per_class=1)
+    assert [found for found in tmp_path.rglob("*") if found.is_file()] == [file]
+
+
 @pytest.mark.parametrize("settings", [{"n_per_class": 0}, {"seed": -2}, {"sample_rate": 7999}])
 def test_impossible_settings_of_a_set_write_nothing(tmp_path, settings):
     ((argument, value),) = settings.items()

@@ -87,7 +87,7 @@ def test_other_files_are_left_out_and_counted_in_one_line(clips, caplog):
     with caplog.at_level(logging.INFO):
         assert names(clips) == {"kick/a.wav"}
     (line,) = caplog.messages
-    assert "left out 14 files (.txt 3, no suffix 3, " in line
+    assert "left out what is not sound: 14 files (.txt 3, no suffix 3, " in line
 
 
 def test_is_sound_of_any_beginning_does_not_fail():

@@ -55,7 +55,6 @@ IN_THE_WAY = {
     "compare": ["index.html", "comparison.csv", "pictures/a_0000.png"],
     "caption": ["kick/a_0000.txt", "metadata.jsonl", "scores.jsonl"],
     "spectrograms": ["manifest.csv", "params.yaml", "kick/a.pt", "failures.csv"],
-    "drums": ["kick/kick_0000.wav"],
     "render": ["a.png"],
     "decode one": ["a.wav"],
 }

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from specgan.audio.decoders import AudioError
 from specgan.audio.kinds import HEAD_BYTES, is_sound
-from specgan.audio.results import results_in
+from specgan.audio.results import DRUMS_MARKER, results_in
 from specgan.files import walk_folders
 
 log = logging.getLogger(__name__)
@@ -52,6 +52,8 @@ def find_audio(root: str | Path, *, recursive: bool = True) -> list[Path]:
         if folder != root and (str(folder) in noted or str(folder.parent) in noted):
             noted.add(str(folder))
         for name in names:
+            if name == DRUMS_MARKER:
+                continue
             path = os.path.join(folder, name)
             suffix = os.path.splitext(name)[1].lower()
             if suffix not in AUDIO_SUFFIXES and not _begins_as_sound(path):
@@ -60,7 +62,7 @@ def find_audio(root: str | Path, *, recursive: bool = True) -> list[Path]:
                 is_result = path in noted or str(folder) in noted
                 (results if is_result else found).append(folder / name)
     if others:
-        log.info("%s: left out %s, which are no sound", root, _counted(others, "files"))
+        log.info("%s: left out what is not sound: %s", root, _counted(others, "files"))
     if results and not found and _is_noted_here(root, results):
         return sorted(results)
     if results:
@@ -103,4 +105,5 @@ def _counted(numbers: Counter[str], what: str) -> str:
     largest = sorted((-count, name) for name, count in numbers.items() if count)[:_MOST_NAMED]
     named = ", ".join(f"{name} {-count}" for count, name in largest)
     more = ", ..." if len(numbers) > _MOST_NAMED else ""
-    return f"{numbers.total()} {what}" + (f" ({named}{more})" if named else "")
+    total = numbers.total()
+    return f"{total} {what if total != 1 else what.removesuffix('s')}" + (f" ({named}{more})" if named else "")

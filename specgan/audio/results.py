@@ -16,9 +16,8 @@ from specgan.files import Outputs, noted_outputs
 _PAGES = re.compile("<title>(New sounds|Training preview)</title>")
 _ON_PAGE = re.compile(r'src="([^"]+\.wav)"')
 _KEPT = re.compile(r"[0-9a-f]{16}\.flac")
-_DRUMS = re.compile(
-    r'\A\{\}|"n_per_class"'
-)  # in drums.json, which the built-in drums have beside them; {}: not finished
+DRUMS_MARKER = "drums.json"  # beside the built-in drums
+_DRUMS = re.compile(r'\A\{\}|"n_per_class"')  # in that file; {}: not finished
 
 
 def note_results(folder: str | Path, paths: Iterable[str]) -> None:
@@ -39,9 +38,8 @@ def results_in(folder: str | Path) -> set[str]:
 
 def _by_files_beside(folder: str | Path) -> Iterator[str]:
     """What is not noted: of task=splits, the built-in drums, and of versions that kept no note."""
-    yield from (
-        file.parent.name for file in Path(folder).glob("*/drums.json") if _DRUMS.search(_read(file.parent, file.name))
-    )
+    markers = Path(folder).glob(f"*/{DRUMS_MARKER}")
+    yield from (file.parent.name for file in markers if _DRUMS.search(_read(file.parent, file.name)))
     if "specgan." in _read(folder, ".hydra/config.yaml"):
         yield from ("previews", "wandb")
     if "spectrogram:" in _read(folder, "params.yaml"):

@@ -14,11 +14,11 @@ from rich.progress import track
 from scipy.signal import butter, sosfilt
 
 from specgan.audio import save_wav
-from specgan.files import remove_files, require_free, write_text
+from specgan.audio.results import DRUMS_MARKER
+from specgan.files import remove_files, write_text
 
 CLASSES: tuple[str, ...] = ("kick", "snare", "closed_hat", "open_hat", "clap", "tom", "cowbell")
 SYNTHESIS_VERSION = 1  # raise it with every audible change: sets of another version are then made anew
-MARKER_NAME = "drums.json"  # by which `find_audio` leaves the set out, unless its folder itself is given
 
 
 def drum(name: str, *, seed: int, sample_rate: int = 22050) -> torch.Tensor:
@@ -54,13 +54,13 @@ def write_drums(audio_dir: str | Path, *, n_per_class: int = 200, seed: int = 0,
     Returns:
         `audio_dir`.
     Raises:
-        ValueError: `n_per_class` < 1, `seed` < 0, `sample_rate` < 8000; a file is in the way that is not of such a set.
+        ValueError: `n_per_class` < 1, `seed` < 0, `sample_rate` < 8000; the folder holds something else.
     """
     if n_per_class < 1:
         raise ValueError(f"n_per_class={n_per_class} makes no sound; use 1 or more")
     _check_seed_and_rate(seed, sample_rate)
     audio_dir = Path(audio_dir)
-    marker = audio_dir / MARKER_NAME
+    marker = audio_dir / DRUMS_MARKER
     settings = {"version": SYNTHESIS_VERSION, "n_per_class": n_per_class, "seed": seed, "sample_rate": sample_rate}
     content = json.dumps(settings, indent=2) + "\n"
     if marker.is_file() and marker.read_bytes() == content.encode():
@@ -68,8 +68,11 @@ def write_drums(audio_dir: str | Path, *, n_per_class: int = 200, seed: int = 0,
 
     sounds = {f"{name}/{name}_{i:04d}.wav": (name, i) for name in CLASSES for i in range(n_per_class)}
     own = [path for name in CLASSES for path in _own_files(audio_dir, name)]
-    if not marker.is_file():
-        require_free(audio_dir, [*own, *sounds])
+    if not marker.is_file() and (audio_dir.is_file() or any(audio_dir.glob("*"))):
+        raise ValueError(
+            f"{audio_dir}: holds something else than the built-in drums, so they are not written there; to train on "
+            f"sounds of your own: data=folder data.audio_dir={audio_dir}"
+        )
     write_text(marker, "{}\n")  # first: from here until the end the set is incomplete
     remove_files(own, audio_dir)
     for path, (name, i) in track(sounds.items(), description="synthesising drums"):
