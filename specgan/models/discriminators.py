@@ -35,7 +35,7 @@ class ProjectionDiscriminator(nn.Module):
         n_classes: int,
         n_mels: int,
         n_frames: int,
-        width: int = 256,
+        width: int = 64,
         depth: int | None = None,
         norm: str | None = None,
         spectral_norm: bool = False,

@@ -43,7 +43,7 @@ class DCGANGenerator(nn.Module):
         n_mels: int,
         n_frames: int,
         latent_dim: int = 128,
-        width: int = 256,
+        width: int = 128,
         depth: int | None = None,
         embedding_dim: int | None = 128,
         norm: str = "pixel",

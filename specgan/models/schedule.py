@@ -22,20 +22,18 @@ class Schedule:
     def for_length(cls, n_steps: float, *, n_values: int) -> "Schedule":
         """The one that suits a training.
 
-        Short trainings gain from large steps that soon shrink, long ones from small steps that stay for longer; larger
-        spectrograms want smaller steps. Measured, see docs/experiments.md.
+        Short trainings gain from large steps, long ones from small steps, and large spectrograms need smaller ones; all
+        gain from rates that fall to 0. Measured, see docs/experiments.md.
 
         Args:
             n_steps: of the whole training; infinity: it has no end.
             n_values: of a spectrogram.
         """
-        n_steps = max(n_steps, 1)
-        of_size = (_SIZE / n_values) ** 0.5
-        of_length = min(max((_LONG / n_steps) ** 0.5 * _LOWEST, _LOWEST), _HIGHEST)
+        of_length = max(_HIGHEST * min(1.0, (_SHORT / max(n_steps, 1)) ** 0.5), _LOWEST)
         return cls(
-            learning_rate=of_length * min(of_size, 1.0),
-            decay_from=0.25 if n_steps < _LONG else 0.5,
-            ema_decay=min(max(1 - 10 / n_steps, 0.99), 0.9998),
+            learning_rate=of_length * min(1.0, (_SIZE / n_values) ** 0.5),
+            decay_from=0.25,
+            ema_decay=min(max(1 - 10 / max(n_steps, 1), 0.99), 0.9998),
         )
 
     def __str__(self) -> str:
@@ -48,5 +46,5 @@ class Schedule:
 
 
 _SIZE = 64 * 64  # values of the spectrograms that these numbers were measured on
-_LONG = 8000  # steps from which on the lowest rate is best
+_SHORT = 4000  # steps up to which the highest rate is best
 _LOWEST, _HIGHEST = 4e-4, 1.2e-3
