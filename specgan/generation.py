@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+import torch
 from rich.progress import track
 from torch import Tensor, nn
 
@@ -87,6 +88,7 @@ class SoundFiles(NamedTuple):
     png: Path
 
 
+@torch.inference_mode()
 def write_sound(
     stem: str | Path, spectrogram: Tensor, vocoder: nn.Module, *, seed: int, sample_rate: int
 ) -> SoundFiles:
