@@ -1,17 +1,21 @@
 """Checkpoint -> new sounds in a folder."""
 
 import logging
-from collections.abc import Callable, Sequence
+import pickle
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import NamedTuple
 
 import torch
-from rich.progress import track
 from torch import Tensor, nn
 
 from specgan.audio import save_wav
+from specgan.batch.executors import serial
+from specgan.batch.runner import Batch, OpenExecutor
+from specgan.batch.worker import Work
 from specgan.files import Outputs, safe_name, unique_names, write_bytes
-from specgan.models.generators import CHUNK_SIZE
 from specgan.models.trained import TrainedGenerator, find_class
 from specgan.pictures.figures import to_png
 from specgan.pictures.gallery import Entry, write_gallery
@@ -19,6 +23,7 @@ from specgan.pictures.gallery import Entry, write_gallery
 log = logging.getLogger(__name__)
 
 PAGE_NAME = "index.html"
+FEW = 128  # sounds that this process draws before workers have started
 
 _LARGEST_SEED = 2**64 - 1  # of PyTorch
 
@@ -32,6 +37,7 @@ def generate(
     output: str | Path,
     vocoder: Callable[..., nn.Module],
     network: str | None = None,
+    executor: OpenExecutor = serial,
 ) -> Path:
     """Writes `<output>/<class>/<class>_<seed>.wav` and .png for each sound, and `<output>/index.html`.
 
@@ -46,6 +52,7 @@ def generate(
         output: folder.
         vocoder: called with the checkpoint's params and level_range, returns what turns spectrograms into sound.
         network: class of the generator if it is your own, see `TrainedGenerator.load`.
+        executor: opens the workers, see batch.executors. Up to FEW sounds are drawn in this process.
     Returns:
         The path of index.html.
     Raises:
@@ -59,25 +66,17 @@ def generate(
     trained = TrainedGenerator.load(ckpt_path, network=network)
     labels = _chosen(label, trained.class_names)
     to_sound = vocoder(trained.params, trained.level_range)
-    output = Path(output)
-    folders = class_folders(trained.class_names)
-
-    jobs = [(name, seed + i) for name in labels for i in range(n_samples)]
-    stems = {(name, of_sound): f"{folders[name]}/{folders[name]}_{of_sound}" for name, of_sound in jobs}
-    outputs = [f"{stem}{suffix}" for stem in stems.values() for suffix in (".wav", ".png")]
-    Outputs(output, "generate").claim([PAGE_NAME, *outputs])
-    sections: dict[str, list[Entry]] = {name: [] for name in labels}
-    chunks = [jobs[start : start + CHUNK_SIZE] for start in range(0, len(jobs), CHUNK_SIZE)]
-    for chunk in track(chunks, description="sounds"):
-        spectrograms = trained.sample([name for name, _ in chunk], [s for _, s in chunk])
-        for (name, sound_seed), spectrogram in zip(chunk, spectrograms, strict=True):
-            stem = stems[name, sound_seed]
-            write_sound(output / stem, spectrogram, to_sound, seed=sound_seed, sample_rate=trained.params.sample_rate)
-            sections[name].append(Entry(f"seed {sound_seed}", f"{stem}.png", f"{stem}.wav"))
+    output = Path(output).absolute()  # the workers may run elsewhere
+    sounds = _sounds(labels, range(seed, seed + n_samples), class_folders(trained.class_names))
+    Outputs(output, "generate").claim([PAGE_NAME, *(path for sound in sounds for path in (sound.wav, sound.png))])
+    _draw_all(sounds, _Tools(trained, to_sound, output), executor)
 
     index = output / PAGE_NAME
+    sections: dict[str, list[Entry]] = {name: [] for name in labels}
+    for sound in sounds:
+        sections[sound.label].append(Entry(f"seed {sound.seed}", sound.png, sound.wav))
     write_gallery(index, title="New sounds", note=f"Drawn from {ckpt_path}.", sections=sections)
-    log.info("%d sounds of %d classes; open %s", len(jobs), len(labels), index)
+    log.info("%d sounds of %d classes; open %s", len(sounds), len(labels), index)
     return index
 
 
@@ -114,6 +113,70 @@ def class_folders(class_names: Sequence[str]) -> dict[str, str]:
     wanted |= {place: f"_{name}" for place, name in wanted.items() if name.casefold() == PAGE_NAME}
     names = unique_names(wanted, Path())
     return {name: names[Path(str(index))] for index, name in enumerate(class_names)}
+
+
+@dataclass(frozen=True)
+class _Sound:
+    """A sound to draw; `stem` is its path in the output, without a suffix."""
+
+    label: str
+    seed: int
+    stem: str
+
+    @property
+    def wav(self) -> str:
+        return f"{self.stem}.wav"
+
+    @property
+    def png(self) -> str:
+        return f"{self.stem}.png"
+
+    @property
+    def source(self) -> Path:
+        return Path(self.wav)
+
+
+def _sounds(labels: Sequence[str], seeds: Iterable[int], folders: Mapping[str, str]) -> list[_Sound]:
+    return [_Sound(name, seed, f"{folders[name]}/{folders[name]}_{seed}") for name in labels for seed in seeds]
+
+
+class _Tools(NamedTuple):
+    """What sounds are drawn with, and the folder that they are written to."""
+
+    trained: TrainedGenerator
+    vocoder: nn.Module
+    output: Path
+
+
+def _draw_all(sounds: Sequence[_Sound], tools: _Tools, executor: OpenExecutor) -> None:
+    """Writes the sounds, on the workers of `executor` if there are enough to wait for its start."""
+    work: Work[_Sound, SoundFiles] = partial(_draw, tools=tools)
+    if len(sounds) <= FEW or getattr(executor, "n_workers", None) == 1:
+        executor = serial
+    else:
+        # Pickled once and here: else it would be for each call, and tensors would go through shared memory, which may
+        # be small. The checkpoint is not read again, for a training that goes on may replace it meanwhile.
+        work = partial(_draw_with, tools=pickle.dumps(tools))
+    for _ in Batch(executor, on_error="raise", description="sounds").run(sounds, work):
+        pass
+
+
+def _draw_with(sounds: Sequence[_Sound], *, tools: bytes) -> Iterator[SoundFiles]:
+    return _draw(sounds, tools=_unpickled(tools))
+
+
+@lru_cache(maxsize=1)
+def _unpickled(tools: bytes) -> _Tools:
+    return pickle.loads(tools)
+
+
+def _draw(sounds: Sequence[_Sound], *, tools: _Tools) -> Iterator[SoundFiles]:
+    """Work for `Batch.run`."""
+    trained = tools.trained
+    spectrograms = trained.sample([sound.label for sound in sounds], [sound.seed for sound in sounds])
+    for sound, spectrogram in zip(sounds, spectrograms, strict=True):
+        stem = tools.output / sound.stem
+        yield write_sound(stem, spectrogram, tools.vocoder, seed=sound.seed, sample_rate=trained.params.sample_rate)
 
 
 def _chosen(label: str | int | Sequence[str | int], class_names: Sequence[str]) -> list[str]:
