@@ -23,7 +23,6 @@ from specgan.pictures.gallery import Entry, write_gallery
 log = logging.getLogger(__name__)
 
 PAGE_NAME = "index.html"
-FEW = 128  # sounds that this process draws before workers have started
 
 _LARGEST_SEED = 2**64 - 1  # of PyTorch
 
@@ -38,6 +37,7 @@ def generate(
     vocoder: Callable[..., nn.Module],
     network: str | None = None,
     executor: OpenExecutor = serial,
+    workers_from: int = 128,
 ) -> Path:
     """Writes `<output>/<class>/<class>_<seed>.wav` and .png for each sound, and `<output>/index.html`.
 
@@ -52,7 +52,8 @@ def generate(
         output: folder.
         vocoder: called with the checkpoint's params and level_range, returns what turns spectrograms into sound.
         network: class of the generator if it is your own, see `TrainedGenerator.load`.
-        executor: opens the workers, see batch.executors. Up to FEW sounds are drawn in this process.
+        executor: opens the workers, see batch.executors.
+        workers_from: sounds of all classes together that are worth the start of workers; fewer are drawn here.
     Returns:
         The path of index.html.
     Raises:
@@ -69,7 +70,8 @@ def generate(
     output = Path(output).absolute()  # the workers may run elsewhere
     sounds = _sounds(labels, range(seed, seed + n_samples), class_folders(trained.class_names))
     Outputs(output, "generate").claim([PAGE_NAME, *(path for sound in sounds for path in (sound.wav, sound.png))])
-    _draw_all(sounds, _Tools(trained, to_sound, output), executor)
+    is_alone = len(sounds) < workers_from or getattr(executor, "n_workers", None) == 1
+    _draw_all(sounds, _Tools(trained, to_sound, output), None if is_alone else executor)
 
     index = output / PAGE_NAME
     sections: dict[str, list[Entry]] = {name: [] for name in labels}
@@ -148,16 +150,14 @@ class _Tools(NamedTuple):
     output: Path
 
 
-def _draw_all(sounds: Sequence[_Sound], tools: _Tools, executor: OpenExecutor) -> None:
-    """Writes the sounds, on the workers of `executor` if there are enough to wait for its start."""
+def _draw_all(sounds: Sequence[_Sound], tools: _Tools, executor: OpenExecutor | None) -> None:
+    """Writes the sounds on the workers of `executor`, or with None in this process."""
     work: Work[_Sound, SoundFiles] = partial(_draw, tools=tools)
-    if len(sounds) <= FEW or getattr(executor, "n_workers", None) == 1:
-        executor = serial
-    else:
+    if executor is not None:
         # Pickled once and here: else it would be for each call, and tensors would go through shared memory, which may
-        # be small. The checkpoint is not read again, for a training that goes on may replace it meanwhile.
+        # be small. The workers do not read the checkpoint, because a training that goes on may replace it meanwhile.
         work = partial(_draw_with, tools=pickle.dumps(tools))
-    for _ in Batch(executor, on_error="raise", description="sounds").run(sounds, work):
+    for _ in Batch(executor or serial, on_error="raise", description="sounds").run(sounds, work):
         pass
 
 

@@ -7,7 +7,6 @@ from checkpoints import save_checkpoint
 from folders import contents
 from vocoders import Fails
 
-from specgan import generation
 from specgan.batch.executors import Processes, serial
 from specgan.batch.failures import UnitError
 from specgan.files import OUTPUTS_NAME
@@ -52,23 +51,21 @@ def test_a_class_and_seed_give_the_same_bytes_however_many_are_drawn_beside_it(c
     assert len({data for name, data in many.items() if name.endswith(".wav")}) == 33  # and all differ
 
 
-def test_workers_write_the_same_bytes_and_page(ckpt_path, tmp_path, monkeypatch):
-    monkeypatch.setattr(generation, "FEW", 0)
+def test_workers_write_the_same_bytes_and_page(ckpt_path, tmp_path):
     for name, executor in (("here", serial), ("there", Processes(2))):
-        draw(ckpt_path, tmp_path / name, label="all", n_samples=7, executor=executor)
+        draw(ckpt_path, tmp_path / name, label="all", n_samples=7, executor=executor, workers_from=1)
     here, there = contents(tmp_path / "here"), contents(tmp_path / "there")
     assert len(here) == 3 * 7 * 2 + 2
     assert here == there
 
 
 def test_few_sounds_or_a_single_worker_start_no_process(ckpt_path, tmp_path, monkeypatch):
-    draw(ckpt_path, tmp_path / "few", n_samples=3, executor=never)
-    monkeypatch.setattr(generation, "FEW", 2)
+    draw(ckpt_path, tmp_path / "few", n_samples=3, executor=never, workers_from=4)
     with pytest.raises(AssertionError, match="workers were started"):
-        draw(ckpt_path, tmp_path / "many", n_samples=3, executor=never)
+        draw(ckpt_path, tmp_path / "many", n_samples=3, executor=never, workers_from=3)
     one = Processes(1)
     monkeypatch.setattr(one, "warm_up", never)
-    draw(ckpt_path, tmp_path / "one", n_samples=3, executor=one)
+    draw(ckpt_path, tmp_path / "one", n_samples=3, executor=one, workers_from=1)
 
 
 @pytest.mark.parametrize(
@@ -79,12 +76,9 @@ def test_few_sounds_or_a_single_worker_start_no_process(ckpt_path, tmp_path, mon
         (Processes(2), "killed", UnitError, "kick_9.wav: the worker that had it died"),
     ],
 )
-def test_a_failure_ends_with_its_cause_and_what_was_written_stays(
-    ckpt_path, tmp_path, monkeypatch, executor, fault, error, message
-):
-    monkeypatch.setattr(generation, "FEW", 0)
+def test_a_failure_ends_with_its_cause_and_what_was_written_stays(ckpt_path, tmp_path, executor, fault, error, message):
     with pytest.raises(error, match=message):
-        draw(ckpt_path, tmp_path, n_samples=12, executor=executor, vocoder=partial(Fails, fault=fault))
+        draw(ckpt_path, tmp_path, n_samples=12, executor=executor, workers_from=1, vocoder=partial(Fails, fault=fault))
     written = contents(tmp_path)
     assert "kick/kick_0.wav" in written
     assert not {"kick/kick_9.wav", "index.html"} & set(written)
