@@ -12,7 +12,18 @@ def main(cfg: DictConfig) -> None:
     from hydra.utils import instantiate
 
     OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)  # names what is not set
+    if isinstance(cfg.n_samples, int) and cfg.n_samples >= cfg.workers_from:
+        warm_up(cfg.executor)
     instantiate(cfg.generate, _convert_="all")()
+
+
+def warm_up(executor: DictConfig) -> None:
+    """Lets the workers import torch while this process does, where the executor can."""
+    from hydra.utils import instantiate
+
+    opener = instantiate(executor)
+    if getattr(opener, "n_workers", None) != 1 and hasattr(opener, "warm_up"):
+        opener.warm_up()
 
 
 if __name__ == "__main__":

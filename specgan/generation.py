@@ -1,16 +1,21 @@
 """Checkpoint -> new sounds in a folder."""
 
 import logging
-from collections.abc import Callable, Sequence
+import pickle
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import NamedTuple
 
-from rich.progress import track
+import torch
 from torch import Tensor, nn
 
 from specgan.audio import save_wav
+from specgan.batch.executors import serial
+from specgan.batch.runner import Batch, OpenExecutor
+from specgan.batch.worker import Work
 from specgan.files import Outputs, safe_name, unique_names, write_bytes
-from specgan.models.generators import CHUNK_SIZE
 from specgan.models.trained import TrainedGenerator, find_class
 from specgan.pictures.figures import to_png
 from specgan.pictures.gallery import Entry, write_gallery
@@ -31,6 +36,8 @@ def generate(
     output: str | Path,
     vocoder: Callable[..., nn.Module],
     network: str | None = None,
+    executor: OpenExecutor = serial,
+    workers_from: int = 128,
 ) -> Path:
     """Writes `<output>/<class>/<class>_<seed>.wav` and .png for each sound, and `<output>/index.html`.
 
@@ -45,6 +52,8 @@ def generate(
         output: folder.
         vocoder: called with the checkpoint's params and level_range, returns what turns spectrograms into sound.
         network: class of the generator if it is your own, see `TrainedGenerator.load`.
+        executor: opens the workers, see batch.executors.
+        workers_from: sounds of all classes together that are worth the start of workers; fewer are drawn here.
     Returns:
         The path of index.html.
     Raises:
@@ -58,25 +67,18 @@ def generate(
     trained = TrainedGenerator.load(ckpt_path, network=network)
     labels = _chosen(label, trained.class_names)
     to_sound = vocoder(trained.params, trained.level_range)
-    output = Path(output)
-    folders = class_folders(trained.class_names)
-
-    jobs = [(name, seed + i) for name in labels for i in range(n_samples)]
-    stems = {(name, of_sound): f"{folders[name]}/{folders[name]}_{of_sound}" for name, of_sound in jobs}
-    outputs = [f"{stem}{suffix}" for stem in stems.values() for suffix in (".wav", ".png")]
-    Outputs(output, "generate").claim([PAGE_NAME, *outputs])
-    sections: dict[str, list[Entry]] = {name: [] for name in labels}
-    chunks = [jobs[start : start + CHUNK_SIZE] for start in range(0, len(jobs), CHUNK_SIZE)]
-    for chunk in track(chunks, description="sounds"):
-        spectrograms = trained.sample([name for name, _ in chunk], [s for _, s in chunk])
-        for (name, sound_seed), spectrogram in zip(chunk, spectrograms, strict=True):
-            stem = stems[name, sound_seed]
-            write_sound(output / stem, spectrogram, to_sound, seed=sound_seed, sample_rate=trained.params.sample_rate)
-            sections[name].append(Entry(f"seed {sound_seed}", f"{stem}.png", f"{stem}.wav"))
+    output = Path(output).absolute()  # the workers may run elsewhere
+    sounds = _sounds(labels, range(seed, seed + n_samples), class_folders(trained.class_names))
+    Outputs(output, "generate").claim([PAGE_NAME, *(path for sound in sounds for path in (sound.wav, sound.png))])
+    is_alone = len(sounds) < workers_from or getattr(executor, "n_workers", None) == 1
+    _draw_all(sounds, _Tools(trained, to_sound, output), None if is_alone else executor)
 
     index = output / PAGE_NAME
+    sections: dict[str, list[Entry]] = {name: [] for name in labels}
+    for sound in sounds:
+        sections[sound.label].append(Entry(f"seed {sound.seed}", sound.png, sound.wav))
     write_gallery(index, title="New sounds", note=f"Drawn from {ckpt_path}.", sections=sections)
-    log.info("%d sounds of %d classes; open %s", len(jobs), len(labels), index)
+    log.info("%d sounds of %d classes; open %s", len(sounds), len(labels), index)
     return index
 
 
@@ -87,6 +89,7 @@ class SoundFiles(NamedTuple):
     png: Path
 
 
+@torch.inference_mode()
 def write_sound(
     stem: str | Path, spectrogram: Tensor, vocoder: nn.Module, *, seed: int, sample_rate: int
 ) -> SoundFiles:
@@ -112,6 +115,68 @@ def class_folders(class_names: Sequence[str]) -> dict[str, str]:
     wanted |= {place: f"_{name}" for place, name in wanted.items() if name.casefold() == PAGE_NAME}
     names = unique_names(wanted, Path())
     return {name: names[Path(str(index))] for index, name in enumerate(class_names)}
+
+
+@dataclass(frozen=True)
+class _Sound:
+    """A sound to draw; `stem` is its path in the output, without a suffix."""
+
+    label: str
+    seed: int
+    stem: str
+
+    @property
+    def wav(self) -> str:
+        return f"{self.stem}.wav"
+
+    @property
+    def png(self) -> str:
+        return f"{self.stem}.png"
+
+    @property
+    def source(self) -> Path:
+        return Path(self.wav)
+
+
+def _sounds(labels: Sequence[str], seeds: Iterable[int], folders: Mapping[str, str]) -> list[_Sound]:
+    return [_Sound(name, seed, f"{folders[name]}/{folders[name]}_{seed}") for name in labels for seed in seeds]
+
+
+class _Tools(NamedTuple):
+    """What sounds are drawn with, and the folder that they are written to."""
+
+    trained: TrainedGenerator
+    vocoder: nn.Module
+    output: Path
+
+
+def _draw_all(sounds: Sequence[_Sound], tools: _Tools, executor: OpenExecutor | None) -> None:
+    """Writes the sounds on the workers of `executor`, or with None in this process."""
+    work: Work[_Sound, SoundFiles] = partial(_draw, tools=tools)
+    if executor is not None:
+        # Pickled once and here: else it would be for each call, and tensors would go through shared memory, which may
+        # be small. The workers do not read the checkpoint, because a training that goes on may replace it meanwhile.
+        work = partial(_draw_with, tools=pickle.dumps(tools))
+    for _ in Batch(executor or serial, on_error="raise", description="sounds").run(sounds, work):
+        pass
+
+
+def _draw_with(sounds: Sequence[_Sound], *, tools: bytes) -> Iterator[SoundFiles]:
+    return _draw(sounds, tools=_unpickled(tools))
+
+
+@lru_cache(maxsize=1)
+def _unpickled(tools: bytes) -> _Tools:
+    return pickle.loads(tools)
+
+
+def _draw(sounds: Sequence[_Sound], *, tools: _Tools) -> Iterator[SoundFiles]:
+    """Work for `Batch.run`."""
+    trained = tools.trained
+    spectrograms = trained.sample([sound.label for sound in sounds], [sound.seed for sound in sounds])
+    for sound, spectrogram in zip(sounds, spectrograms, strict=True):
+        stem = tools.output / sound.stem
+        yield write_sound(stem, spectrogram, tools.vocoder, seed=sound.seed, sample_rate=trained.params.sample_rate)
 
 
 def _chosen(label: str | int | Sequence[str | int], class_names: Sequence[str]) -> list[str]:

@@ -5,7 +5,10 @@ import soundfile
 import torch
 from checkpoints import save_checkpoint
 from folders import contents
+from vocoders import Fails
 
+from specgan.batch.executors import Processes, serial
+from specgan.batch.failures import UnitError
 from specgan.files import OUTPUTS_NAME
 from specgan.generation import generate
 from specgan.models.trained import TrainedGenerator
@@ -20,8 +23,12 @@ def ckpt_path(tmp_path_factory):
 def draw(ckpt_path, output, **settings):
     vocoder = partial(GriffinLim, n_iter=2, n_inversion_iter=5)
     return generate(
-        ckpt_path, output=output, vocoder=vocoder, **{"label": "kick", "n_samples": 1, "seed": 0, **settings}
+        ckpt_path, output=output, **{"vocoder": vocoder, "label": "kick", "n_samples": 1, "seed": 0, **settings}
     )
+
+
+def never():
+    raise AssertionError("workers were started")
 
 
 def test_writes_a_sound_and_a_picture_for_each_seed_and_a_page(ckpt_path, tmp_path):
@@ -42,6 +49,39 @@ def test_a_class_and_seed_give_the_same_bytes_however_many_are_drawn_beside_it(c
     assert one["kick/kick_7.wav"] == many["kick/kick_7.wav"]
     assert one["kick/kick_7.png"] == many["kick/kick_7.png"]
     assert len({data for name, data in many.items() if name.endswith(".wav")}) == 33  # and all differ
+
+
+def test_workers_write_the_same_bytes_and_page(ckpt_path, tmp_path):
+    for name, executor in (("here", serial), ("there", Processes(2))):
+        draw(ckpt_path, tmp_path / name, label="all", n_samples=7, executor=executor, workers_from=1)
+    here, there = contents(tmp_path / "here"), contents(tmp_path / "there")
+    assert len(here) == 3 * 7 * 2 + 2
+    assert here == there
+
+
+def test_few_sounds_or_a_single_worker_start_no_process(ckpt_path, tmp_path, monkeypatch):
+    draw(ckpt_path, tmp_path / "few", n_samples=3, executor=never, workers_from=4)
+    with pytest.raises(AssertionError, match="workers were started"):
+        draw(ckpt_path, tmp_path / "many", n_samples=3, executor=never, workers_from=3)
+    one = Processes(1)
+    monkeypatch.setattr(one, "warm_up", never)
+    draw(ckpt_path, tmp_path / "one", n_samples=3, executor=one, workers_from=1)
+
+
+@pytest.mark.parametrize(
+    ("executor", "fault", "error", "message"),
+    [
+        (serial, "full", OSError, "No space left on device"),
+        (Processes(2), "full", OSError, "No space left on device"),
+        (Processes(2), "killed", UnitError, "kick_9.wav: the worker that had it died"),
+    ],
+)
+def test_a_failure_ends_with_its_cause_and_what_was_written_stays(ckpt_path, tmp_path, executor, fault, error, message):
+    with pytest.raises(error, match=message):
+        draw(ckpt_path, tmp_path, n_samples=12, executor=executor, workers_from=1, vocoder=partial(Fails, fault=fault))
+    written = contents(tmp_path)
+    assert "kick/kick_0.wav" in written
+    assert not {"kick/kick_9.wav", "index.html"} & set(written)
 
 
 def test_labels_are_a_class_a_list_or_all(ckpt_path, tmp_path):

@@ -26,7 +26,7 @@ ALLOWED = {
     "data": "audio spectrogram",
     "clips": "audio spectrogram batch data pictures",
     "evaluation": "audio spectrogram models data pictures",
-    "generation": "audio spectrogram vocoders models pictures",
+    "generation": "audio spectrogram vocoders models batch pictures",
     "server": "command_line audio generation models pictures",
     "training": "command_line audio spectrogram vocoders models data pictures evaluation generation",
     "tasks": "audio spectrogram vocoders batch captions codec data clips pictures",

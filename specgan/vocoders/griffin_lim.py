@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from specgan.spectrogram import LevelRange, SpectrogramParams, squared_magnitude
-from specgan.vocoders.mel_inversion import MelInversion
+from specgan.vocoders.mel_inversion import BinSearch, MelInversion
 from specgan.vocoders.vocoder import Vocoder, edge_fade
 
 CACHED_VALUES = 2**18  # of a spectrum, worked on at a time on a CPU, so that they stay in its cache
@@ -80,18 +80,20 @@ class GriffinLim(Vocoder):
         frames = _Frames(power.shape[1], p.n_fft, p.hop_length, p.win_length, power)
         # Within the search, which makes up for what a fade takes away: the mel error of drums is half of that without.
         frames.scale[:, frames.start : frames.stop] *= edge_fade(frames.stop - frames.start, p.sample_rate).to(power)
-        adapt = None if mel_power is None else partial(self._adapt, mel_power=mel_power.mT.contiguous())
+        bins = None if mel_power is None else BinSearch(self.inversion, mel_power.mT.contiguous())
+        adapt = None if bins is None else partial(_adapt, bins=bins)
         return _search(spectrum, power, frames, self.n_iter, self.momentum, adapt)
 
-    def _adapt(self, power: Tensor, found: Tensor, *, mel_power: Tensor) -> Tensor:
-        """Returns the power to aim at next: that of the same mel bands, and near to what a sound can have.
 
-        From the mean of the last aim, which alone would never change, and of what was found, which alone wanders off.
-        """
-        power = found.add_(power).mul_(0.5)
-        for _ in range(2):
-            power = self.inversion.closer(power, mel_power)
-        return power
+def _adapt(power: Tensor, found: Tensor, *, bins: BinSearch) -> Tensor:
+    """Returns the power to aim at next: that of the same mel bands, and near to what a sound can have.
+
+    From the mean of the last aim, which alone would never change, and of what was found, which alone wanders off.
+    """
+    power = found.add_(power).mul_(0.5)
+    for _ in range(2):
+        bins.improve(power)
+    return power
 
 
 def _start_turns(power: Tensor, params: SpectrogramParams, seeds: Sequence[int]) -> Tensor:
@@ -220,11 +222,13 @@ class _Frames:
     def synthesise(self, spectrum: Tensor) -> Tensor:
         """(B, n_frames + 1, bins) -> samples (B, more than `stop`), silent but between `start` and `stop`."""
         frames = torch.fft.irfft(spectrum, self.n_fft)[..., self.left : self.left + self.win_length]
-        return self._add(frames * self.window).mul_(self.scale)
+        return self._add(frames.mul_(self.window)).mul_(self.scale)
 
     def analyse(self, samples: Tensor) -> Tensor:
         frames = samples.unfold(-1, self.win_length, self.hop_length) * self.window
-        return torch.fft.rfft(F.pad(frames, (self.left, self.n_fft - self.win_length - self.left)))
+        if self.win_length < self.n_fft:  # otherwise it would be a copy
+            frames = F.pad(frames, (self.left, self.n_fft - self.win_length - self.left))
+        return torch.fft.rfft(frames)
 
     def _add(self, frames: Tensor) -> Tensor:
         """Adds frames (B, n, win_length) where they overlap."""
@@ -233,5 +237,5 @@ class _Frames:
         samples = frames.new_zeros(len(frames), n_frames + n_hops - 1, hop)
         for i in range(n_hops):
             part = frames[..., i * hop : (i + 1) * hop]
-            samples[:, i : i + n_frames, : part.shape[-1]] += part
+            samples[:, i : i + n_frames, : part.shape[-1]].add_(part)  # += on a slice also copies it onto itself
         return samples.flatten(1)
