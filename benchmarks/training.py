@@ -115,7 +115,8 @@ def through_lightning(n_mels: int, n_frames: int, precision: str, args: argparse
     model.build(params=params, level_range=LevelRange(-80, 0), class_names=[str(i) for i in range(N_CLASSES)])
     n_steps = WARM_UP + args.n_steps
     data = Examples(n_mels, n_frames, 16 * args.batch_size)
-    plan = BatchPlan(data.order, batch_size=args.batch_size, epoch_size=n_steps * args.batch_size, crop="start", seed=0)
+    sizes = {"batch_size": args.batch_size, "epoch_size": n_steps * args.batch_size}
+    plan = BatchPlan(data.order, n_examples=len(data), **sizes, crop="start", seed=0)
     on_gpu = torch.cuda.is_available()
     module = L.LightningDataModule()
     module.batch_size = args.batch_size

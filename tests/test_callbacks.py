@@ -1,3 +1,4 @@
+import itertools
 import json
 import logging
 import shutil
@@ -21,6 +22,7 @@ from specgan.models.classifier import Classifier
 from specgan.spectrogram import SpectrogramParams
 from specgan.tasks.spectrograms import make_spectrograms
 from specgan.training.best import BestCheckpoint
+from specgan.training.cadence import Cadence
 from specgan.training.dashboards import Dashboard
 from specgan.training.measure import Measure
 from specgan.training.pace import Pace
@@ -225,7 +227,7 @@ def test_the_first_process_alone_draws_and_all_know_the_metrics(stage):
     assert sent == []
 
 
-@pytest.mark.parametrize("settings", [{"every_n_epochs": 0}, {"n_shown": 5}, {"n_samples": 1}])
+@pytest.mark.parametrize("settings", [{"every_n_epochs": 0}, {"share": 0.0}, {"n_shown": 5}, {"n_samples": 1}])
 def test_impossible_settings(tmp_path, settings):
     with pytest.raises(ValueError, match=next(iter(settings))):
         Preview(tmp_path, GriffinLim, **settings)
@@ -364,9 +366,10 @@ def test_an_error_of_the_judge_stops_the_run(tmp_path):
         measured_run(measure, epochs=[], max_epochs=1)
 
 
-@pytest.mark.parametrize("settings", [{"every_n_epochs": 0}, {"n_samples": 0}])
+@pytest.mark.parametrize("settings", [{"every_n_epochs": 0}, {"share": 1.5}, {"n_samples": 0}])
 def test_impossible_settings_of_measure(tmp_path, settings):
-    with pytest.raises(ValueError, match=f"{next(iter(settings))} is 0; at least 1"):
+    ((name, value),) = settings.items()
+    with pytest.raises(ValueError, match=f"{name} is {value}; "):
         Measure(Scripted([]), tmp_path / "curve.json", **settings)
 
 
@@ -552,6 +555,82 @@ def test_a_run_is_measured_without_the_recordings(tiny_drums, tmp_path, keep_sou
     assert (tmp_path / "checkpoints" / "best.ckpt").exists()
     previews = {path.name for path in (tmp_path / "previews" / "kick").glob("real*.wav")}
     assert previews == ({"real.wav", "real_vocoded.wav"} if keep_sounds else {"real_vocoded.wav"})
+
+
+# --- Cadence
+
+
+class Clock:
+    """A training whose time passes when it is told."""
+
+    def __init__(self, monkeypatch):
+        self.now_s = 1000.0
+        monkeypatch.setattr("specgan.training.cadence.time.monotonic", lambda: self.now_s)
+
+    def uses(self, cadence, *, epochs_s, cost_s):
+        """The times since the start at which something that costs `cost_s` is done, in epochs of these lengths."""
+        trainer = SimpleNamespace(max_epochs=len(epochs_s), should_stop=False, is_global_zero=True, strategy=Strategy())
+        cadence.start()
+        start_s, uses = self.now_s, []
+        for trainer.current_epoch, epoch_s in enumerate(epochs_s):
+            self.now_s += epoch_s
+            if cadence.is_due(trainer):
+                uses.append(self.now_s - start_s)
+                with cadence.timed():
+                    self.now_s += cost_s
+        return uses
+
+
+@pytest.mark.parametrize(
+    ("epochs_s", "first_s"),
+    [([1.0] * 100, 60), ([14.0] * 10, 56), ([20.0, 14.0] * 5, 54), ([61.0] * 3, 61), ([40.0] * 3, 40), ([5.0] * 3, 15)],
+)
+def test_the_first_time_is_within_a_minute_or_after_the_first_epoch(monkeypatch, epochs_s, first_s):
+    assert Clock(monkeypatch).uses(Cadence(None, share=0.01, first_s=60), epochs_s=epochs_s, cost_s=2)[0] == first_s
+
+
+@pytest.mark.parametrize("cost_s", [0.1, 1, 5, 20])
+def test_an_hour_keeps_its_share_and_what_is_done_becomes_rarer(monkeypatch, cost_s):
+    clock, cadence = Clock(monkeypatch), Cadence(None, share=0.02, first_s=60)
+    epochs_s = [14.0] * 257
+    uses = clock.uses(cadence, epochs_s=epochs_s, cost_s=cost_s)
+    assert cost_s * len(uses) <= 0.02 * (clock.now_s - 1000)
+    assert uses[-1] == pytest.approx(sum(epochs_s) + cost_s * (len(uses) - 1))  # the last epoch
+    ratios = [later / earlier for earlier, later in itertools.pairwise(uses[:-1])]
+    assert min(ratios, default=2) >= 1.25
+    assert len(uses) == {0.1: 19, 1: 16, 5: 9, 20: 3}[cost_s]
+
+
+def test_a_training_shorter_than_its_share_is_seen_at_its_first_minute_and_its_end(monkeypatch):
+    assert Clock(monkeypatch).uses(Cadence(None, share=0.02, first_s=60), epochs_s=[10.0] * 12, cost_s=3) == [60, 123]
+
+
+def test_epochs_by_number_do_not_look_at_the_clock(monkeypatch):
+    assert Clock(monkeypatch).uses(Cadence(2, share=0.01, first_s=60), epochs_s=[100.0] * 5, cost_s=0) == [
+        200,
+        400,
+        500,
+    ]
+
+
+def test_the_first_process_decides_by_its_clock_for_all(monkeypatch):
+    clock, sent = Clock(monkeypatch), []
+    trainer = SimpleNamespace(max_epochs=-1, should_stop=False, is_global_zero=True, strategy=Strategy(sent))
+    first, other = Cadence(None, share=0.5, first_s=60), Cadence(None, share=0.5, first_s=60)
+    found = []
+    for trainer.current_epoch in range(20):
+        clock.now_s += 10
+        trainer.is_global_zero = True
+        found.append(first.is_due(trainer))
+        if found[-1]:
+            with first.timed():
+                clock.now_s += 1
+        clock.now_s += 1000  # the other one's clock is elsewhere
+        trainer.is_global_zero = False
+        assert other.is_due(trainer) == found[-1]
+        clock.now_s -= 1000
+    assert [epoch for epoch, is_due in enumerate(found) if is_due] == [5, 7, 9, 12, 16]
+    assert sent == []
 
 
 # --- Pace

@@ -516,6 +516,14 @@ def test_small_folders_are_repeated_to_sixteen_batches(specs):
     assert all(sorted(indices[i : i + 16]) == list(range(16)) for i in range(0, 128, 16))  # whole rounds
 
 
+def test_large_folders_are_dealt_over_epochs_of_thirty_two_batches(specs):
+    data = open_data(specs, batch_size=1)
+    data.train.labels = torch.zeros(40)  # as if it had so many clips
+    indices = [index for _ in range(5) for index, _ in places_of(data)]
+    assert len(indices) == 5 * 32
+    assert [sorted(indices[i : i + 40]) for i in range(0, 160, 40)] == [list(range(40))] * 4
+
+
 def test_fewer_clips_than_a_batch_still_give_whole_batches(specs):
     assert [len(labels) for _, labels in epoch_of(open_data(specs, batch_size=20))] == [20] * 16
 

@@ -37,7 +37,7 @@ def train(tiny_drums, home, name, *arguments):
     settings += ["callbacks.preview.every_n_epochs=20", "callbacks.measure.every_n_epochs=20"]
     # in double precision: else rounding, which differs with the size of a batch, grows from step to step
     settings = [*(s for s in settings if not s.startswith("trainer.precision")), "trainer.precision=64-true"]
-    settings += ["callbacks.measure.n_samples=4", "callbacks.checkpoint.every_n_epochs=20"]
+    settings += ["callbacks.measure.n_samples=4", "callbacks.checkpoint.at_epoch_ends_s=3600"]
     settings += ["+callbacks.dump._target_=test_processes.Dump", "+callbacks.dump.folder=${paths.run_dir}"]
     environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parent), "OMP_NUM_THREADS": "1"}
     command = [sys.executable, str(ROOT / "train.py"), *folder_source(tiny_drums), *settings, *arguments]

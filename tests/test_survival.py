@@ -12,6 +12,7 @@ import time
 
 import pytest
 import torch
+from lightning.pytorch.utilities.exceptions import SIGTERMException
 from runs import QUIET, ROOT, TINY, folder_source
 
 from specgan.data.datamodule import BatchPlan
@@ -200,7 +201,7 @@ class Parts:
         self.optimizers = [torch.optim.Adam(self.model.parameters(), lr=0.1)]
         self.checkpoint_io = WholeCheckpoints()
         self.strategy = self
-        self.saver = LastCheckpoint(folder / "last.ckpt")
+        self.saver = LastCheckpoint(folder / "last.ckpt", at_epoch_ends_s=0)
         self.guard = NotANumberGuard(folder / "last.ckpt", folder / "nan.json", on_nan="rollback", every_n_steps=1)
 
     def reduce_boolean_decision(self, decision, all):
@@ -247,10 +248,36 @@ def test_weights_that_are_not_finite_do_not_replace_a_good_checkpoint(tmp_path):
     assert (tmp_path / "last.ckpt").read_bytes() == before
 
 
+def test_ends_of_epochs_are_kept_at_first_then_after_a_while_and_at_last(tmp_path, monkeypatch):
+    now = [100.0]
+    monkeypatch.setattr("specgan.training.survival.time.monotonic", lambda: now[0])
+    parts, kept = Parts(tmp_path), []
+    saver = LastCheckpoint(tmp_path / "new.ckpt", at_epoch_ends_s=10)
+    saver.on_train_start(parts, parts.model)
+    for parts.current_epoch in range(10):
+        now[0] += 3
+        before = saver.saved_at_s
+        saver.on_train_epoch_end(parts, parts.model)
+        if saver.saved_at_s != before:
+            kept.append(parts.current_epoch)
+    assert kept == [0, 4, 8, 9]
+
+
+def test_a_signal_at_the_end_of_an_epoch_leaves_a_checkpoint_and_does_not_end_with_0(tmp_path):
+    parts = Parts(tmp_path)
+    parts.saver.received = signal.SIGTERM
+    with pytest.raises(KeyboardInterrupt):
+        parts.saver.on_train_epoch_end(parts, parts.model)
+    assert (tmp_path / "last.ckpt").is_file()
+    end = SIGTERMException()
+    parts.saver.on_exception(parts, parts.model, end)
+    assert end.code == 143
+
+
 @pytest.mark.parametrize(
     "make",
     [
-        lambda: LastCheckpoint("x", every_n_epochs=0),
+        lambda: LastCheckpoint("x", at_epoch_ends_s=-1),
         lambda: LastCheckpoint("x", every_s=-1),
         lambda: NotANumberGuard("x", "y", on_nan="ignore"),
         lambda: NotANumberGuard("x", "y", every_n_steps=0),
@@ -265,7 +292,7 @@ def test_impossible_settings_are_refused(make):
 
 
 def plan(**settings):
-    defaults = {"batch_size": 4, "epoch_size": 30, "crop": "random", "seed": 3}
+    defaults = {"n_examples": 10, "batch_size": 4, "epoch_size": 30, "crop": "random", "seed": 3}
     return BatchPlan(lambda generator: torch.randperm(10, generator=generator), **{**defaults, **settings})
 
 
@@ -291,3 +318,12 @@ def test_epochs_and_seeds_differ_and_repeat():
 def test_every_example_comes_once_before_any_comes_twice():
     indices = [index for batch in plan(batch_size=5) for index, _ in batch]
     assert sorted(indices[:10]) == sorted(indices[10:20]) == list(range(10))
+
+
+def test_short_epochs_go_through_all_examples_in_turn():
+    batches, indices = plan(epoch_size=8), []
+    for _ in range(5):
+        indices += [index for batch in batches for index, _ in batch]
+        batches.n_given = len(batches)  # as if a training had had them
+    assert [sorted(indices[i : i + 10]) for i in range(0, 40, 10)] == [list(range(10))] * 4
+    assert len({tuple(indices[i : i + 10]) for i in range(0, 40, 10)}) == 4

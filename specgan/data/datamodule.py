@@ -21,6 +21,7 @@ log = logging.getLogger(__name__)
 
 # Settings of `make_dataset` that do not change what it makes.
 _NO_CHANGE = ("on_error", "executor")
+_LEAST_BATCHES, _MOST_BATCHES = 16, 32  # in an epoch, unless epoch_size is set
 _SEED_STEP = 1_000_003  # between the seeds of two runs, so that their epochs do not share any
 
 
@@ -39,7 +40,8 @@ class SpectrogramDataModule(L.LightningDataModule):
             missing or stale in `dataset_dir`.
         batch_size: examples in a batch of each process.
         epoch_size: examples in an epoch, of all processes together; None: each training clip once, but at least 16
-            batches: an epoch goes through smaller folders several times, so that it is worth its overhead.
+            batches, so that an epoch is worth its overhead, and at most 32, so that what is done between epochs comes
+            soon. Each clip is trained on once before any is again, over as many epochs as that takes.
         crop: of clips longer than an example: "random" takes another piece each time, "start" their beginning (for
             hits whose attack matters).
         num_workers: processes that fetch batches; 0: this one, as the data are in memory.
@@ -73,7 +75,7 @@ class SpectrogramDataModule(L.LightningDataModule):
         if batch_size < 1:
             raise ValueError(f"batch_size is {batch_size}; at least 1")
         if epoch_size is not None and epoch_size < 1:
-            raise ValueError(f"epoch_size is {epoch_size}; at least 1, or null for each clip once")
+            raise ValueError(f"epoch_size is {epoch_size}; at least 1, or null for 16 to 32 batches")
         if crop not in ("random", "start"):
             raise ValueError(f"crop is {crop!r}; random or start")
         self.params = params
@@ -183,11 +185,12 @@ class SpectrogramDataModule(L.LightningDataModule):
     def train_dataloader(self) -> "TrainLoader":
         """A loader of one epoch after another; another call goes on where the one before was."""
         n_processes, rank = (self.trainer.world_size, self.trainer.global_rank) if self.trainer else (1, 0)
-        epoch_size = self.epoch_size or max(len(self.train), 16 * self.batch_size * n_processes)
+        size = self.batch_size * n_processes
         plan = BatchPlan(
             self.train.order,
+            n_examples=len(self.train),
             batch_size=self.batch_size,
-            epoch_size=epoch_size,
+            epoch_size=self.epoch_size or min(max(len(self.train), _LEAST_BATCHES * size), _MOST_BATCHES * size),
             crop=self.crop,
             seed=self.seed,
             n_processes=n_processes,
@@ -218,12 +221,15 @@ class SpectrogramDataModule(L.LightningDataModule):
 class BatchPlan(Sampler[list[tuple[int, float]]]):
     """Which examples are in which batch, and where each is cut: decided by the seed and the epoch alone.
 
-    Each process takes its own part of batches that all agree on, so that several train as one would.
+    Epochs are pieces of an endless sequence, one shuffle of all examples after another: an epoch that is shorter than a
+    shuffle goes on where the one before ended. Each process takes its own part of batches that all agree on, so that
+    several train as one would.
 
     Args:
         order: called with a torch.Generator, gives all indices of the examples, shuffled.
+        n_examples: how many these are.
         batch_size: examples in a batch of one process.
-        epoch_size: examples in an epoch; what is left over after whole batches is left out, except of a single batch.
+        epoch_size: examples in an epoch, rounded down to whole batches, but at least one.
         crop: "random" or "start".
         seed: another gives other batches.
         n_processes: that train together.
@@ -234,6 +240,7 @@ class BatchPlan(Sampler[list[tuple[int, float]]]):
         self,
         order: Callable[[torch.Generator], Tensor],
         *,
+        n_examples: int,
         batch_size: int,
         epoch_size: int,
         crop: str,
@@ -241,7 +248,7 @@ class BatchPlan(Sampler[list[tuple[int, float]]]):
         n_processes: int = 1,
         rank: int = 0,
     ) -> None:
-        self.order, self.crop, self.seed = order, crop, seed
+        self.order, self.n_examples, self.crop, self.seed = order, n_examples, crop, seed
         self.batch_size, self.n_processes, self.rank = batch_size, n_processes, rank
         self.n_batches = max(1, epoch_size // (batch_size * n_processes))
         self.epoch, self.n_given = 0, 0  # batches of this epoch that were trained on
@@ -252,18 +259,25 @@ class BatchPlan(Sampler[list[tuple[int, float]]]):
     def __iter__(self) -> Iterator[list[tuple[int, float]]]:
         if self.n_given >= self.n_batches:  # the epoch before went to its end
             self.epoch, self.n_given = self.epoch + 1, 0
-        generator = torch.Generator().manual_seed(_SEED_STEP * self.seed + self.epoch)
         size = self.batch_size * self.n_processes
-        order = self.order(generator)
-        while len(order) < self.n_batches * size:
-            order = torch.cat([order, self.order(generator)])
-        places = torch.rand(self.n_batches * size, generator=generator)
+        order = self._piece(self.epoch * self.n_batches * size, self.n_batches * size)
+        places = torch.rand(self.n_batches * size, generator=self._generator(-1 - self.epoch))
         if self.crop == "start":
             places.zero_()
         for index in range(self.n_given, self.n_batches):
             start = index * size + self.rank * self.batch_size
             part = slice(start, start + self.batch_size)
             yield list(zip(order[part].tolist(), places[part].tolist(), strict=True))
+
+    def _piece(self, start: int, length: int) -> Tensor:
+        """Indices from place `start` of the sequence of shuffles: (length,) int64."""
+        first, last = start // self.n_examples, (start + length - 1) // self.n_examples
+        order = torch.cat([self.order(self._generator(number)) for number in range(first, last + 1)])
+        return order[start - first * self.n_examples :][:length]
+
+    def _generator(self, number: int) -> torch.Generator:
+        """Of a shuffle (0, 1, ...) or of the places of an epoch (-1, -2, ...)."""
+        return torch.Generator().manual_seed(_SEED_STEP * self.seed + number)
 
 
 class TrainLoader(DataLoader):

@@ -1,4 +1,4 @@
-"""Every few epochs, how far generated sounds are from real ones: `val/fad`, by which the best checkpoint is kept."""
+"""From time to time, how far generated sounds are from real ones: `val/fad`, by which the best checkpoint is kept."""
 
 import json
 import logging
@@ -10,14 +10,17 @@ import lightning as L
 
 from specgan.evaluation.evaluator import Evaluation, Evaluator
 from specgan.files import write_json
+from specgan.training.cadence import Cadence
 from specgan.training.dashboards import dashboards
-from specgan.training.pace import is_due, log_known
+from specgan.training.pace import log_known
 
 log = logging.getLogger(__name__)
 
+_FIRST_S = 300.0  # so that short trainings are measured at their end alone
+
 
 class Measure(L.Callback):
-    """Every few epochs, measures sounds drawn from fixed seeds against the training clips.
+    """From time to time, measures sounds drawn from fixed seeds against the training clips.
 
     Metrics: `val/fad` (Fréchet distance on the features of the data set's judge), beside it `val/fad_real`, that of as
     many real clips that were not trained on, and `val/conditional_accuracy` (the share of sounds that the judge takes
@@ -27,19 +30,24 @@ class Measure(L.Callback):
     Args:
         evaluation: gives the `Evaluator` of the data set.
         curve: path of a JSON file, a list of {epoch, time_s, n_steps, <metric>: ...}.
-        every_n_epochs: epochs from measurement to measurement; the last epoch is measured too.
+        every_n_epochs: epochs from measurement to measurement; None: by time. The last epoch is measured too.
+        share: of the time of the training that measuring may take, see `Cadence`.
         n_samples: sounds of a class on average.
     """
 
     def __init__(
-        self, evaluation: Evaluation, curve: str | Path, *, every_n_epochs: int = 10, n_samples: int = 20
+        self,
+        evaluation: Evaluation,
+        curve: str | Path,
+        *,
+        every_n_epochs: int | None = None,
+        share: float = 0.02,
+        n_samples: int = 20,
     ) -> None:
-        if every_n_epochs < 1:
-            raise ValueError(f"every_n_epochs is {every_n_epochs}; at least 1")
         if n_samples < 1:
             raise ValueError(f"n_samples is {n_samples}; at least 1")
         self.evaluation, self.curve = evaluation, Path(curve)
-        self.every_n_epochs, self.n_samples = every_n_epochs, n_samples
+        self.cadence, self.n_samples = Cadence(every_n_epochs, share=share, first_s=_FIRST_S), n_samples
         self.points: list[dict[str, float]] = []
         self.evaluator: Evaluator | None = None  # of the first process, which alone measures
         self.real_distance: float | None = None
@@ -65,12 +73,14 @@ class Measure(L.Callback):
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         past_s = max((point["time_s"] for point in self.points if point["epoch"] <= trainer.current_epoch), default=0.0)
         self.start_s = time.monotonic() - past_s
+        self.cadence.start()
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        if not is_due(trainer, self.every_n_epochs):
+        if not self.cadence.is_due(trainer):
             return
-        metrics = self._measure(trainer, pl_module) if trainer.is_global_zero else None
-        metrics = trainer.strategy.broadcast(metrics)
+        with self.cadence.timed():
+            metrics = self._measure(trainer, pl_module) if trainer.is_global_zero else None
+            metrics = trainer.strategy.broadcast(metrics)
         log_known(pl_module, {f"val/{name}": value for name, value in metrics.items()}, prog_bar=True)
 
     def _measure(self, trainer: L.Trainer, pl_module: L.LightningModule) -> dict[str, float]:

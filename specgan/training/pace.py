@@ -1,4 +1,4 @@
-"""How far and how fast training is: logged every epoch, and which epochs are due for what is done every few."""
+"""How far and how fast training is, logged every epoch."""
 
 import time
 
@@ -41,12 +41,6 @@ class Pace(L.Callback):
         if self.n_examples:
             metrics["train/examples_per_s"] = self.n_examples / (self.end_s - self.start_s)
         log_known(pl_module, metrics)
-
-
-def is_due(trainer: L.Trainer, every_n_epochs: int) -> bool:
-    """Whether the epoch that ends is one of every `every_n_epochs`, or the last one."""
-    epoch = trainer.current_epoch + 1
-    return trainer.should_stop or epoch == trainer.max_epochs or epoch % every_n_epochs == 0
 
 
 def log_known(pl_module: L.LightningModule, metrics: dict[str, float], *, prog_bar: bool = False) -> None:

@@ -1,4 +1,4 @@
-"""Every few epochs, sounds and pictures of each class, and warnings about a run that goes wrong."""
+"""From time to time, sounds and pictures of each class, and warnings about a run that goes wrong."""
 
 import json
 import logging
@@ -20,13 +20,15 @@ from specgan.generation import class_folders
 from specgan.pictures.figures import to_figure
 from specgan.pictures.gallery import Entry, write_gallery
 from specgan.spectrogram import Spectrogram, normalise
+from specgan.training.cadence import Cadence
 from specgan.training.dashboards import Exhibit, dashboards
-from specgan.training.pace import is_due, log_known
+from specgan.training.pace import log_known
 
 log = logging.getLogger(__name__)
 
 _ENTRIES_NAME = "entries.json"  # beside index.html: what it lists, for a run that goes on
 
+_FIRST_S = 60.0  # from the start of the training to the first preview
 COLLAPSED = 0.1  # of the distance between real clips of a class
 
 
@@ -44,7 +46,7 @@ class _Sample:
 
 
 class Preview(L.Callback):
-    """Every few epochs, draws each class from fixed seeds, writes sounds and pictures, logs them, checks them.
+    """From time to time, draws each class from fixed seeds, writes sounds and pictures, logs them, checks them.
 
     Once, at the start, it does the same with a real clip of each class, as recorded (if the data set keeps its sound)
     and through the vocoder, so that a listener knows what the vocoder costs. Files go to `folder`, whose index.html
@@ -58,7 +60,8 @@ class Preview(L.Callback):
         folder: where the files go.
         vocoder: called with params and level_range, makes what turns spectrograms into sound.
         evaluation: gives the data set's judge, if it has been trained; None: sounds are not classified.
-        every_n_epochs: epochs from preview to preview.
+        every_n_epochs: epochs from preview to preview; None: by time. The last epoch is shown too.
+        share: of the time of the training that previews may take, see `Cadence`.
         n_samples: sounds of each class that are drawn and checked.
         n_shown: how many of these are written and logged.
         seed: of the first sound of each class.
@@ -70,18 +73,18 @@ class Preview(L.Callback):
         vocoder: Callable[..., nn.Module],
         *,
         evaluation: Evaluation | None = None,
-        every_n_epochs: int = 10,
+        every_n_epochs: int | None = None,
+        share: float = 0.01,
         n_samples: int = 4,
         n_shown: int = 1,
         seed: int = 0,
     ) -> None:
-        if every_n_epochs < 1:
-            raise ValueError(f"every_n_epochs is {every_n_epochs}; at least 1")
         if not 1 <= n_shown <= n_samples or n_samples < 2:
             raise ValueError(f"n_shown is {n_shown}, n_samples {n_samples}; 1 <= n_shown <= n_samples, n_samples >= 2")
         self.folder = Path(folder)
         self.make_vocoder, self.evaluation = vocoder, evaluation
-        self.every_n_epochs, self.n_samples, self.n_shown, self.seed = every_n_epochs, n_samples, n_shown, seed
+        self.cadence = Cadence(every_n_epochs, share=share, first_s=_FIRST_S)
+        self.n_samples, self.n_shown, self.seed = n_samples, n_shown, seed
         self.entries: dict[str, dict[str, Entry]] = {}  # by class name and file
         self.judge: Judge | None = None
 
@@ -95,11 +98,15 @@ class Preview(L.Callback):
         self.examples = _examples_by_class(trainer.datamodule.train, len(pl_module.class_names), n_each=16)
         self._show_real(trainer, pl_module)
 
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        self.cadence.start()
+
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        if not is_due(trainer, self.every_n_epochs):
+        if not self.cadence.is_due(trainer):
             return
-        metrics = self._show_generated(trainer, pl_module) if trainer.is_global_zero else None
-        metrics = trainer.strategy.broadcast(metrics)
+        with self.cadence.timed():
+            metrics = self._show_generated(trainer, pl_module) if trainer.is_global_zero else None
+            metrics = trainer.strategy.broadcast(metrics)
         log_known(pl_module, {f"val/{name}": value for name, value in metrics.items()})
 
     def _show_real(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:

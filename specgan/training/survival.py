@@ -20,7 +20,7 @@ from lightning.pytorch.callbacks import Checkpoint
 from torch import Tensor
 
 from specgan.files import atomic_path, write_json
-from specgan.training.pace import is_due
+from specgan.training.cadence import is_last
 
 log = logging.getLogger(__name__)
 
@@ -77,16 +77,16 @@ class LastCheckpoint(Checkpoint):
 
     Args:
         path: of the checkpoint.
-        every_n_epochs: epochs from one checkpoint to the next; the last epoch is kept too.
+        at_epoch_ends_s: seconds from one checkpoint to the next at the ends of epochs; the first and the
+            last epoch are always kept.
         every_s: seconds after which one is also written in the middle of an epoch.
     """
 
-    def __init__(self, path: str | Path, *, every_n_epochs: int = 1, every_s: float = 600.0) -> None:
-        if every_n_epochs < 1:
-            raise ValueError(f"every_n_epochs is {every_n_epochs}; at least 1")
-        if every_s < 0:
-            raise ValueError(f"every_s is {every_s}; at least 0 seconds")
-        self.path, self.every_n_epochs, self.every_s = Path(path), every_n_epochs, every_s
+    def __init__(self, path: str | Path, *, at_epoch_ends_s: float = 10.0, every_s: float = 600.0) -> None:
+        for name, value in {"at_epoch_ends_s": at_epoch_ends_s, "every_s": every_s}.items():
+            if value < 0:
+                raise ValueError(f"{name} is {value}; at least 0 seconds")
+        self.path, self.at_epoch_ends_s, self.every_s = Path(path), at_epoch_ends_s, every_s
         self.received: int | None = None
         self.is_training = False
         self.handlers: dict[int, Any] = {}
@@ -130,8 +130,17 @@ class LastCheckpoint(Checkpoint):
             raise KeyboardInterrupt  # Lightning ends the training and the process
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        if is_due(trainer, self.every_n_epochs):
+        is_needed = is_last(trainer) or not self.path.is_file()
+        is_due = is_needed or time.monotonic() - self.saved_at_s >= self.at_epoch_ends_s
+        is_stopped = trainer.strategy.reduce_boolean_decision(self.received is not None, all=False)
+        if is_stopped or trainer.strategy.reduce_boolean_decision(is_due, all=False):  # all must agree here too
             self._save(trainer, pl_module)
+        if is_stopped:
+            raise KeyboardInterrupt
+
+    def on_exception(self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException) -> None:
+        if isinstance(exception, SystemExit) and self.received is not None:
+            exception.code = 128 + self.received  # Lightning's, of a signal between two epochs, has 0
 
     def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         self.is_training = False
