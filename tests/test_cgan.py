@@ -102,6 +102,26 @@ def test_generator_loss_falls_against_a_fixed_discriminator(recipe, monkeypatch)
     assert losses[-1] < losses[0] - 0.05
 
 
+def test_the_discriminator_learns_the_classes_of_real_spectrograms(monkeypatch):
+    model = make_model()
+    optimizer = model.configure_optimizers()[1]
+    losses = [float(discriminator_step(model, optimizer, monkeypatch)["class_loss"]) for _ in range(15)]
+    assert losses[0] == pytest.approx(math.log(2), abs=0.3)
+    assert losses[-1] < 0.8 * losses[0]
+    real, labels = one_batch()
+    logits, class_logits = model.discriminator(real, labels, with_classes=True)
+    assert class_logits.argmax(dim=1).equal(labels)
+    torch.testing.assert_close(logits, model.discriminator(real, labels))
+
+
+def test_without_a_weight_nothing_is_classified(monkeypatch):
+    model = make_model()
+    model.discriminator.class_weight = 0.0
+    assert "class_loss" not in discriminator_step(model, model.configure_optimizers()[1], monkeypatch)
+    with pytest.raises(ValueError, match="class_weight is -1; at least 0"):
+        ProjectionDiscriminator(n_classes=2, n_mels=32, n_frames=32, class_weight=-1)
+
+
 def test_penalty_comes_every_kth_step_and_is_multiplied(monkeypatch):
     model = make_model()  # penalty_every=2
     optimizer = model.configure_optimizers()[1]

@@ -11,6 +11,7 @@ from typing import Any
 
 import lightning as L
 import torch
+import torch.nn.functional as F
 from lightning.pytorch.callbacks import Timer
 from torch import Tensor, nn
 from torch.optim import Optimizer
@@ -126,7 +127,7 @@ class CGAN(L.LightningModule):
         try:
             with self.trainer.precision_plugin.forward_context():
                 fake = self.generator(torch.zeros(n_examples, self.latent_dim, device=self.device), labels)
-                loss = self.discriminator(_single(fake), labels).sum()
+                loss = self._logits_of_real(_single(fake), labels)[0].sum() + self.discriminator(fake, labels).sum()
                 torch.autograd.grad(loss, [*self.generator.parameters()], allow_unused=True)
         except RuntimeError as err:  # all errors of torch.compile are
             torch.compiler.set_stance("force_eager")
@@ -206,10 +207,12 @@ class CGAN(L.LightningModule):
         real, fake = (_single(x.detach()).requires_grad_(penalised) for x in (real, fake))
 
         with self._uncompiled() if penalised else nullcontext():
-            real_logits = _single(self.discriminator(real, labels))
+            real_logits, classified = self._logits_of_real(real, labels)
             fake_logits = _single(self.discriminator(fake, labels))
         loss = self.loss.discriminator_loss(real_logits, fake_logits)
-        values = {"loss_d": loss, "real_logits": real_logits, "fake_logits": fake_logits}
+        values = {"loss_d": loss, "real_logits": real_logits, "fake_logits": fake_logits} | classified
+        if classified:
+            loss = loss + self.discriminator.class_weight * classified["class_loss"]
         if penalised:
             values["r1"], values["r2"] = gradient_penalty(real_logits, real), gradient_penalty(fake_logits, fake)
             loss = loss + self.loss.penalty_every * self.loss.gamma * (values["r1"] + values["r2"])
@@ -218,6 +221,13 @@ class CGAN(L.LightningModule):
         self.manual_backward(loss)
         optimizer.step()
         return {name: value.detach() for name, value in values.items()}
+
+    def _logits_of_real(self, real: Tensor, labels: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        """The logits (B,), and the loss of the discriminator's classification, a scalar, if it classifies."""
+        if not getattr(self.discriminator, "class_weight", 0):
+            return _single(self.discriminator(real, labels)), {}
+        logits, class_logits = self.discriminator(real, labels, with_classes=True)
+        return _single(logits), {"class_loss": F.cross_entropy(_single(class_logits), labels)}
 
     def _generator_step(
         self, real_logits: Tensor, fake: Tensor, labels: Tensor, optimizer: Optimizer

@@ -24,9 +24,11 @@ class ProjectionDiscriminator(nn.Module):
         spectral_norm: divide each weight matrix by its largest singular value.
         compare_in_class: show the last stage how much the spectrograms of a class differ within the batch, so that it
             notices a generator that makes one sound for a class.
+        class_weight: of the cross-entropy of its class logits on real spectrograms, in its loss; 0: none.
 
     Source: Miyato, Koyama, "cGANs with projection discriminator", 2018. The comparison: Karras et al., "Progressive
-    growing of GANs", 2018, here by class.
+    growing of GANs", 2018, here by class. The classes: Odena, Olah, Shlens, "Conditional image synthesis with auxiliary
+    classifier GANs", 2017, here of real spectrograms alone and by the embeddings of the projection.
     """
 
     def __init__(
@@ -35,14 +37,18 @@ class ProjectionDiscriminator(nn.Module):
         n_classes: int,
         n_mels: int,
         n_frames: int,
-        width: int = 64,
+        width: int = 96,
         depth: int | None = None,
         norm: str | None = None,
         spectral_norm: bool = False,
         compare_in_class: bool = True,
+        class_weight: float = 0.1,
     ) -> None:
         super().__init__()
         require_size(n_frames, width)
+        if class_weight < 0:
+            raise ValueError(f"class_weight is {class_weight}; at least 0")
+        self.class_weight = class_weight
         self.depth = depth_for(n_mels, n_frames, depth)
         self.stages = _stages(1, width, self.depth, norm, spectral_norm, n_added=int(compare_in_class))
         self.spread = SpreadInClass() if compare_in_class else None
@@ -54,8 +60,10 @@ class ProjectionDiscriminator(nn.Module):
         self.embedding = _maybe_spectral(embedding, spectral_norm)
         self.register_load_state_dict_pre_hook(_rename_numbered_layers)
 
-    def forward(self, spectrogram: Tensor, labels: Tensor) -> Tensor:
-        """Maps spectrograms (B, 1, n_mels, n_frames) and labels (B,) to logits (B,)."""
+    def forward(
+        self, spectrogram: Tensor, labels: Tensor, *, with_classes: bool = False
+    ) -> Tensor | tuple[Tensor, Tensor]:
+        """Maps spectrograms (B, 1, n_mels, n_frames) and labels (B,) to logits (B,), and class logits (B, n_classes)."""
         *stages, last = self.stages
         maps = _padded(spectrogram, self.depth)
         for stage in stages:
@@ -63,7 +71,8 @@ class ProjectionDiscriminator(nn.Module):
         if self.spread is not None:
             maps = torch.cat([maps, self.spread(maps, labels)], dim=1)
         features = last(maps).flatten(1)
-        return self.logit(features).squeeze(1) + (features * self.embedding(labels)).sum(1)
+        logits = self.logit(features).squeeze(1) + (features * self.embedding(labels)).sum(1)
+        return (logits, features @ self.embedding.weight.T) if with_classes else logits
 
 
 class ChannelDiscriminator(nn.Module):
