@@ -63,7 +63,10 @@ class ProjectionDiscriminator(nn.Module):
     def forward(
         self, spectrogram: Tensor, labels: Tensor, *, with_classes: bool = False
     ) -> Tensor | tuple[Tensor, Tensor]:
-        """Maps spectrograms (B, 1, n_mels, n_frames) and labels (B,) to logits (B,), and class logits (B, n_classes)."""
+        """Maps spectrograms (B, 1, n_mels, n_frames) and labels (B,) to logits (B,).
+
+        `with_classes`: also returns class logits (B, n_classes).
+        """
         *stages, last = self.stages
         maps = _padded(spectrogram, self.depth)
         for stage in stages:
