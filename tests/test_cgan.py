@@ -219,8 +219,8 @@ def test_compiled_networks_are_used_where_they_can_be_and_change_nothing(tiny_dr
         torch.manual_seed(1)
         fit(model, make_data(tiny_drums, tmp_path / "data"), tmp_path / name, max_epochs=2)
     assert torch.equal(weights(plain.ema), weights(compiled.ema))
-    # A trial of the generator, and of the discriminator with and without classes; then 6 steps of the generator and of the discriminator on its output, and 2 more passes of the
-    # discriminator in each of the 3 steps without a penalty.
+    # A trial of the generator, and of the discriminator with classes and without; then 6 steps of the generator and of
+    # the discriminator on its output, and 2 more passes of the discriminator in each of the 3 steps without a penalty.
     assert calls.count("generator") == 1 + 6
     assert calls.count("discriminator") == 2 + 6 + 2 * 3
     assert plain.state_dict().keys() == compiled.state_dict().keys()
