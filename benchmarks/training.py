@@ -17,6 +17,7 @@ from collections.abc import Callable
 
 import lightning as L
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 from torch.utils.data import Dataset
 
@@ -166,8 +167,10 @@ def bare(n_mels: int, n_frames: int, precision: str, args: argparse.Namespace) -
             judge = discriminator if penalised else fast_judge
             fake = make(torch.randn(len(y), LATENT_DIM, device=device), y)
             seen = fake.detach().float().requires_grad_(penalised)
-            real_logits, fake_logits = judge(real, y).float(), judge(seen, y).float()
+            real_logits, class_logits = (values.float() for values in judge(real, y, with_classes=True))
+            fake_logits = judge(seen, y).float()
             loss_d = players.discriminator_loss(real_logits, fake_logits)
+            loss_d = loss_d + discriminator.class_weight * F.cross_entropy(class_logits, y)
             if penalised:
                 penalty = gradient_penalty(real_logits, real) + gradient_penalty(fake_logits, seen)
                 loss_d = loss_d + args.penalty_every * players.gamma * penalty
@@ -187,7 +190,8 @@ def bare(n_mels: int, n_frames: int, precision: str, args: argparse.Namespace) -
 def naive(n_mels: int, n_frames: int, args: argparse.Namespace) -> float:
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     sizes = {"n_classes": N_CLASSES, "n_mels": n_mels, "n_frames": n_frames}
-    generator = DCGANGenerator(**sizes, latent_dim=LATENT_DIM, embedding_dim=None, norm="batch").to(device)
+    settings = {"width": 256, "embedding_dim": None, "norm": "batch"}
+    generator = DCGANGenerator(**sizes, latent_dim=LATENT_DIM, **settings).to(device)
     discriminator = ChannelDiscriminator(**sizes, norm="batch").to(device)
     optimizer_g, optimizer_d = (
         torch.optim.Adam(network.parameters(), lr=2e-4, betas=(0.5, 0.999)) for network in (generator, discriminator)
