@@ -22,7 +22,7 @@ docs: .venv/installed-dev
 	$(BIN)/mkdocs build --strict
 
 # Made once; made again only when the dependencies change. uv installs in a minute what takes pip five.
-install = $(BIN)/python -m pip install --quiet uv && $(BIN)/uv pip install --quiet --python .venv --editable "$(1)" \
+install = $(BIN)/python -m pip install --quiet uv && $(BIN)/uv pip install --quiet --compile-bytecode --python .venv --editable "$(1)" \
 	|| $(BIN)/python -m pip install --quiet --editable "$(1)"
 
 .venv/installed: pyproject.toml

@@ -552,7 +552,7 @@ def test_find_audio_of_one_file_is_that_file(tmp_path):
 
 def test_find_audio_without_audio_says_what_it_looked_for(tmp_path):
     touch(tmp_path, "empty/notes.txt", "empty/sub/a.wav")
-    with pytest.raises(AudioError, match=r"empty: no audio file directly in it, but 1 other files \(.txt 1\)"):
+    with pytest.raises(AudioError, match=r"empty: no audio file directly in it, but 1 other file \(.txt 1\)"):
         find_audio(tmp_path / "empty", recursive=False)
     with pytest.raises(FileNotFoundError, match="gone"):
         find_audio(tmp_path / "gone")

@@ -343,7 +343,7 @@ def test_a_setting_is_listed_with_its_name_default_and_comment():
     "line",
     [
         "| `loss.gamma` | `0.2` | strength of the gradient penalties; 0: none, which does not converge with this loss |",  # noqa: E501
-        "| `evaluation.judge.width` | `24` | channels of the first layer |",
+        "| `evaluation.judge.width` | `16` | channels of the first layer |",
         "| `trainer.max_epochs` | `300` | stop after this number, of 16 to 32 batches each (data.epoch_size); -1: no limit |",  # noqa: E501
         "| `task.cmap` | `gray_r` |  |",
         "- `relativistic` with `model=cgan`",
