@@ -80,7 +80,8 @@ def test_a_run_that_was_killed_in_mid_epoch_ends_with_the_same_bits(whole, tiny_
 def test_an_interrupted_run_leaves_a_checkpoint_and_goes_on_with_the_same_bits(whole, number, tiny_drums, tmp_path):
     checkpoint = tmp_path / "run" / "checkpoints" / "last.ckpt"
     process = subprocess.Popen(
-        command(tiny_drums, tmp_path / "run"),  # of the same length as the whole one: the learning rates depend on it
+        # of the same length as the whole run: the learning rates depend on it
+        command(tiny_drums, tmp_path / "run", "trainer.max_epochs=5"),
         cwd=tmp_path,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
