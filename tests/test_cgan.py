@@ -363,6 +363,14 @@ def test_what_is_given_is_not_chosen(tiny_drums):
     assert schedule.ema_decay == Schedule.for_length(1000, n_values=32 * 32).ema_decay
 
 
+def test_what_is_given_on_going_on_counts():
+    model, again = make_model(decay_from=None, ema_decay=0.9), make_model(decay_from=0.75, ema_decay=None)
+    checkpoint = {}
+    model.on_save_checkpoint(checkpoint)
+    again.on_load_checkpoint(checkpoint)
+    assert (again.schedule.decay_from, again.schedule.ema_decay) == (0.75, 0.9)
+
+
 def test_short_trainings_and_small_spectrograms_get_larger_steps():
     def rate(n_steps, n_values=64 * 64):
         return Schedule.for_length(n_steps, n_values=n_values).learning_rate

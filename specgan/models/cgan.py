@@ -169,7 +169,9 @@ class CGAN(L.LightningModule):
         if self.n_steps == _TRIED_STEPS:  # by now their speed is known
             n_steps = self.n_steps / over if over else math.inf
             self.schedule = self._schedule_for(n_steps)
-            log.info("a training of %s steps: %s", f"about {n_steps:.0f}" if over else "any number of", self.schedule)
+            if self.trainer.is_global_zero:
+                length = f"about {n_steps:.0f}" if over else "any number of"
+                log.info("a training of %s steps: %s", length, self.schedule)
         for optimizer, (make, _) in zip(self.optimizers(), self._players, strict=True):
             rate = self.schedule.learning_rate if _is_rate_open(make) else optimizer.defaults["lr"]
             for group in optimizer.param_groups:
@@ -177,13 +179,15 @@ class CGAN(L.LightningModule):
 
     def _schedule_for(self, n_steps: float) -> Schedule:
         """The schedule of a training of that length, with the settings that were given."""
-        chosen = Schedule.for_length(n_steps, n_values=self.params.n_bins * self.params.n_frames)
+        return self._with_given(Schedule.for_length(n_steps, n_values=self.params.n_bins * self.params.n_frames))
+
+    def _with_given(self, schedule: Schedule) -> Schedule:
         given = {
             "learning_rate": getattr(self.make_optimizer_g, "keywords", {}).get("lr"),
             "decay_from": self.decay_from,
             "ema_decay": self.ema_decay,
         }
-        return replace(chosen, **{name: value for name, value in given.items() if value is not None})
+        return replace(schedule, **{name: value for name, value in given.items() if value is not None})
 
     def _share_over(self, batch_idx: int) -> float:
         """The share of the training that is done, 0..1, the same in all processes."""
@@ -282,7 +286,7 @@ class CGAN(L.LightningModule):
         self.n_steps = saved["n_steps"]
         self.rate_scale = saved["rate_scale"]
         if "schedule" in saved:  # not in checkpoints from before there were any
-            self.schedule = Schedule(**saved["schedule"])
+            self.schedule = self._with_given(Schedule(**saved["schedule"]))
         self.noise.set_state(saved["noise_state"])
         torch.set_rng_state(saved["random_state"])
         for device, state in zip(range(torch.cuda.device_count()), saved["cuda_random_states"], strict=False):
