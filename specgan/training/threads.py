@@ -8,6 +8,7 @@ import torch
 
 log = logging.getLogger(__name__)
 
+_MOST = torch.get_num_threads()  # PyTorch's own choice, which the runs of a sweep in one process do not change
 _ROUNDS, _BATCHES = 3, 2
 _GAIN = 1.1  # what more threads must be faster by: those that are in the way of others are slower soon
 _SETTINGS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS")
@@ -22,16 +23,15 @@ def set_threads(n_threads: int | None) -> None:
         n_threads: None: what the environment says (OMP_NUM_THREADS); if it says nothing, each number is tried for an
             instant and the fastest is used.
     Raises:
-        ValueError: `n_threads` < 1.
+        ValueError: `n_threads` is not a whole number of at least 1.
     """
-    if n_threads is not None and n_threads < 1:
-        raise ValueError(f"threads is {n_threads}; at least 1, or null for as many as are free")
-    most = torch.get_num_threads()
+    if n_threads is not None and not (isinstance(n_threads, int) and n_threads >= 1):
+        raise ValueError(f"threads is {n_threads}; a whole number, at least 1, or null for as many as are free")
     if n_threads is None:
-        n_threads = most if any(os.environ.get(name) for name in _SETTINGS) else fastest_threads(most)
+        n_threads = _MOST if any(os.environ.get(name) for name in _SETTINGS) else fastest_threads(_MOST)
     torch.set_num_threads(n_threads)
-    if n_threads != most:
-        log.info("computing with %d of %d threads", n_threads, most)
+    if n_threads != _MOST:
+        log.info("computing with %d of %d threads", n_threads, _MOST)
 
 
 def fastest_threads(most: int) -> int:
