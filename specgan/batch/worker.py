@@ -35,6 +35,7 @@ class Answer(Generic[R]):
 
 
 def here() -> tuple[str, int]:
+    """Names this process, also among those of other machines."""
     return _token, os.getpid()
 
 
