@@ -16,7 +16,7 @@ from sklearn.preprocessing import StandardScaler
 from specgan.data import drums
 from specgan.data.drums import CLASSES, drum, write_drums
 
-SAMPLE_RATE = 22050
+SAMPLE_RATE = 44100
 N_SOUNDS = 40
 
 
@@ -75,7 +75,7 @@ def test_same_seed_same_samples_and_other_seed_other_samples(name):
     assert first.shape != other.shape or not torch.equal(first, other)
 
 
-@pytest.mark.parametrize("sample_rate", [8000, 16000, 22050, 48000])
+@pytest.mark.parametrize("sample_rate", [8000, 16000, 44100, 48000])
 @pytest.mark.parametrize("name", CLASSES)
 def test_level_start_end_and_dc_at_any_rate(name, sample_rate):
     for seed in range(5):

@@ -18,16 +18,16 @@ from specgan.audio.results import DRUMS_MARKER
 from specgan.files import remove_files, write_text
 
 CLASSES: tuple[str, ...] = ("kick", "snare", "closed_hat", "open_hat", "clap", "tom", "cowbell")
-SYNTHESIS_VERSION = 1  # raise it with every audible change: sets of another version are then made anew
+SYNTHESIS_VERSION = 2  # raise it with every audible change: sets of another version are then made anew
 
 
-def drum(name: str, *, seed: int, sample_rate: int = 22050) -> torch.Tensor:
+def drum(name: str, *, seed: int, sample_rate: int = 44100) -> torch.Tensor:
     """One drum sound. The same name, seed and rate always give the same samples.
 
     Args:
         name: one of `CLASSES`.
         seed: >= 0; every seed is another sound of the class, and classes share nothing at equal seeds.
-        sample_rate: Hz, >= 8000; below about 20000 the hats lose their upper band.
+        sample_rate: Hz, >= 8000; below about 40000 hats and snares lose some of their band.
     Returns:
         (n_samples,) float32, peak in [0.5, 0.9], 0.05 s to 1 s long, starts at once and fades out to 0.
     Raises:
@@ -41,7 +41,7 @@ def drum(name: str, *, seed: int, sample_rate: int = 22050) -> torch.Tensor:
     return torch.from_numpy(_finish(_VOICES[name](rng, sample_rate), rng, sample_rate).astype(np.float32))
 
 
-def write_drums(audio_dir: str | Path, *, n_per_class: int = 200, seed: int = 0, sample_rate: int = 22050) -> Path:
+def write_drums(audio_dir: str | Path, *, n_per_class: int = 200, seed: int = 0, sample_rate: int = 44100) -> Path:
     """Writes `<audio_dir>/<class>/<class>_0000.wav` and so on, and last the marker `<audio_dir>/drums.json`.
 
     A set that is there complete, with equal settings, is left alone. Any other set of this function is made anew: its
@@ -112,7 +112,8 @@ def _kick(rng: np.random.Generator, sample_rate: int) -> np.ndarray:
     body = _sine(pitch + sweep, sample_rate) * _decay(t, length_s)
     click_band = _log_uniform(rng, 1000, 5000)
     click = _band(rng.standard_normal(t.size), click_band / 2, click_band, sample_rate) * _decay(t, 0.015)
-    return _drive(body, _log_uniform(rng, 0.5, 5.0)) + _unit(click) * rng.uniform(0.0, 0.35)
+    click = _unit(click) * rng.uniform(0.0, 0.35) + _stick(rng, t, sample_rate)
+    return _drive(body, _log_uniform(rng, 0.5, 5.0)) + click
 
 
 def _snare(rng: np.random.Generator, sample_rate: int) -> np.ndarray:
@@ -124,7 +125,7 @@ def _snare(rng: np.random.Generator, sample_rate: int) -> np.ndarray:
     skin = _sine(pitch, sample_rate) * _decay(t, skin_s)
     skin += rng.uniform(0.2, 0.8) * _sine(pitch * rng.uniform(1.5, 1.9), sample_rate) * _decay(t, skin_s * 0.7)
     wires = _band(
-        rng.standard_normal(t.size), _log_uniform(rng, 700, 2500), _log_uniform(rng, 5000, 10500), sample_rate
+        rng.standard_normal(t.size), _log_uniform(rng, 700, 2500), _log_uniform(rng, 5000, 14000), sample_rate
     )
     return _unit(skin) + rng.uniform(0.5, 1.6) * _unit(wires * _decay(t, length_s))
 
@@ -143,7 +144,7 @@ def _hat(rng: np.random.Generator, sample_rate: int, *, length_s: float) -> np.n
     bank = np.array([205.3, 304.4, 369.6, 522.7, 540.0, 800.0])  # Hz, the 808's oscillators
     bank *= rng.uniform(0.7, 1.6) * rng.uniform(0.94, 1.06, size=bank.size)
     metal = sum(_square(frequency, t, rng) for frequency in bank)
-    low, high = _log_uniform(rng, 4500, 7500), _log_uniform(rng, 8500, 16000)
+    low, high = _log_uniform(rng, 4500, 7500), _log_uniform(rng, 10000, 20000)
     metal, noise = (_unit(_band(x, low, high, sample_rate)) for x in (metal, rng.standard_normal(t.size)))
     noise_share = rng.uniform(0.1, 0.9)
     # a stick's hit on top of the ring: the louder it is, the drier the hat sounds
@@ -174,7 +175,8 @@ def _tom(rng: np.random.Generator, sample_rate: int) -> np.ndarray:
     # 1.59: ratio of the first two modes of an ideal round membrane
     body += rng.uniform(0.05, 0.35) * _sine(1.59 * pitch, sample_rate) * _decay(t, length_s * 0.4)
     skin = _band(rng.standard_normal(t.size), 300, _log_uniform(rng, 1500, 5000), sample_rate) * _decay(t, 0.08)
-    return _drive(body, _log_uniform(rng, 0.3, 2.0)) + rng.uniform(0.02, 0.25) * _unit(skin)
+    skin = rng.uniform(0.02, 0.25) * _unit(skin) + _stick(rng, t, sample_rate)
+    return _drive(body, _log_uniform(rng, 0.3, 2.0)) + skin
 
 
 def _cowbell(rng: np.random.Generator, sample_rate: int) -> np.ndarray:
@@ -185,7 +187,8 @@ def _cowbell(rng: np.random.Generator, sample_rate: int) -> np.ndarray:
     high = low * 1.48 * rng.uniform(0.97, 1.03)
     pair = _square(low, t, rng) + rng.uniform(0.7, 1.2) * _square(high, t, rng)
     shell = _band(pair, low * 0.8, high * _log_uniform(rng, 1.1, 6.0), sample_rate)
-    return shell * (_decay(t, length_s) + rng.uniform(0.2, 1.5) * _decay(t, 0.05))
+    shell = _unit(shell * (_decay(t, length_s) + rng.uniform(0.2, 1.5) * _decay(t, 0.05)))
+    return shell + _stick(rng, t, sample_rate)
 
 
 _VOICES = {
@@ -238,6 +241,12 @@ def _band(sound: np.ndarray, low: float, high: float, sample_rate: int) -> np.nd
     """Keeps `low` to `high` Hz, 12 dB an octave to either side; a band beyond the rate is moved below its Nyquist."""
     low, high = min(low, 0.3 * sample_rate), min(high, 0.48 * sample_rate)
     return sosfilt(butter(2, [low, high], "bandpass", fs=sample_rate, output="sos"), sound)
+
+
+def _stick(rng: np.random.Generator, t: np.ndarray, sample_rate: int) -> np.ndarray:
+    """The hit of a stick or beater: a soft burst of noise, of all that can be heard above 1 kHz."""
+    noise = _band(rng.standard_normal(t.size), 1000, 18000, sample_rate) * _decay(t, _log_uniform(rng, 0.008, 0.025))
+    return _unit(noise) * _log_uniform(rng, 0.02, 0.15)
 
 
 def _drive(sound: np.ndarray, amount: float) -> np.ndarray:
