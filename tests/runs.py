@@ -1,9 +1,10 @@
 """How tests run the scripts: the settings of a run of seconds, and the command."""
 
 import os
-import subprocess
 import sys
 from pathlib import Path
+
+import preloaded
 
 ROOT = Path(__file__).parents[1]
 TINY = [
@@ -37,9 +38,9 @@ def run(script, *arguments, cwd, code=0, **variables):
     environment = {key: value for key, value in os.environ.items() if not key.startswith("WANDB_")}
     environment |= {"WANDB_BASE_URL": "http://127.0.0.1:9", "COLUMNS": "200", **variables}  # nobody listens there
     command = [sys.executable, str(ROOT / script), *map(str, arguments)]
-    done = subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True)
-    assert done.returncode == code, done.stdout + done.stderr
-    return done.stdout + done.stderr
+    done = preloaded.run(command, cwd=cwd, env=environment)
+    assert done.returncode == code, done.stdout
+    return done.stdout
 
 
 def folder_source(tiny_drums):

@@ -4,10 +4,7 @@ import base64
 import hashlib
 import io
 import json
-import os
 import struct
-import subprocess
-import sys
 from functools import partial
 from pathlib import Path
 
@@ -17,7 +14,7 @@ import soundfile
 import torch
 import yaml
 from PIL import Image
-from runs import ROOT, TINY, folder_source
+from runs import TINY, folder_source, run
 
 from specgan.models.classifier import Classifier
 from specgan.training import dashboards
@@ -33,12 +30,12 @@ def train(tiny_drums, home, name, *arguments):
     settings = [*folder_source(tiny_drums), *(s for s in TINY if not s.startswith(changed))]
     settings += [f"{setting}=1" for setting in changed]
     settings += ["trainer.max_epochs=2", "loss.gamma=0.125", f"hydra.run.dir={name}"]
-    environment = {key: value for key, value in os.environ.items() if not key.startswith("WANDB_")}
-    environment |= {"WANDB_BASE_URL": "http://127.0.0.1:9", "WANDB_MODE": "offline", "COLUMNS": "200"}
-    environment |= {"WANDB_DATA_DIR": str(home / "staged"), "WANDB_CACHE_DIR": str(home / "cache")}
-    command = [sys.executable, str(ROOT / "train.py"), *settings, *arguments]
-    done = subprocess.run(command, cwd=home, env=environment, capture_output=True, text=True, timeout=300)
-    assert done.returncode == 0, done.stdout + done.stderr
+    variables = {
+        "WANDB_MODE": "offline",
+        "WANDB_DATA_DIR": str(home / "staged"),
+        "WANDB_CACHE_DIR": str(home / "cache"),
+    }
+    run("train.py", *settings, *arguments, cwd=home, **variables)
     return home / name
 
 
@@ -204,7 +201,7 @@ def test_scalars_stand_over_epochs(offline, folder):
 
 def test_settings_can_be_searched(offline):
     config = {}
-    for update in (*(run.config for run in offline.of("run")), *offline.of("config")):
+    for update in (*(record.config for record in offline.of("run")), *offline.of("config")):
         config |= {item.key: json.loads(item.value_json) for item in update.update if item.key}
     assert config["loss"]["gamma"] == 0.125
     assert config["generator"]["width"] == 16

@@ -1,9 +1,6 @@
 """Training in two processes (trainer=ddp_cpu, gloo) against one with the batches of both."""
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import lightning as L
@@ -11,7 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from runs import QUIET, ROOT, TINY, folder_source
+from runs import QUIET, TINY, folder_source, run
 
 N_STEPS = 20
 
@@ -39,11 +36,8 @@ def train(tiny_drums, home, name, *arguments):
     settings = [*(s for s in settings if not s.startswith("trainer.precision")), "trainer.precision=64-true"]
     settings += ["callbacks.measure.n_samples=4", "callbacks.checkpoint.at_epoch_ends_s=3600"]
     settings += ["+callbacks.dump._target_=test_processes.Dump", "+callbacks.dump.folder=${paths.run_dir}"]
-    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parent), "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, str(ROOT / "train.py"), *folder_source(tiny_drums), *settings, *arguments]
-    done = subprocess.run(command, cwd=home, env=environment, capture_output=True, text=True, timeout=300)
-    assert done.returncode == 0, done.stdout + done.stderr
-    return home / name, done.stdout + done.stderr
+    variables = {"PYTHONPATH": str(Path(__file__).parent), "OMP_NUM_THREADS": "1"}
+    return home / name, run("train.py", *folder_source(tiny_drums), *settings, *arguments, cwd=home, **variables)
 
 
 @pytest.fixture(scope="module")

@@ -24,7 +24,7 @@ import pytest
 import soundfile
 import torch
 from processes import processes_of_group, wait_until
-from runs import ROOT
+from runs import ROOT, run
 from services import QUICK, Service
 
 from specgan.models.generators import DCGANGenerator, morph, sample
@@ -473,8 +473,7 @@ def test_no_other_file_can_be_fetched(name, http):
 def drawn(ckpt_path, tmp_path_factory):
     """What generate.py makes of each class."""
     output = tmp_path_factory.mktemp("drawn")
-    command = [sys.executable, str(ROOT / "generate.py"), f"ckpt_path={ckpt_path}", "n_samples=3", "seed=5"]
-    subprocess.run([*command, f"output={output}", *QUICK], check=True, cwd=output)
+    run("generate.py", f"ckpt_path={ckpt_path}", "n_samples=3", "seed=5", f"output={output}", *QUICK, cwd=output)
     return output
 
 
@@ -732,8 +731,7 @@ def test_without_a_checkpoint_it_draws_files_and_says_how_to_start_with_one(tmp_
         content = encoded()
         picture = httpx.get(service.url + send(service.url, content).json()["spectrogram_url"]).content
         (tmp_path / "a.wav").write_bytes(content)
-        command = [sys.executable, str(ROOT / "preprocess.py"), "task=render", "task/look=noise_gated"]
-        subprocess.run([*command, "input=a.wav", "output=a.png"], cwd=tmp_path, check=True)
+        run("preprocess.py", "task=render", "task/look=noise_gated", "input=a.wav", "output=a.png", cwd=tmp_path)
         assert picture == (tmp_path / "a.png").read_bytes()
         assert service.end(signal.SIGTERM) == 0
         assert list(service.temporary.glob("specgan-*")) == []

@@ -13,16 +13,19 @@ import time
 import pytest
 import torch
 from lightning.pytorch.utilities.exceptions import SIGTERMException
-from runs import QUIET, ROOT, TINY, folder_source
+from runs import QUIET, ROOT, TINY, folder_source, run
 
 from specgan.data.datamodule import BatchPlan
 from specgan.training.survival import LastCheckpoint, NotANumberGuard, WholeCheckpoints
 
 
+def settings(tiny_drums, folder, *more):
+    of_run = [*folder_source(tiny_drums), *TINY, *QUIET, "data.epoch_size=80", f"hydra.run.dir={folder}"]
+    return [*(s for s in of_run if not s.startswith(("callbacks.preview", "callbacks.measure"))), *more]
+
+
 def command(tiny_drums, folder, *more):
-    settings = [*folder_source(tiny_drums), *TINY, *QUIET, "data.epoch_size=80", f"hydra.run.dir={folder}"]
-    settings = [s for s in settings if not s.startswith(("callbacks.preview", "callbacks.measure"))]
-    return [sys.executable, str(ROOT / "train.py"), *settings, *more]
+    return [sys.executable, str(ROOT / "train.py"), *settings(tiny_drums, folder, *more)]
 
 
 def wait_for(path, process, *, newer_than=0):
@@ -49,7 +52,7 @@ def same(a, b):
 def whole(tiny_drums, tmp_path_factory):
     """A training that nothing disturbs: 5 epochs of 20 steps."""
     home = tmp_path_factory.mktemp("whole")
-    subprocess.run(command(tiny_drums, home / "run", "trainer.max_epochs=5"), cwd=home, check=True, capture_output=True)
+    run("train.py", *settings(tiny_drums, home / "run", "trainer.max_epochs=5"), cwd=home)
     return state(home / "run")
 
 
@@ -68,8 +71,7 @@ def test_a_run_that_was_killed_in_mid_epoch_ends_with_the_same_bits(whole, tiny_
         process.wait()
         steps.append(state(tmp_path / "run")["specgan"]["n_steps"])  # whole, whatever the kill hit
     assert 0 < steps[0] < steps[1] < 100
-    done = command(tiny_drums, tmp_path / "run", *often, f"ckpt_path={checkpoint}")
-    subprocess.run(done, cwd=tmp_path, check=True, capture_output=True)
+    run("train.py", *settings(tiny_drums, tmp_path / "run", *often, f"ckpt_path={checkpoint}"), cwd=tmp_path)
     end = state(tmp_path / "run")
     assert end["specgan"]["n_steps"] == 100
     for part in ("state_dict", "optimizer_states", "specgan"):
@@ -99,7 +101,7 @@ def test_an_interrupted_run_leaves_a_checkpoint_and_goes_on_with_the_same_bits(w
     if there >= 100:
         pytest.skip(f"the machine was too slow to interrupt in time: {there} steps")
     arguments = ["trainer.max_epochs=5", f"ckpt_path={checkpoint}"]
-    subprocess.run(command(tiny_drums, tmp_path / "run", *arguments), cwd=tmp_path, check=True, capture_output=True)
+    run("train.py", *settings(tiny_drums, tmp_path / "run", *arguments), cwd=tmp_path)
     assert same(state(tmp_path / "run")["state_dict"], whole["state_dict"])
 
 
@@ -178,9 +180,7 @@ def test_a_training_whose_disk_is_full_stops_with_that_error(tiny_drums, tmp_pat
 
 def test_a_loss_that_is_not_finite_stops_with_what_led_to_it(tiny_drums, tmp_path):
     wild = ["model.optimizer_g.lr=1e30", "trainer.max_epochs=3", "callbacks.guard.every_n_steps=5"]
-    done = subprocess.run(command(tiny_drums, tmp_path / "run", *wild), cwd=tmp_path, capture_output=True, text=True)
-    output = done.stdout + done.stderr
-    assert done.returncode == 1
+    output = run("train.py", *settings(tiny_drums, tmp_path / "run", *wild), cwd=tmp_path, code=1)
     assert re.search(r"loss_g[\w, ]* not finite after 5 steps", output)
     assert "callbacks.guard.on_nan=rollback" in output
     history = json.loads((tmp_path / "run" / "not_a_number.json").read_text())

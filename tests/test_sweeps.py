@@ -11,6 +11,7 @@ from types import SimpleNamespace
 import joblib
 import lightning as L
 import optuna
+import preloaded
 import pytest
 import torch
 import yaml
@@ -51,9 +52,7 @@ def run(*arguments, cwd, code=0, env=None):
     environment |= {"PYTHONPATH": str(Path(__file__).parent), "COLUMNS": "400", **(env or {})}
     environment |= {"PYTHONUNBUFFERED": "1"}  # so that both streams are in order
     command = [sys.executable, str(ROOT / "train.py"), *arguments, "+callbacks.probe._target_=test_sweeps.Probe"]
-    done = subprocess.run(
-        command, cwd=cwd, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=600
-    )
+    done = preloaded.run(command, cwd=cwd, env=environment)
     assert done.returncode == code, done.stdout
     return done.stdout
 

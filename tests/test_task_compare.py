@@ -3,8 +3,6 @@
 import csv
 import math
 import os
-import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 from urllib.parse import unquote
@@ -15,6 +13,7 @@ import pytest
 import torch
 from folders import contents
 from pages import Page
+from runs import run
 
 from specgan.batch.journal import Journal
 from specgan.batch.runner import UnitError
@@ -505,13 +504,8 @@ def test_as_a_user_runs_it_on_processes(five, output, tmp_path):
     write(five[0] / "grey.png", picture()[..., 0], None)
     write(five[1] / "grey.png", picture())
     arguments = [f"input={five[0]}", f"task.reconstructed={five[1]}", f"output={tmp_path / 'theirs'}"]
-    done = subprocess.run(
-        [sys.executable, ROOT / "preprocess.py", "task=compare", "executor.n_workers=2", *arguments],
-        capture_output=True,
-        text=True,
-    )
-    assert done.returncode == 1, done.stderr
-    said = " ".join(done.stderr.split())
+    said = run("preprocess.py", "task=compare", "executor.n_workers=2", *arguments, cwd=tmp_path, code=1)
+    said = " ".join(said.split())
     assert "7 pairs, PSNR" in said
     assert "2 identical (7 made, 0 already there, 1 failed)" in said
     compare(five, output)

@@ -1,6 +1,4 @@
 import math
-import subprocess
-import sys
 from fractions import Fraction
 from functools import partial
 from pathlib import Path
@@ -12,6 +10,7 @@ import pytest
 import soundfile
 import torch
 from folders import contents
+from runs import run
 
 from specgan.audio import AudioError, load_audio, open_audio, save_wav
 from specgan.files import OUTPUTS_NAME
@@ -316,10 +315,9 @@ def test_bad_files_and_places_are_named(tmp_path):
 
 def test_as_a_user_runs_it_on_an_mp3(tmp_path):
     soundfile.write(tmp_path / "song.mp3", tone(1.1).numpy(), RATE, format="MP3")
-    command = [sys.executable, str(ROOT / "preprocess.py"), "task=frames", "task/look=noise_gated", "input=song.mp3"]
-    options = ["output=frames/", "task.frame_s=1/4", "task.video=v.mp4", "task.width_px=64"]
-    done = subprocess.run([*command, *options], cwd=tmp_path, check=True, capture_output=True, text=True)
-    assert "frames: 5 pictures of song.mp3, 0.25 s each, and v.mp4 (5 made" in done.stderr
+    options = ["task/look=noise_gated", "input=song.mp3", "output=frames/", "task.frame_s=1/4", "task.video=v.mp4"]
+    said = run("preprocess.py", "task=frames", *options, "task.width_px=64", cwd=tmp_path)
+    assert "frames: 5 pictures of song.mp3, 0.25 s each, and v.mp4 (5 made" in said
     made = pictures(tmp_path / "frames")
     assert [picture.shape for picture in made] == [(256, 64)] * 5
     dark = [256 - picture.min(axis=1).argmin() for picture in made[:4]]  # 1 kHz of 5, dark on white, from below

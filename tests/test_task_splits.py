@@ -4,8 +4,6 @@ import csv
 import errno
 import os
 import shutil
-import subprocess
-import sys
 from collections import Counter
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -15,6 +13,7 @@ import pytest
 import torch
 import yaml
 from folders import contents
+from runs import run
 
 from specgan.audio import save_wav
 from specgan.batch.runner import UnitError
@@ -706,11 +705,9 @@ def test_hard_links_across_file_systems_are_refused_before_anything_is_removed(c
 
 def test_the_command_line(tmp_path):
     specs = write_dataset(tmp_path / "data" / "specs", {f"x/{'ab'[i % 2]}_{i}": -20.0 - i for i in range(20)}, slices=2)
-    command = [sys.executable, str(ROOT / "preprocess.py"), "task=splits", "input=data/specs", "output=data/specs_v1"]
-    settings = ["task.ext=.pt", "task.label_from=prefix", "task.splits=[80,10,10]", "task.seed=42"]
-    done = subprocess.run([*command, *settings], cwd=tmp_path, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    assert "data/specs_v1: train 32, val 4, test 4 files; of each label: a 16/2/2, b 16/2/2 (40 made" in done.stderr
+    settings = ["input=data/specs", "output=data/specs_v1", "task.ext=.pt", "task.label_from=prefix"]
+    said = run("preprocess.py", "task=splits", *settings, "task.splits=[80,10,10]", "task.seed=42", cwd=tmp_path)
+    assert "data/specs_v1: train 32, val 4, test 4 files; of each label: a 16/2/2, b 16/2/2 (40 made" in said
     make_splits(specs, tmp_path / "same", label_from="prefix", seed=42)
     assert contents(tmp_path / "data" / "specs_v1") == contents(tmp_path / "same")
     assert SpectrogramDataset(tmp_path / "data" / "specs_v1", "train", PARAMS).class_names == ["a", "b"]
