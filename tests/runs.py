@@ -11,6 +11,7 @@ TINY = [
     "generator.width=16",
     "discriminator.width=16",
     "model.latent_dim=16",
+    "spectrogram=mel_64x64",
     "spectrogram.n_mels=32",
     "spectrogram.n_frames=32",
     "spectrogram.hop_length=512",
