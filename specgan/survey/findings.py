@@ -87,7 +87,7 @@ def _copies(table: pd.DataFrame) -> Iterator[str]:
     exact = [group for _, group in heard.groupby("digest") if len(group) > 1]
     yield from _about_copies(exact, "the same sound, sample by sample")
     first = heard.drop_duplicates("digest")
-    yield from _about_copies(near_copies(first), "the same sound at another level")
+    yield from _about_copies(near_copies(first), "the same sound at another level or in another format")
 
 
 def _about_copies(groups: Sequence[pd.DataFrame], what: str) -> Iterator[str]:
@@ -97,8 +97,9 @@ def _about_copies(groups: Sequence[pd.DataFrame], what: str) -> Iterator[str]:
     mixed = [group for group in groups if group["label"].nunique() > 1]
     names = "; ".join(" = ".join(group["path"].head(3)) for group in [*mixed, *groups][:3])
     across = f", {len(mixed)} of them across classes" if mixed else ""
+    kinds = "1 group" if len(groups) == 1 else f"{len(groups)} groups"
     yield (
-        f"{n} recordings are copies ({what}) in {len(groups)} groups{across}: {names}. Copies in several splits make "
+        f"{n} recordings are copies ({what}) in {kinds}{across}: {names}. Copies in several splits make "
         "measurements look better; keep one of each."
     )
 
@@ -141,7 +142,7 @@ def _main_of(table: pd.DataFrame, column: str) -> pd.Series:
 def _bands(table: pd.DataFrame) -> Iterator[str]:
     """Recordings whose band was cut far below what their sample rate could hold, above all those of whole classes."""
     cut = table["cut_hz"].where(table["cut_hz"] < _CUT_BELOW * table["sample_rate"] / 2)
-    low = table[cut.notna()].assign(cut=cut)
+    low = table.assign(cut=cut).dropna(subset="cut")
     if len(low):
         yield (
             f"{_have(low, table)} a spectrum that stops at once well below half the sample rate (filtered, compressed, "

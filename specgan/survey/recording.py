@@ -17,10 +17,12 @@ from specgan.survey.spectrum import Band, band_of, fft_size, shares_of_bands
 
 SILENCE_DB = -60.0  # below the peak: what is quieter, at either end, is silence
 FULL_SCALE = 32767 / 32768 - 1e-6  # the largest sample of 16 bits, or beyond
-SHORTEST_CLIPPED = 4  # samples in a row at full scale; the top of a low tone has up to three
+LEAST_CLIPPED = 4  # samples in a row at full scale
+LEAST_CLIPPED_S = 0.00012  # how long they last at least: the top of a bass note that just reaches full scale is shorter
 
 _CHUNK_S = 0.002  # silence is found to this precision
-_FADE_S = 0.001  # at both ends, before the spectrum: a sound that is cut off has a click, which reaches every frequency
+_FADE_S = 0.003  # at both ends, before the spectrum: a sound that is cut off has a click, which reaches every frequency
+_LEAST_RATIO = 1e-12  # of powers: channels that cancel each other have no level at all
 _N_PARTS = 32  # of a sound, whose shares of the energy tell copies at another level
 
 
@@ -37,7 +39,7 @@ class Measures:
         peak_dbfs: the largest sample of any channel, dB re 1.0.
         rms_dbfs: root mean square between the two silences, over all channels, dB re 1.0; a full-scale sine has -3.
         band_hz, audible_hz, cut_hz: where its sound ends, see `Band`.
-        clipped_share: of the samples, those in runs of at least four that are at full scale or beyond.
+        clipped_share: of the samples, those in runs of four and more that stay at full scale or beyond.
         downmix_db: level of the mean of the channels, dB re the channels: far below 0 they cancel each other.
         digest: of all samples as decoded; equal for exact copies.
         shape: (64,) of unit length: square roots of the shares of the energy of 32 stretches of time and 32 bands of
@@ -123,7 +125,8 @@ class _Meter:
         self.peaks: list[np.ndarray] = []  # of each, over all channels
         self.energies: list[np.ndarray] = []
         self.mix_energy = 0.0
-        self.runs = [_Runs() for _ in range(n_channels)]
+        least = max(LEAST_CLIPPED, math.ceil(LEAST_CLIPPED_S * rate))
+        self.runs = [_Runs(least) for _ in range(n_channels)]
         self.digest = hashlib.sha256(f"{rate} {n_channels}".encode())
 
     def noted(self, blocks: Iterable[Tensor]) -> Iterator[Tensor]:
@@ -171,22 +174,22 @@ class _Meter:
             audible_hz=band.audible_hz if band else None,
             cut_hz=band.cut_hz if band else None,
             clipped_share=n_clipped / (self.n_samples * self.n_channels),
-            downmix_db=_db(self.mix_energy * self.n_channels / total) if total > 0 else None,
+            downmix_db=_db(max(self.mix_energy * self.n_channels / total, _LEAST_RATIO)) if total > 0 else None,
             digest=self.digest.hexdigest()[:32],
             shape=_shape(energies[first:end], starts[first : end + 1], power, self.rate) if band else [],
         )
 
 
 class _Runs:
-    """Counts the samples of a channel that are in long runs of true ones."""
+    """Counts the samples of a channel that are in runs of true ones, of at least `least`."""
 
-    def __init__(self) -> None:
-        self.n_clipped = 0
+    def __init__(self, least: int) -> None:
+        self.least, self.n_clipped = least, 0
 
     def add(self, is_full: np.ndarray) -> None:
         edges = np.flatnonzero(np.diff(is_full, prepend=False, append=False))
         lengths = edges[1::2] - edges[::2]
-        self.n_clipped += int(lengths[lengths >= SHORTEST_CLIPPED].sum())
+        self.n_clipped += int(lengths[lengths >= self.least].sum())
 
 
 def _shape(energies: np.ndarray, starts: np.ndarray, power: np.ndarray, rate: int) -> list[float]:
