@@ -299,7 +299,7 @@ def test_copies_are_found_also_at_another_level_and_across_classes(clips):
     write(clips / "hiss" / "quiet.wav", quiet, 16000, "PCM_16")
     text = sentences(clips)
     assert "2 recordings are copies (the same sound, sample by sample) in 1 group, 1 of them across classes: " in text
-    assert "beep/of_hiss.wav = hiss/0.wav" in text
+    assert text.count("beep/of_hiss.wav = hiss/0.wav") == 1
     assert "2 recordings are copies (the same sound at another level or in another format) in 1 group: " in text
     assert "hiss/1.wav = hiss/quiet.wav" in text
 

@@ -95,7 +95,8 @@ def _about_copies(groups: Sequence[pd.DataFrame], what: str) -> Iterator[str]:
         return
     n = sum(len(group) for group in groups)
     mixed = [group for group in groups if group["label"].nunique() > 1]
-    names = "; ".join(" = ".join(group["path"].head(3)) for group in [*mixed, *groups][:3])
+    ordered = sorted(groups, key=lambda group: group["label"].nunique() == 1)
+    names = "; ".join(" = ".join(group["path"].head(3)) for group in ordered[:3])
     across = f", {len(mixed)} of them across classes" if mixed else ""
     kinds = "1 group" if len(groups) == 1 else f"{len(groups)} groups"
     yield (

@@ -10,6 +10,7 @@ N_BANDS = 32  # of `shares_of_bands`
 
 _FFT_S = 0.046  # a window, about 20 Hz fine
 _SMOOTH_HZ = 100.0
+_LEAST_CUT_HZ = 3000.0  # no filter of a file format or a rate cuts lower, but many sounds end there by themselves
 _EDGE_DB = 15.0  # a spectrum that falls by more than this within a tenth of its end was cut
 _TOP_HZ = 24000.0
 
@@ -23,8 +24,8 @@ class Band:
             the strongest: what the file holds, however high its sample rate is.
         audible_hz: below it are 99.9 % of the energy, weighted as the ear hears it (A): without what is above, the
             sound has lost a part that is 30 dB quieter than it.
-        cut_hz: `band_hz`, if the spectrum stops there at once, as a filter or a lower sample rate before leaves it;
-            None: it fades out.
+        cut_hz: `band_hz`, if it is above 3 kHz and the spectrum stops there at once, as a filter or a lower sample
+            rate before leaves it; None: it fades out.
     """
 
     band_hz: float
@@ -63,7 +64,7 @@ def band_of(power: np.ndarray, rate: int) -> Band | None:
 def _is_cut(hz: np.ndarray, level: np.ndarray, band_hz: float) -> bool:
     below = level[(hz >= 0.9 * band_hz) & (hz <= 0.97 * band_hz)]
     above = level[(hz >= 1.03 * band_hz) & (hz <= 1.1 * band_hz)]
-    if not len(below):  # of a few Hz
+    if band_hz < _LEAST_CUT_HZ or not len(below):
         return False
     return bool(below.mean() - (above.mean() if len(above) else BAND_DB) > _EDGE_DB)
 

@@ -3,7 +3,7 @@
 import logging
 import os
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -24,7 +24,7 @@ from specgan.survey.advice import Settings, advise, training_settings
 from specgan.survey.excerpts import excerpts
 from specgan.survey.findings import findings
 from specgan.survey.page import headline, write_survey
-from specgan.survey.recording import measure
+from specgan.survey.recording import Measures, measure
 from specgan.survey.tables import class_rows, print_rows, write_table
 
 log = logging.getLogger(__name__)
@@ -32,6 +32,8 @@ log = logging.getLogger(__name__)
 JOURNAL_NAME = ".survey.jsonl"
 TABLE_NAME = "survey.csv"
 PAGE_NAME = "survey.html"
+
+_MEASURES = [field.name for field in fields(Measures)]  # what earlier versions did not measure is measured now
 
 
 def survey(
@@ -79,7 +81,10 @@ def survey(
     which |= {"recursive": recursive, "min_recordings": min_recordings}
     clips = list_clips(root, **which)
     journal: Journal[dict[str, Any]] = Journal(
-        output, {"input": os.path.realpath(root)}, name=JOURNAL_NAME, tables=(TABLE_NAME, PAGE_NAME)
+        output,
+        {"input": os.path.realpath(root), "measures": _MEASURES},
+        name=JOURNAL_NAME,
+        tables=(TABLE_NAME, PAGE_NAME),
     )
     require_free(output, (TABLE_NAME, PAGE_NAME), ours=(TABLE_NAME, PAGE_NAME) if journal.path.exists() else ())
     run = partial(batch.run, work=partial(one_by_one, make=_measure))
