@@ -26,10 +26,11 @@ ALLOWED = {
     "data": "audio spectrogram",
     "clips": "audio spectrogram batch data pictures",
     "evaluation": "audio spectrogram models data pictures",
+    "survey": "command_line audio spectrogram data pictures",
     "generation": "audio spectrogram vocoders models batch pictures",
     "server": "command_line audio generation models pictures",
-    "training": "command_line audio spectrogram vocoders models data pictures evaluation generation",
-    "tasks": "audio spectrogram vocoders batch captions codec data clips pictures",
+    "training": "command_line audio spectrogram vocoders models data pictures evaluation survey generation",
+    "tasks": "command_line audio spectrogram vocoders batch captions codec data clips pictures survey",
 }
 
 

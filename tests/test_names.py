@@ -55,6 +55,7 @@ from specgan.tasks.decode import decode_pictures
 from specgan.tasks.encode import encode_songs
 from specgan.tasks.spectrograms import make_spectrograms
 from specgan.tasks.splits import make_splits
+from specgan.tasks.survey import survey
 from specgan.training.preview import Preview, _Sample
 
 RATE, SIZE = 8000, 64  # slices of 2048 samples
@@ -174,6 +175,18 @@ def test_compare(tmp_path):
     assert [row["name"] for row in rows] == sorted(names)
     assert all((output / row["picture"]).is_file() for row in rows)
     assert_page_shows(output / "index.html", [alone, *sorted(names)], [f"pictures/{name}" for name in sorted(names)])
+
+
+def test_survey(sounds, tmp_path):
+    output, presets = tmp_path / "out", lambda: {"small": SpectrogramParams()}
+    report = survey(tmp_path / "in", output, presets=presets, n_shown=1, shown_s=0.01)
+    assert (report.n_done, report.failures) == (len(sounds), [])
+    with (output / "survey.csv").open(newline="", encoding="utf-8", errors="surrogateescape") as file:
+        rows = {tmp_path / "in" / row["path"]: row["label"] for row in csv.DictReader(file)}
+    assert rows == sounds
+    page = Page(output / "survey.html")
+    assert len(page.values("src", "audio")) == len(set(sounds.values()))
+    assert not {"b", "i"} & set(page.texts)  # no name became markup
 
 
 def test_gallery(tmp_path):

@@ -32,6 +32,9 @@ def test_training_leaves_checkpoint_config_metrics_previews_and_an_offline_run(t
     assert "latent_dim: 16" in (folder / ".hydra" / "config.yaml").read_text()
     metrics = json.loads((folder / "metrics.json").read_text())
     assert {"train/loss_g", "train/loss_d", "val/silent_share", "val/diversity"} <= set(metrics)
+    log = (folder / "train.log").read_text()
+    assert "18 clips of 18 recordings, 3 classes of 6; " in log
+    assert " Hz at most (18 recordings)" in log
     assert metrics["val/fad"] > 0
     assert 0 <= metrics["val/conditional_accuracy"] <= 1
     (point,) = json.loads((folder / "curve.json").read_text())

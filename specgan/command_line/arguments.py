@@ -7,7 +7,7 @@ settings below are quoted for it, unless it reads the same text anyway.
 import os
 import re
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 
 # By the last part of a setting's name.
@@ -21,6 +21,8 @@ _PLACE = ("dir", "folder", "path")
 _LISTS = {"label", "classes", "tags"}
 _NULLABLE = {"ckpt_path", "network", "classes", "merge", "recording_pattern", "artist", "title", "video", "storage"}
 _NULLABLE |= {"group", "name", "notes", "tags", "cache_dir", "dataset_dir", "output_subdir"}
+
+Setting = int | str | Sequence[int] | Sequence[str] | Mapping[str, str]
 
 _QUOTED = re.compile(r"'(?:\\.|[^'\\])*'|\"(?:\\.|[^\"\\])*\"", re.DOTALL)
 _ELEMENT = re.compile(rf"\s*(?:{_QUOTED.pattern}|\[[^\]]*\])\s*(?=,|\Z)|[^,]+", re.DOTALL)
@@ -66,9 +68,21 @@ def as_typed(arguments: Sequence[str]) -> list[str]:
     return [overrides.get(argument, argument) for argument in arguments]
 
 
-def typed(name: str, value: str) -> str:
-    """Returns the argument `name=value` from which a script reads this word or path, whatever it looks like."""
-    return f"{name}={_literal(name, value)}"
+def typed(name: str, value: Setting) -> str:
+    """Returns the argument `name=value` from which a script reads this value, whatever a word or path looks like.
+
+    Args:
+        name: of the setting.
+        value: a number, or a word; or several, for settings that take a list; or words by words, for `merge`.
+    """
+    if isinstance(value, int):  # true and false too
+        return f"{name}={str(value).lower()}"
+    if isinstance(value, str):
+        return f"{name}={_literal(name, value)}"
+    if isinstance(value, Mapping):  # as pairs, because Hydra has no quotes for the keys of a dictionary
+        pairs = (f"[{_literal(name, old)},{_literal(name, new)}]" for old, new in value.items())
+        return f"{name}=[{','.join(pairs)}]"
+    return f"{name}=[{','.join(str(each) if isinstance(each, int) else _literal(name, each) for each in value)}]"
 
 
 def _override(argument: str, *, is_sweep: bool) -> str:

@@ -12,32 +12,23 @@ from typing import Any
 
 import pandas as pd
 
-from specgan.audio import find_audio
 from specgan.batch.executors import serial
-from specgan.batch.failures import FAILURES_NAME
 from specgan.batch.journal import Journal, Run, run_missing
 from specgan.batch.runner import Batch, OpenExecutor, Report
 from specgan.clips.clip import Clip, ClipEntry
 from specgan.clips.files import make_clips
+from specgan.clips.listing import list_clips
 from specgan.clips.on_device import check_device, run_on_device
 from specgan.clips.recipe import Recipe
 from specgan.clips.shards import join_small_shards, run_in_shards
 from specgan.data import sounds
 from specgan.data.folder import PARAMS_NAME, is_dataset_folder, write_info, write_settings
-from specgan.data.manifest import MANIFEST_NAME, SPLITS, assign_splits, label_of, read_manifest, write_manifest
-from specgan.data.shards import SHARDS_NAME, remove_shards
-from specgan.files import composed, remove_files, require_free, safe_name, unique_names
+from specgan.data.manifest import MANIFEST_NAME, SPLITS, assign_splits, read_manifest, write_manifest
+from specgan.data.shards import remove_shards
+from specgan.files import remove_files, require_free
 from specgan.spectrogram import SpectrogramParams
 
 log = logging.getLogger(__name__)
-
-_RESERVED = {
-    MANIFEST_NAME,
-    PARAMS_NAME,
-    FAILURES_NAME,
-    SHARDS_NAME,
-    sounds.SOUNDS_NAME,
-}  # in a dataset folder; not names of labels' folders
 
 
 def make_spectrograms(
@@ -100,10 +91,15 @@ def make_spectrograms(
         raise ValueError(f"shard_size is {shard_size!r}; an integer of at least 1")
     if not isinstance(keep_sounds, int) or keep_sounds < 0:
         raise ValueError(f"keep_sounds is {keep_sounds!r}; an integer of at least 0")
-    clips = _plan(
-        input, recursive=recursive, label_from=label_from, separator=separator, classes=classes, merge=dict(merge or {})
+    clips = list_clips(
+        input,
+        recursive=recursive,
+        label_from=label_from,
+        separator=separator,
+        classes=classes,
+        merge=merge,
+        min_recordings=min_recordings,
     )
-    clips = _drop_small(clips, min_recordings)
     # Refuse impossible splits before the work, not after it.
     split_of = assign_splits([c.recording for c in clips], [c.label for c in clips], percentages=splits, seed=seed)
     in_order = _shuffled(clips, split_of, seed) if made_of.format == "shards" else clips
@@ -160,58 +156,6 @@ def _run(batch: Batch, recipe: Recipe, output: Path, *, device: str, shard_size:
     if recipe.format == "shards":
         return partial(run_in_shards, batch=batch, recipe=recipe, output=output, shard_size=shard_size)
     return partial(batch.run, work=partial(make_clips, recipe=recipe, output=output))
-
-
-def _plan(
-    root: Path,
-    *,
-    recursive: bool,
-    label_from: str,
-    separator: str,
-    classes: str | Sequence[str] | None,
-    merge: Mapping[str, str],
-) -> list[Clip]:
-    """Gives each audio file its label and its own place in the dataset folder."""
-    if classes is not None and not classes:
-        raise ValueError("classes is empty; give the labels to keep, or null to keep all")
-    # Labels are words; in YAML, classes: [0, 1] are numbers.
-    if classes is not None:
-        classes = [composed(str(name)) for name in ([classes] if isinstance(classes, str) else classes)]
-    merge = {composed(str(old)): composed(str(new)) for old, new in merge.items()}
-    if "" in merge.values():
-        raise ValueError(f"merge is {merge}; a label has at least one letter")
-    files = find_audio(root, recursive=recursive)
-    raw = {source: label_of(source, label_from=label_from, separator=separator) for source in files}
-    labels = {source: merge.get(label, label) for source, label in raw.items()}
-    known = set(labels.values())
-    unknown = (set(merge) - set(raw.values())) | (set(classes or ()) - known)
-    if unknown:
-        raise ValueError(
-            f"{root}: no file has the label {', '.join(sorted(unknown))}; there are {', '.join(sorted(known))}"
-        )
-
-    wanted = {}
-    for source, label in labels.items():
-        if classes is None or label in classes:
-            folder = safe_name(label)
-            if folder.casefold() in _RESERVED:
-                folder = f"_{folder}"
-            wanted[source] = f"{folder}/{safe_name(source.stem)}"
-    clips = [Clip(source, labels[source], name) for source, name in unique_names(wanted, root).items()]
-    return sorted(clips, key=lambda clip: clip.recording)
-
-
-def _drop_small(clips: list[Clip], min_recordings: int) -> list[Clip]:
-    counts = Counter(clip.label for clip in clips)
-    small = sorted(label for label, count in counts.items() if count < min_recordings)
-    if len(small) == len(counts):
-        raise ValueError(
-            f"min_recordings is {min_recordings}: every label has fewer recordings; the largest has "
-            f"{max(counts.values())}"
-        )
-    if small:
-        log.warning("left out, fewer than %d recordings: %s", min_recordings, ", ".join(small))
-    return [clip for clip in clips if counts[clip.label] >= min_recordings]
 
 
 def _shuffled(clips: Sequence[Clip], split_of: Sequence[str], seed: int) -> list[Clip]:

@@ -18,8 +18,11 @@ from lightning.pytorch.utilities.seed import isolate_rng
 from omegaconf import DictConfig, OmegaConf
 
 from specgan.command_line.commands import command
+from specgan.data.datamodule import SpectrogramDataModule
 from specgan.files import Outputs, composed, write_json
 from specgan.models.trained import TrainedGenerator, level_range_of
+from specgan.survey.first_look import first_look
+from specgan.survey.presets import read_presets
 from specgan.training.settings import SETTINGS_NAME, composed_for, write_settings
 from specgan.training.survival import end_on_sigterm
 from specgan.training.threads import set_threads
@@ -55,8 +58,12 @@ def fit(cfg: DictConfig) -> float | None:
         if trainer.is_global_zero:
             write_settings(cfg, run_dir)
 
+    def look(trainer: L.Trainer, _: L.LightningModule, stage: str) -> None:
+        if trainer.is_global_zero:
+            _look_at(datamodule)
+
     # Not before: a checkpoint that does not fit is refused, and then the settings of its run stay.
-    trainer.callbacks.append(LambdaCallback(on_train_start=keep_settings))
+    trainer.callbacks.append(LambdaCallback(setup=look, on_train_start=keep_settings))
     try:
         for logger in trainer.loggers:
             logger.log_hyperparams(settings)
@@ -182,6 +189,21 @@ def _begin(cfg: DictConfig) -> None:
         raise ValueError(f"seed is {cfg.seed}; a whole number from 0 to {_LARGEST_SEED}")
     set_threads(cfg.threads)
     L.seed_everything(cfg.seed, workers=True, verbose=False)
+
+
+def _look_at(data: SpectrogramDataModule) -> None:
+    """Logs what there is to train on, and what the spectrogram settings leave out of sounds of one's own."""
+    look = first_look(
+        data.dataset_dir,
+        data.params,
+        read_presets(),
+        n_frames=torch.cat([split.n_frames_of for split in (data.train, data.val, data.test)]).numpy(),
+        local_dir=data.local_dir,
+        may_read=data.audio_dir is not None,
+    )
+    log.info("%s", look.summary)
+    for sentence in look.cuts if data.make_audio is None else ():
+        log.warning("%s", sentence)
 
 
 def _require_precision(cfg: DictConfig) -> None:
