@@ -18,7 +18,6 @@ MANIFEST_NAME = "manifest.csv"
 
 _FIRST_YEAR = (1980, 1, 1, 0, 0, 0)  # of the format
 _MODE = 0o644 << 16
-_ERRORS = "surrogateescape"  # of UTF-8: a label may be the name of a folder that is not UTF-8
 
 
 class PackedSound(NamedTuple):
@@ -74,7 +73,7 @@ def _read(path: Path) -> list[PackedSound]:
     if not path.is_file():
         return []
     try:
-        with path.open(newline="", encoding="utf-8", errors=_ERRORS) as file:
+        with path.open(newline="", encoding="utf-8") as file:
             kinds = PackedSound.__annotations__
             return [
                 PackedSound(**{name: kinds[name](value) for name, value in row.items()}) for row in csv.DictReader(file)
@@ -89,4 +88,5 @@ def _table(sounds: Iterable[PackedSound]) -> bytes:
     # Text is quoted, as in other manifests: the csv module leaves a carriage return in a name bare, which ends the row.
     table = csv.writer(buffer, quoting=csv.QUOTE_NONNUMERIC, lineterminator="\n")
     table.writerows([PackedSound._fields, *sorted(sounds, key=lambda sound: (sound.label, sound.seed, sound.path))])
-    return buffer.getvalue().encode(errors=_ERRORS)
+    # UTF-8, which others read; a label may be the name of a folder that is not.
+    return buffer.getvalue().encode(errors="replace")

@@ -79,8 +79,10 @@ def generate(
     place = find_device(device)
     trained = TrainedGenerator.load(ckpt_path, network=network)
     labels = _chosen(label, trained.class_names)
-    trained.network.to(place)
-    to_sound = vocoder(trained.params, trained.level_range).to(place)
+    to_sound = vocoder(trained.params, trained.level_range)
+    for part in (trained.network, to_sound):
+        if isinstance(part, nn.Module):  # a vocoder of one's own may be any function
+            part.to(place)
     output = Path(output).absolute()  # the workers may run elsewhere
     sounds = _sounds(labels, range(seed, seed + n_samples), class_folders(trained.class_names))
     paths = [path for sound in sounds for path in (sound.wav, sound.png)]

@@ -89,7 +89,7 @@ def sound_info(trained: TrainedGenerator, *, label: str, origin: str) -> dict[st
     Args:
         trained: what drew it.
         label: its class.
-        origin: what drew it once may draw it again from, "kick, seed 7".
+        origin: its class and seed, "kick, seed 7".
     """
     return {
         "INAM": origin,
