@@ -8,7 +8,7 @@ from specgan.command_line.arguments import run
 
 @hydra.main(version_base="1.3", config_path="conf", config_name="generate")
 def main(cfg: DictConfig) -> None:
-    """Writes sounds, pictures and a page with them all into `output`."""
+    """Writes sounds, pictures, a page with them all and a manifest into `output`, and perhaps a zip."""
     from hydra.utils import instantiate
 
     OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)  # names what is not set

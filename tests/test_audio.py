@@ -473,6 +473,26 @@ def test_a_sound_of_several_blocks_is_written_whole(tmp_path, subtype, step):
     torch.testing.assert_close(load_audio(tmp_path / "a.wav", mono=False)[0], waveform, rtol=0, atol=step / 2)
 
 
+@pytest.mark.parametrize(("subtype", "n_samples"), [("PCM_16", 100), ("PCM_24", 101), ("FLOAT", 99)])
+def test_info_goes_behind_the_samples_and_others_read_it(tmp_path, subtype, n_samples):
+    waveform = torch.from_numpy(noise(n_samples)[:, 0]).float()
+    save_wav(tmp_path / "plain.wav", waveform, 8000, subtype=subtype)
+    info = {"INAM": "Trommel é, seed 7", "IGNR": "Trommel é", "IPRD": "best.ckpt", "ICMT": "odd", "ISFT": "specgan 1"}
+    save_wav(tmp_path / "a.wav", waveform, 8000, subtype=subtype, info=info)
+    plain, content = ((tmp_path / name).read_bytes() for name in ("plain.wav", "a.wav"))
+    assert content[8 : len(plain)] == plain[8:]
+    assert content[len(plain) :].startswith(b"LIST")
+    assert int.from_bytes(content[4:8], "little") == len(content) - 8
+    with soundfile.SoundFile(tmp_path / "a.wav") as file:
+        texts = dict(zip(info, (file.title, file.genre, file.album, file.comment, file.software), strict=True))
+        assert file.frames == n_samples
+    assert texts == info
+    with av.open(str(tmp_path / "a.wav")) as file:
+        names = ("title", "genre", "album", "comment", "encoder")
+        assert {name: file.metadata[name] for name in names} == dict(zip(names, info.values(), strict=True))
+    assert load_audio(tmp_path / "a.wav")[0].equal(load_audio(tmp_path / "plain.wav")[0])
+
+
 def test_an_unknown_subtype_is_named(tmp_path):
     with pytest.raises(ValueError, match=r"a\.wav: subtype is 'PCM_8'; one of PCM_16, PCM_24, FLOAT"):
         save_wav(tmp_path / "a.wav", torch.zeros(10), 8000, subtype="PCM_8")

@@ -12,6 +12,7 @@ from hydra.plugins.launcher import Launcher
 from hydra.utils import get_object, instantiate
 from omegaconf import OmegaConf
 
+from specgan.audio import WavSettings
 from specgan.codec.coding import CodecParams
 from specgan.codec.slices import Slicing
 from specgan.models.cgan import CGAN
@@ -146,6 +147,12 @@ def test_a_setting_has_one_default(name, tmp_path):
             if parameter.default is not parameter.empty and key in cfg and not OmegaConf.is_interpolation(cfg, key):
                 defaults[key] = list(parameter.default) if isinstance(parameter.default, tuple) else parameter.default
     assert OmegaConf.to_container(OmegaConf.masked_copy(cfg, list(defaults))) == defaults
+
+
+def test_wavs_have_one_default_for_scripts_and_code(tmp_path):
+    """The service writes the same bytes as generate.py, by the defaults of the class."""
+    cfg = composed("generate", NEEDED["generate"], tmp_path)
+    assert instantiate(cfg.generate.wav) == WavSettings()
 
 
 def test_presets_have_the_lengths_their_comments_promise(tmp_path):

@@ -591,13 +591,14 @@ class Patient:
         self.may, self.n_at_work, self.most = threading.Event(), 0, 0
 
     def generate(self, label, seeds, folder):
+        from specgan.audio import WavFacts
         from specgan.generation import SoundFiles
 
         self.n_at_work += 1
         self.most = max(self.most, self.n_at_work)
         assert self.may.wait(60)
         self.n_at_work -= 1
-        made = SoundFiles(folder / "a.wav", folder / "a.png")
+        made = SoundFiles(folder / "a.wav", folder / "a.png", WavFacts(1.0, 8000, 1, 0.5))
         made.wav.write_bytes(b"RIFF")
         made.png.write_bytes(b"PNG")
         return [made]

@@ -9,6 +9,7 @@ from specgan.audio.encoding import WAV_SUBTYPES, encode_flac, read_flac, save_wa
 from specgan.audio.listing import AUDIO_SUFFIXES, find_audio
 from specgan.audio.resampling import resample
 from specgan.audio.results import note_results
+from specgan.audio.wav import WavFacts, WavSettings
 
 __all__ = [
     "AUDIO_SUFFIXES",
@@ -17,6 +18,8 @@ __all__ = [
     "WAV_SUBTYPES",
     "AudioError",
     "AudioStream",
+    "WavFacts",
+    "WavSettings",
     "encode_flac",
     "find_audio",
     "load_audio",

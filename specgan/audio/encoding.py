@@ -3,7 +3,9 @@
 import io
 import logging
 import math
-from collections.abc import Iterable
+import os
+import struct
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -25,7 +27,14 @@ def scale_to_peak(waveform: torch.Tensor, peak: float) -> torch.Tensor:
     return waveform * (peak / loudest) if loudest > 0 else waveform
 
 
-def save_wav(path: str | Path, waveform: torch.Tensor, sample_rate: int, *, subtype: str = "PCM_16") -> None:
+def save_wav(
+    path: str | Path,
+    waveform: torch.Tensor,
+    sample_rate: int,
+    *,
+    subtype: str = "PCM_16",
+    info: Mapping[str, str] | None = None,
+) -> None:
     """Writes a WAV, whole or not at all.
 
     In PCM a waveform that exceeds full scale is not clipped: all of it is scaled to a peak of 1.0, and a warning gives
@@ -36,6 +45,8 @@ def save_wav(path: str | Path, waveform: torch.Tensor, sample_rate: int, *, subt
         waveform: (n_samples,) or (channels, n_samples), float, full scale 1.0, finite.
         sample_rate: Hz, > 0.
         subtype: "PCM_16", "PCM_24", or "FLOAT", which keeps float32 samples as they are, also beyond full scale.
+        info: texts that go with the sound, in a chunk behind the samples, by their names in RIFF: INAM is a title, IPRD
+            an album, IGNR a genre, ICMT a comment, ISFT the program. None: no chunk.
     Raises:
         ValueError: `waveform` is empty, has another shape, is not of floats or holds NaN or infinite samples;
             `sample_rate` <= 0; an unknown `subtype`.
@@ -54,11 +65,32 @@ def save_wav(path: str | Path, waveform: torch.Tensor, sample_rate: int, *, subt
             from scipy.io import wavfile  # slow to import, and few files need it
 
             wavfile.write(temporary, sample_rate, waveform.float().numpy().T)
-            return
-        channels = 1 if waveform.ndim == 1 else len(waveform)
-        with soundfile.SoundFile(temporary, "w", sample_rate, channels, subtype=subtype, format="WAV") as file:
-            for block in waveform.split(BLOCK_FRAMES, dim=-1):  # so that memory does not hold a long sound twice
-                file.write(_to_pcm(block, max(1.0, peak), subtype).T)
+        else:
+            channels = 1 if waveform.ndim == 1 else len(waveform)
+            with soundfile.SoundFile(temporary, "w", sample_rate, channels, subtype=subtype, format="WAV") as file:
+                for block in waveform.split(BLOCK_FRAMES, dim=-1):  # so that memory does not hold a long sound twice
+                    file.write(_to_pcm(block, max(1.0, peak), subtype).T)
+        if info:
+            _append_info(temporary, info)
+
+
+def _append_info(path: Path, info: Mapping[str, str]) -> None:
+    """Adds texts to a WAV. Not by libsndfile, which writes its own version behind that of the program.
+
+    Source: Microsoft and IBM, "Multimedia Programming Interface and Data Specifications 1.0", 1991, LIST chunk INFO.
+    """
+    texts = (_chunk(name, text.encode(errors="replace") + b"\0") for name, text in info.items())
+    with path.open("r+b") as file:
+        file.seek(0, os.SEEK_END)
+        file.write(_chunk("LIST", b"INFO" + b"".join(texts)))
+        n_bytes = file.tell()
+        file.seek(4)
+        file.write(struct.pack("<I", n_bytes - 8))
+
+
+def _chunk(name: str, content: bytes) -> bytes:
+    """A chunk of RIFF, which has an even length."""
+    return struct.pack("<4sI", name.encode(), len(content)) + content + b"\0" * (len(content) % 2)
 
 
 def encode_flac(waveform: torch.Tensor, sample_rate: int) -> bytes:

@@ -29,6 +29,7 @@ class TrainedGenerator:
         level_range: that [-1, 1] stands for.
         class_names: by label.
         n_steps: batches that it was trained on.
+        checkpoint: name of the file that it was read from; "": of none.
     """
 
     network: nn.Module
@@ -36,6 +37,7 @@ class TrainedGenerator:
     level_range: LevelRange
     class_names: Sequence[str]
     n_steps: int
+    checkpoint: str = ""
 
     def to_dict(self) -> dict[str, Any]:
         """What a checkpoint says about the generator besides its weights: numbers and text, no objects."""
@@ -74,6 +76,7 @@ class TrainedGenerator:
                 level_range=LevelRange(**saved["level_range"]),
                 class_names=_checked_names(saved["class_names"]),
                 n_steps=int(saved["n_steps"]),
+                checkpoint=Path(ckpt_path).name,
             )
         except Exception as err:  # a stranger's file can hold anything
             reason = f"it has no {err}" if isinstance(err, KeyError) else str(err)[:300]

@@ -43,7 +43,7 @@ class Classes(BaseModel):
     success: Literal[True] = True
     classes: list[str] = Field(examples=[["kick", "snare"]])
     sample_rate: int = Field(description="Hz", examples=[16000])
-    duration_s: float = Field(description="seconds of each sound", examples=[1.024])
+    duration_s: float = Field(description="seconds of the longest sounds", examples=[1.024])
 
 
 class GeneratedSound(BaseModel):

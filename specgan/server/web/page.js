@@ -153,7 +153,7 @@ async function start() {
     }
     element("[name=to-class]").selectedIndex = Math.min(1, classes.length - 1);
     const length = `${Number(duration_s.toFixed(2))} s at ${sample_rate / 1000} kHz`;
-    about.textContent = `Sounds of ${length}. The same class and seed are always the same sound.`;
+    about.textContent = `Sounds of up to ${length}. The same class and seed are always the same sound.`;
     make.hidden = morph.hidden = false;
   } catch (err) {
     about.textContent = "";

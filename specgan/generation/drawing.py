@@ -1,4 +1,4 @@
-"""Checkpoint -> new sounds in a folder."""
+"""Many sounds of a checkpoint, into a folder: what is asked for, who draws it, and the files that list it."""
 
 import logging
 import pickle
@@ -9,22 +9,26 @@ from pathlib import Path
 from typing import NamedTuple
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
-from specgan.audio import save_wav
+from specgan.audio import WavFacts, WavSettings
+from specgan.audio.pack import MANIFEST_NAME, PackedSound, write_manifest, write_zip
 from specgan.batch.executors import serial
 from specgan.batch.runner import Batch, OpenExecutor
 from specgan.batch.worker import Work
-from specgan.files import Outputs, safe_name, unique_names, write_bytes
+from specgan.files import Outputs, safe_name, unique_names
+from specgan.generation.sound import repeatable, sound_info, vocode, write_sound
+from specgan.models.devices import find_device
 from specgan.models.trained import TrainedGenerator, find_class
-from specgan.pictures.figures import to_png
 from specgan.pictures.gallery import Entry, write_gallery
+from specgan.spectrogram import SpectrogramParams
 
 log = logging.getLogger(__name__)
 
 PAGE_NAME = "index.html"
 
 _LARGEST_SEED = 2**64 - 1  # of PyTorch
+_MOST_AT_ONCE, _VALUES_AT_ONCE = 32, 2**20  # spectrograms that a GPU turns into sound, and values in all of these
 
 
 def generate(
@@ -36,13 +40,17 @@ def generate(
     output: str | Path,
     vocoder: Callable[..., nn.Module],
     network: str | None = None,
+    wav: WavSettings | None = None,
+    zip_path: str | Path | None = None,
+    device: str = "auto",
     executor: OpenExecutor = serial,
     workers_from: int = 128,
 ) -> Path:
-    """Writes `<output>/<class>/<class>_<seed>.wav` and .png for each sound, and `<output>/index.html`.
+    """Writes `<output>/<class>/<class>_<seed>.wav` and .png for each sound, and `index.html` and `manifest.csv`.
 
-    Sound i of a class has the seed `seed + i`. The same checkpoint, class and seed give the same bytes, however many
-    are drawn with it.
+    Sound i of a class has the seed `seed + i`. The same checkpoint, class, seed and settings give the same bytes on the
+    same device, however many are drawn with it. The page shows these sounds, the manifest also lists those of earlier
+    runs in the folder.
 
     Args:
         ckpt_path: a checkpoint of train.py; nothing else is needed.
@@ -52,67 +60,54 @@ def generate(
         output: folder.
         vocoder: called with the checkpoint's params and level_range, returns what turns spectrograms into sound.
         network: class of the generator if it is your own, see `TrainedGenerator.load`.
+        wav: what becomes of the sounds before they are written; None: the defaults of WavSettings.
+        zip_path: a .zip of these sounds and a manifest of them, which is also written; None: none.
+        device: where the network and the vocoder run, see `find_device`. Sounds are drawn by this process unless it is
+            a CPU.
         executor: opens the workers, see batch.executors.
         workers_from: sounds of all classes together that are worth the start of workers; fewer are drawn here.
     Returns:
         The path of index.html.
     Raises:
-        FileNotFoundError, ValueError: no such checkpoint or class, an empty request, or a file is in the way that no
-            earlier run wrote; nothing is written.
+        FileNotFoundError, ValueError: no such checkpoint, class or device, an empty request, or a file is in the way
+            that no earlier run wrote; nothing is written.
     """
     if not isinstance(n_samples, int) or n_samples < 1:
         raise ValueError(f"n_samples is {n_samples}; a whole number, at least 1")
     if not isinstance(seed, int) or not 0 <= seed <= _LARGEST_SEED - n_samples + 1:
         raise ValueError(f"seed is {seed}; a whole number, at least 0, and {_LARGEST_SEED} at most for the last sound")
+    place = find_device(device)
     trained = TrainedGenerator.load(ckpt_path, network=network)
     labels = _chosen(label, trained.class_names)
     to_sound = vocoder(trained.params, trained.level_range)
+    for part in (trained.network, to_sound):
+        if isinstance(part, nn.Module):  # a vocoder of one's own may be any function
+            part.to(place)
     output = Path(output).absolute()  # the workers may run elsewhere
     sounds = _sounds(labels, range(seed, seed + n_samples), class_folders(trained.class_names))
-    Outputs(output, "generate").claim([PAGE_NAME, *(path for sound in sounds for path in (sound.wav, sound.png))])
-    is_alone = len(sounds) < workers_from or getattr(executor, "n_workers", None) == 1
-    _draw_all(sounds, _Tools(trained, to_sound, output), None if is_alone else executor)
+    paths = [path for sound in sounds for path in (sound.wav, sound.png)]
+    _claim(output, [PAGE_NAME, MANIFEST_NAME, *paths], None if zip_path is None else Path(zip_path).absolute())
+    is_alone = place.type != "cpu" or len(sounds) < workers_from or getattr(executor, "n_workers", None) == 1
+    tools = _Tools(trained, to_sound, place, _batch_size(place, trained.params), wav or WavSettings(), output)
+    packed = _draw_all(sounds, tools, None if is_alone else executor)
 
     index = output / PAGE_NAME
     sections: dict[str, list[Entry]] = {name: [] for name in labels}
     for sound in sounds:
         sections[sound.label].append(Entry(f"seed {sound.seed}", sound.png, sound.wav))
+    write_manifest(output, packed)
+    if zip_path is not None:
+        write_zip(zip_path, output, packed)
+        log.info("%s: the sounds and their manifest", zip_path)
     write_gallery(index, title="New sounds", note=f"Drawn from {ckpt_path}.", sections=sections)
     log.info("%d sounds of %d classes; open %s", len(sounds), len(labels), index)
     return index
 
 
-class SoundFiles(NamedTuple):
-    """The files of one sound."""
-
-    wav: Path
-    png: Path
-
-
-@torch.inference_mode()
-def write_sound(
-    stem: str | Path, spectrogram: Tensor, vocoder: nn.Module, *, seed: int, sample_rate: int
-) -> SoundFiles:
-    """Writes `<stem>.wav` and `<stem>.png`.
-
-    Args:
-        stem: path without a suffix.
-        spectrogram: (1, n_mels, n_frames) in [-1, 1]. One alone, because the FFT and the filters round differently in
-            batches of other sizes: so a sound has the same bytes whatever else is written.
-        vocoder: called with a batch of one and seeds, returns waveforms (1, T).
-        seed: of the vocoder's phases.
-        sample_rate: of the WAV, Hz.
-    """
-    files = SoundFiles(Path(f"{stem}.wav"), Path(f"{stem}.png"))
-    save_wav(files.wav, vocoder(spectrogram.unsqueeze(0), seeds=[seed])[0], sample_rate)
-    write_bytes(files.png, to_png(spectrogram[0]))
-    return files
-
-
 def class_folders(class_names: Sequence[str]) -> dict[str, str]:
-    """The folder name of each class, beside PAGE_NAME; two classes never share one."""
+    """The folder name of each class, beside the page and the manifest; two classes never share one."""
     wanted = {Path(str(index)): safe_name(name) for index, name in enumerate(class_names)}
-    wanted |= {place: f"_{name}" for place, name in wanted.items() if name.casefold() == PAGE_NAME}
+    wanted |= {place: f"_{name}" for place, name in wanted.items() if name.casefold() in (PAGE_NAME, MANIFEST_NAME)}
     names = unique_names(wanted, Path())
     return {name: names[Path(str(index))] for index, name in enumerate(class_names)}
 
@@ -142,26 +137,52 @@ def _sounds(labels: Sequence[str], seeds: Iterable[int], folders: Mapping[str, s
     return [_Sound(name, seed, f"{folders[name]}/{folders[name]}_{seed}") for name in labels for seed in seeds]
 
 
+def _claim(output: Path, paths: Sequence[str], zip_path: Path | None) -> None:
+    """Notes all files of a run, or raises ValueError and notes none."""
+    outputs = Outputs(output, "generate")
+    outputs.require_free(paths)
+    if zip_path is not None:
+        if zip_path.suffix.lower() != ".zip" or output.is_relative_to(zip_path):
+            raise ValueError(f"zip is {zip_path}; a file whose name ends in .zip, other than output ({output})")
+        Outputs(zip_path.parent, "generate").claim([zip_path.name])
+    outputs.claim(paths)
+
+
 class _Tools(NamedTuple):
     """What sounds are drawn with, and the folder that they are written to."""
 
     trained: TrainedGenerator
     vocoder: nn.Module
+    device: torch.device
+    batch_size: int
+    wav: WavSettings
     output: Path
 
 
-def _draw_all(sounds: Sequence[_Sound], tools: _Tools, executor: OpenExecutor | None) -> None:
+def _batch_size(device: torch.device, params: SpectrogramParams) -> int:
+    """Spectrograms that the vocoder gets at a time, by their size alone, so that all runs have the same."""
+    n_values = params.n_bins * (params.n_frames or 1)
+    return 1 if device.type == "cpu" else min(_MOST_AT_ONCE, max(1, _VALUES_AT_ONCE // n_values))
+
+
+def _draw_all(sounds: Sequence[_Sound], tools: _Tools, executor: OpenExecutor | None) -> list[PackedSound]:
     """Writes the sounds on the workers of `executor`, or with None in this process."""
-    work: Work[_Sound, SoundFiles] = partial(_draw, tools=tools)
+    work: Work[_Sound, WavFacts] = partial(_draw, tools=tools)
     if executor is not None:
         # Pickled once and here: else it would be for each call, and tensors would go through shared memory, which may
         # be small. The workers do not read the checkpoint, because a training that goes on may replace it meanwhile.
         work = partial(_draw_with, tools=pickle.dumps(tools))
-    for _ in Batch(executor or serial, on_error="raise", description="sounds").run(sounds, work):
-        pass
+    batch = Batch(executor or serial, on_error="raise", description="sounds")
+    drawn = batch.run(sounds, work, chunk=None if tools.batch_size == 1 else tools.batch_size)
+    checkpoint = tools.trained.checkpoint
+    return [
+        PackedSound.of(sound.wav, sound.label, sound.seed, facts, checkpoint)
+        for sound, facts in drawn
+        if isinstance(facts, WavFacts)  # always, because the first failure ends the run
+    ]
 
 
-def _draw_with(sounds: Sequence[_Sound], *, tools: bytes) -> Iterator[SoundFiles]:
+def _draw_with(sounds: Sequence[_Sound], *, tools: bytes) -> Iterator[WavFacts]:
     return _draw(sounds, tools=_unpickled(tools))
 
 
@@ -170,13 +191,21 @@ def _unpickled(tools: bytes) -> _Tools:
     return pickle.loads(tools)
 
 
-def _draw(sounds: Sequence[_Sound], *, tools: _Tools) -> Iterator[SoundFiles]:
+def _draw(sounds: Sequence[_Sound], *, tools: _Tools) -> Iterator[WavFacts]:
     """Work for `Batch.run`."""
-    trained = tools.trained
-    spectrograms = trained.sample([sound.label for sound in sounds], [sound.seed for sound in sounds])
-    for sound, spectrogram in zip(sounds, spectrograms, strict=True):
-        stem = tools.output / sound.stem
-        yield write_sound(stem, spectrogram, tools.vocoder, seed=sound.seed, sample_rate=trained.params.sample_rate)
+    trained, seeds = tools.trained, [sound.seed for sound in sounds]
+    with repeatable():
+        spectrograms = trained.sample([sound.label for sound in sounds], seeds)
+    waveforms = vocode(spectrograms, tools.vocoder, seeds=seeds, device=tools.device, batch_size=tools.batch_size)
+    for sound, spectrogram, waveform in zip(sounds, spectrograms, waveforms, strict=True):
+        yield write_sound(
+            tools.output / sound.stem,
+            spectrogram,
+            waveform,
+            sample_rate=trained.params.sample_rate,
+            wav=tools.wav,
+            info=sound_info(trained, label=sound.label, origin=f"{sound.label}, seed {sound.seed}"),
+        ).facts
 
 
 def _chosen(label: str | int | Sequence[str | int], class_names: Sequence[str]) -> list[str]:
