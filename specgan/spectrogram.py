@@ -180,10 +180,8 @@ def params_at(params: SpectrogramParams, sample_rate: int) -> SpectrogramParams:
     """The same windows and steps, in seconds, at another rate in Hz, from `f_min` up to half of it."""
     if sample_rate == params.sample_rate:
         return params
-    n_fft, win_length, hop_length = (
-        max(1, round(n * sample_rate / params.sample_rate))
-        for n in (params.n_fft, params.win_length, params.hop_length)
-    )
+    lengths = (params.n_fft, params.win_length, params.hop_length)
+    n_fft, win_length, hop_length = (max(1, round(n * sample_rate / params.sample_rate)) for n in lengths)
     return replace(
         params,
         sample_rate=sample_rate,

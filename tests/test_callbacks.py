@@ -13,8 +13,10 @@ import torch
 from checkpoints import tiny_gan
 from lightning.pytorch.callbacks import LambdaCallback, ModelCheckpoint
 
+from specgan.audio import save_wav
 from specgan.data.datamodule import SpectrogramDataModule
 from specgan.data.dataset import SpectrogramDataset
+from specgan.data.drums import drum
 from specgan.evaluation.evaluator import Evaluation, QuickFigures
 from specgan.evaluation.metrics import frechet_distance
 from specgan.files import OUTPUTS_NAME
@@ -115,6 +117,30 @@ def test_real_clips_are_written_once_as_recorded_and_vocoded(stage):
     recorded, rate = soundfile.read(stage.folder / "kick" / "real.wav")
     assert (len(recorded), rate) == (PARAMS.n_samples, PARAMS.sample_rate)
     assert abs(recorded).max() == pytest.approx(0.5, abs=1e-3)
+
+
+def test_what_the_rate_of_the_preset_leaves_of_a_recording_can_be_heard(stage, tmp_path):
+    for seed in range(6):
+        save_wav(tmp_path / "audio" / "open_hat" / f"{seed}.wav", drum("open_hat", seed=seed, sample_rate=44100), 44100)
+    make_spectrograms(tmp_path / "audio", tmp_path / "wide", params=PARAMS, splits=[50, 50, 0], peak=0.5, keep_sounds=9)
+    data = stage.trainer.datamodule
+    data.train, data.val = (SpectrogramDataset(tmp_path / "wide", split, PARAMS) for split in ("train", "val"))
+    stage.module.class_names = data.train.class_names
+    stage.preview.evaluation = SimpleNamespace(find_judge=lambda data: Scripted([]))
+    stage.preview.on_fit_start(stage.trainer, stage.module)
+    shown = [some for _, some in stage.trainer.loggers[0].exhibits]
+    assert [(some.kind, some.sample_rate) for some in shown] == [
+        ("real", 44100),
+        ("real, resampled", 16000),
+        ("real, vocoded", 16000),
+    ]
+    assert [some.caption.rpartition(", classified")[0] for some in shown] == [
+        "as recorded",
+        "at the preset's rate, 16000 Hz",
+        "through the vocoder",
+    ]
+    assert [some.sound.name for some in shown] == ["real.wav", "real_resampled.wav", "real_vocoded.wav"]
+    assert [soundfile.info(some.sound).samplerate for some in shown] == [44100, 16000, 16000]
 
 
 def test_every_second_epoch_and_the_last_one_are_shown(stage):
@@ -260,6 +286,9 @@ class Scripted:
         self.asked_real.append(n_samples)
         return self.real
 
+    def judge_name(self, data):
+        return self.name
+
     def is_by(self, data, name):
         return name == self.name
 
@@ -397,7 +426,7 @@ def make_run(tiny_drums, folder, evaluation, *, max_epochs, keep_sounds=18):
         callbacks=[
             Pace(),
             Measure(evaluation, folder / "curve.json", every_n_epochs=2, n_samples=2),
-            BestCheckpoint(checkpoints, "best", monitor="val/fad", enable_version_counter=False),
+            BestCheckpoint(checkpoints, "best", monitor="val/fad", enable_version_counter=False, evaluation=evaluation),
             ModelCheckpoint(checkpoints, "last", every_n_epochs=1, enable_version_counter=False),
         ],
         enable_progress_bar=False,
@@ -437,6 +466,35 @@ def test_a_worse_resumed_run_leaves_the_best_checkpoint(tiny_drums, tmp_path):
     trainer, model, data = make_run(tiny_drums, tmp_path, Scripted([2.0]), max_epochs=4)
     trainer.fit(model, datamodule=data, ckpt_path=tmp_path / "checkpoints" / "last.ckpt", weights_only=True)
     assert epoch_of(tmp_path / "checkpoints" / "best.ckpt") == 2
+
+
+def test_figures_of_another_judge_are_not_compared(tiny_drums, tmp_path, caplog):
+    """A worse distance is the best one, when the better one is of another judge; the run before stays at hand."""
+    trainer, model, data = make_run(tiny_drums, tmp_path, Scripted([1.0]), max_epochs=2)
+    trainer.fit(model, datamodule=data)
+    other = Scripted([2.0])
+    other.name = "judge-1"
+    trainer, model, data = make_run(tiny_drums, tmp_path, other, max_epochs=4)
+    best = tmp_path / "checkpoints" / "best.ckpt"
+    trainer.fit(model, datamodule=data, ckpt_path=best, weights_only=True)
+    assert (epoch_of(best), epoch_of(best.with_name("best-judge-0.ckpt"))) == (4, 2)
+    curve = json.loads((tmp_path / "curve.json").read_text())
+    assert [(point["epoch"], point.get("fad")) for point in curve] == [(2, None), (4, 2.0)]
+    assert "its val/fad is of another judge" in caplog.text and "so far are of another judge" in caplog.text
+
+
+def test_a_run_of_an_older_version_goes_on_with_a_judge_at_the_rate_of_the_preset(tiny_drums, tmp_path):
+    """It did not write down by which judge it was measured; only at another rate that can be no other one."""
+    for rate, is_same in ((16000, True), (32000, False)):
+        audio = tmp_path / str(rate)
+        for path in tiny_drums.rglob("*.wav"):
+            save_wav(audio / path.parent.name / path.name, drum(path.parent.name, seed=0, sample_rate=rate), rate)
+        _, _, data = make_run(audio, tmp_path, Scripted([]), max_epochs=1)
+        data.prepare_data()
+        data.setup("fit")
+        evaluation = make_evaluation()
+        assert evaluation.is_by(data, None) == is_same
+        assert evaluation.is_by(data, evaluation.judge_name(data)) and not evaluation.is_by(data, "judge-0")
 
 
 def best_distance(run):

@@ -270,7 +270,7 @@ def test_rows_stand_in_order_and_the_nearest_clip_beside_its_sound(tmp_path, rep
         "real": [example("r")],
     }
     page = written(tmp_path, report, {"kick": rows})
-    assert page.texts["h3"] == ["Real test clips", "The same through the vocoder", "Generated"]
+    assert page.texts["h3"] == ["Real test clips, as recorded", "The same through the vocoder", "Generated"]
     assert page.texts["figcaption"] == ["r", "v", "seed 1", "nearest training clip: kick_3.wav", "seed 2"]
 
 

@@ -95,8 +95,8 @@ def keep_sounds(
         return table, None
     if stays:
         log.info(
-            "%s: its sounds stay at the spectrograms' %d Hz, as an older version kept them, so that runs on them compare; "
-            "remove the folder to have them made again at the recordings' rate",
+            "%s: its sounds stay at the spectrograms' %d Hz, as an older version kept them, so that runs on them "
+            "compare; remove the folder to have them made again at the recordings' rate",
             *(folder, rate),
         )
     return table.assign(sound=table["recording"].map(kept).fillna("")), None if stays else rate

@@ -1,7 +1,7 @@
 """The clips that a generator is measured against: which, cut where, as recorded and through the vocoder.
 
-All waveforms are at the rate of the kept sounds, at which the judge listens: so what a preset of a lower rate leaves out
-is heard.
+All waveforms are at the rate of the kept sounds, at which the judge listens: so it hears what a preset of a lower rate
+leaves out.
 """
 
 import math

@@ -1,5 +1,7 @@
 """What is lost between a recording and the same through a lower rate or a vocoder: in band, and in attack."""
 
+from collections.abc import Mapping
+
 import torch
 from scipy.signal import hilbert
 from torch import Tensor
@@ -7,11 +9,13 @@ from torch import Tensor
 from specgan.evaluation.metrics import Figure, average
 from specgan.spectrogram import power_blocks
 
+MUCH_LOST_DB = 2.0  # of log-spectral distance, from which it is said that a preset cuts the band
+
 _N_FFTS = (4096, 1024, 256)  # from fine in pitch to fine in time
 _FLOOR_DB = -100  # re a full-scale sine: silence is not infinitely far from the faintest noise
 _AUDIBLE_DB = -90  # a frame counts where the recording has a bin above this
 _WINDOW_S, _ATTACK_S = 0.001, 0.06
-_ONSET_DB, _FAINTEST_DB = -40, -60  # re the loudest moment of the recording
+_ONSET_DB, _FAINTEST_DB = -20, -60  # re the loudest moment of the recording
 _MOST, _TOGETHER = 500, 16  # sounds that are measured, and at a time
 
 
@@ -34,6 +38,18 @@ def losses(recorded: Tensor, others: Tensor, *, sample_rate: int) -> dict[str, F
     }
     known = {name: values[values.isfinite()] for name, values in measured.items()}
     return {name: average(values) for name, values in known.items() if len(values)}
+
+
+def lost_band(rows: Mapping[str, Mapping[str, Figure]], sample_rate: int) -> list[str]:
+    """A warning, where the rows of a report say that a preset of this rate in Hz loses much; else none."""
+    resampled, vocoded = (rows.get(row, {}).get("log_spectral_distance_db") for row in ("resampled", "vocoded"))
+    if resampled is None or vocoded is None or resampled["value"] < MUCH_LOST_DB:
+        return []
+    return [
+        f"The preset's {sample_rate} Hz leave out what the recordings have above {sample_rate / 2:g} Hz: that alone is "
+        f"a log-spectral distance of {resampled['value']:.1f} dB from the recordings, and {vocoded['value']:.1f} dB with "
+        "the vocoder. No training brings it back; a preset with a higher sample_rate does."
+    ]
 
 
 def log_spectral_distance(recorded: Tensor, others: Tensor) -> Tensor:
@@ -67,7 +83,7 @@ def attack_error(recorded: Tensor, others: Tensor, *, sample_rate: int) -> Tenso
 
     The envelope is the magnitude of the analytic signal, as a root mean square over each millisecond. The error is the
     root mean square of its difference in dB in the 60 ms after the onset, which is where the recording comes within
-    40 dB of its loudest moment; what is 60 dB below that counts as silence.
+    20 dB of its loudest moment; what is 60 dB below that counts as silence.
     """
     window = max(2, round(_WINDOW_S * sample_rate))
     wanted, found = (_envelope(waveforms, window) for waveforms in (recorded, others))

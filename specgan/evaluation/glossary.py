@@ -114,8 +114,8 @@ METRICS = {
         "Near copies", "low", "Share of sounds that are nearer to a training clip than real clips almost ever are. Far "
         "more than for the real clips: the generator memorised training clips.", is_share=True),
     "log_spectral_distance_db": Metric(
-        "Loss of band (dB)", "low", "How far these sounds are from their own recordings, band by band: the log-spectral "
-        "distance of Gray and Markel (1976), the mean over FFTs of 4096, 1024 and 256 samples. What lies above half the "
+        "Loss of band (dB)", "low", "How far these sounds are from their own recordings, band by band: log-spectral "
+        "distance (Gray and Markel, 1976), the mean over FFTs of 4096, 1024 and 256 samples. What lies above half the "
         "preset's sample rate is lost whatever the generator; generated sounds have no recording to compare with."),
     "attack_error_db": Metric(
         "Loss of attack (dB)", "low", "How far the envelopes of these sounds are from those of their own recordings in "

@@ -187,12 +187,10 @@ def _settings(report: EvaluationReport, labels: Mapping[str, str]) -> dict[str, 
         "Steps of training": report["n_steps"],
         "Seed": report["seed"],
     }
-    for name, key in (
-        ("Sample rate of the judge and the sounds", "sample_rate"),
-        ("Of the preset", "spectrogram_rate"),
-    ):
-        if key in report:
-            settings[name] = f"{report[key]} Hz"
+    if "sample_rate" in report:
+        settings["Sample rate of the judge and the sounds"] = f"{report['sample_rate']} Hz"
+    if "spectrogram_rate" in report:
+        settings["Sample rate of the preset"] = f"{report['spectrogram_rate']} Hz"
     for row, label in labels.items():
         figures = report["rows"].get(row, {}).values()
         settings[f"Sounds: {label}"] = max((figure["n"] for figure in figures), default=0)

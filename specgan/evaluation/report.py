@@ -14,7 +14,7 @@ from specgan.audio import resample
 from specgan.evaluation import metrics
 from specgan.evaluation.clips import MeasuredClips
 from specgan.evaluation.distances import balanced, distances, embedded_distances
-from specgan.evaluation.fidelity import losses
+from specgan.evaluation.fidelity import losses, lost_band
 from specgan.evaluation.judge import Judge, JudgedSounds, JudgeRecipe, fit_classifier
 from specgan.evaluation.metrics import Figure, share
 from specgan.evaluation.page import Example
@@ -22,7 +22,6 @@ from specgan.spectrogram import Spectrogram, normalise, params_at
 
 POOR_ACCURACY = 0.9  # of the judge on real clips, below which its verdicts mean little
 FEW_SOUNDS = 100  # in a row, below which its figures are rough
-MUCH_LOST_DB = 2.0  # of log-spectral distance, above which it is said that a preset cuts the band
 
 _COPY_QUANTILE = 0.05  # of the real clips, which are nearer to a training clip than a near-copy may be
 _EMBEDDED_TOGETHER = 32  # sounds
@@ -131,7 +130,7 @@ def make_report(
         "rows": figures,
         "per_class": {row: _per_class(sounds, names) for row, sounds in measured.rows.items()},
         "confusion": {row: confusion(sounds, len(names)) for row, sounds in measured.rows.items()},
-        "warnings": [*_lost_band(figures, clips), *_warnings(figures, measured.real, split)],
+        "warnings": [*lost_band(figures, data.params.sample_rate), *_warnings(figures, measured.real, split)],
     }
     return report, _examples(measured, clips, originals, settings)
 
@@ -234,18 +233,6 @@ def confusion(sounds: JudgedSounds, n_classes: int) -> list[list[int]]:
 def _per_class(sounds: JudgedSounds, names: Sequence[str]) -> dict[str, Figure]:
     of_class = {name: sounds.is_right[sounds.labels == i] for i, name in enumerate(names)}
     return {name: share(is_right) for name, is_right in of_class.items() if len(is_right)}
-
-
-def _lost_band(figures: Figures, clips: MeasuredClips) -> list[str]:
-    rate, name = clips.data.params.sample_rate, "log_spectral_distance_db"
-    resampled, vocoded = (figures.get(row, {}).get(name) for row in ("resampled", "vocoded"))
-    if resampled is None or resampled["value"] < MUCH_LOST_DB:
-        return []
-    return [
-        f"The preset's {rate} Hz leave out what the recordings have above {rate / 2:g} Hz: that alone is a log-spectral "
-        f"distance of {resampled['value']:.1f} dB from the recordings, and {vocoded['value']:.1f} dB with the vocoder. "
-        "No training brings it back; a preset with a higher sample_rate does."
-    ]
 
 
 def _warnings(figures: Mapping[str, Mapping[str, Figure]], real: str, split: str) -> list[str]:

@@ -36,7 +36,7 @@ class BestCheckpoint(ModelCheckpoint):
         super().setup(trainer, pl_module, stage)
         found = None
         if stage == "fit" and trainer.is_global_zero:
-            self.judge = self.evaluation and self.evaluation.judge_name(trainer.datamodule)
+            self.judge = None if self.evaluation is None else self.evaluation.judge_name(trainer.datamodule)
             found = self._find(trainer.datamodule)
         if scores := trainer.strategy.broadcast(found):
             by_score = sorted(scores, key=lambda path: scores[path], reverse=self.mode == "max")

@@ -26,8 +26,8 @@ class Measure(L.Callback):
 
     Metrics: `val/fad` (Fréchet distance on the features of the data set's judge), beside it `val/fad_real`, that of as
     many real clips that were not trained on, and `val/conditional_accuracy` (the share of sounds that the judge takes
-    for the class that was asked for). `curve` has them over epochs and time; a run that goes on continues it, but for the
-    figures of another judge (the data were changed, or made anew at another rate), which would not compare.
+    for the class that was asked for). `curve` has them over epochs and time; a run that goes on continues it, but
+    without the figures of another judge (the data were changed, or made anew at another rate), which do not compare.
     Loggers that are dashboards get the confusion matrix.
 
     Args:

@@ -49,10 +49,10 @@ class _Sample:
 class Preview(L.Callback):
     """From time to time, draws each class from fixed seeds, writes sounds and pictures, logs them, checks them.
 
-    Once, at the start, it does the same with a real clip of each class: as recorded (if the data set keeps its sound), at
-    the preset's sample rate (if the recording has a higher one), and through the vocoder, so that a listener knows what
-    each of these costs. Files go to `folder`, whose index.html
-    shows them all, and to the loggers that are dashboards. Each sound has the class that the judge takes it for.
+    Once, at the start, it does the same with a real clip of each class: as recorded (if the data set keeps its sound),
+    at the preset's sample rate (if the sound has a higher one), and through the vocoder, so that a listener knows what
+    each of these costs. Files go to `folder`, whose index.html shows them all, and to the loggers that are dashboards.
+    Each sound has the class that the judge takes it for.
 
     Metrics: `val/silent_share` and `val/clipped_share` (sounds under -60 dB, or over full scale before they are scaled
     down for the file) and `val/diversity` (mean distance between generated spectrograms of a class, as a share of that
@@ -200,8 +200,8 @@ class Preview(L.Callback):
         write_gallery(
             self.folder / "index.html",
             title="Training preview",
-            note="Real clips as recorded, what the preset and the vocoder leave of them, and sounds drawn during training "
-            "from fixed seeds.",
+            note="Real clips as recorded, what the preset and the vocoder leave of them, and sounds drawn during "
+            "training from fixed seeds.",
             sections={name: list(entries.values()) for name, entries in self.entries.items()},
             pixelated=False,
         )
