@@ -47,8 +47,8 @@ def lost_band(rows: Mapping[str, Mapping[str, Figure]], sample_rate: int) -> lis
         return []
     return [
         f"The preset's {sample_rate} Hz leave out what the recordings have above {sample_rate / 2:g} Hz: that alone is "
-        f"a log-spectral distance of {resampled['value']:.1f} dB from the recordings, and {vocoded['value']:.1f} dB with "
-        "the vocoder. No training brings it back; a preset with a higher sample_rate does."
+        f"a log-spectral distance of {resampled['value']:.1f} dB from the recordings, and {vocoded['value']:.1f} dB "
+        "with the vocoder. No training brings it back; a preset with a higher sample_rate does."
     ]
 
 
