@@ -7,7 +7,7 @@ Each arrow has its way back, except the first two, which are the vocoder's work.
 
 import math
 from collections.abc import Generator, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import chain, pairwise
 
 import torch
@@ -174,6 +174,22 @@ def band_groups(filters: Tensor) -> list[tuple[slice, slice]]:
         used = filters[bands].amax(dim=0).nonzero()
         groups.append((bands, slice(int(used[0]), int(used[-1]) + 1)))
     return groups
+
+
+def params_at(params: SpectrogramParams, sample_rate: int) -> SpectrogramParams:
+    """The same windows and steps, in seconds, at another rate in Hz, from `f_min` up to half of it."""
+    if sample_rate == params.sample_rate:
+        return params
+    lengths = (params.n_fft, params.win_length, params.hop_length)
+    n_fft, win_length, hop_length = (max(1, round(n * sample_rate / params.sample_rate)) for n in lengths)
+    return replace(
+        params,
+        sample_rate=sample_rate,
+        n_fft=2 ** (n_fft - 1).bit_length(),
+        win_length=win_length,
+        hop_length=hop_length,
+        f_max=None,
+    )
 
 
 @dataclass(frozen=True)

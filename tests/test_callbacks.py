@@ -13,8 +13,10 @@ import torch
 from checkpoints import tiny_gan
 from lightning.pytorch.callbacks import LambdaCallback, ModelCheckpoint
 
+from specgan.audio import save_wav
 from specgan.data.datamodule import SpectrogramDataModule
 from specgan.data.dataset import SpectrogramDataset
+from specgan.data.drums import drum
 from specgan.evaluation.evaluator import Evaluation, QuickFigures
 from specgan.evaluation.metrics import frechet_distance
 from specgan.files import OUTPUTS_NAME
@@ -115,6 +117,30 @@ def test_real_clips_are_written_once_as_recorded_and_vocoded(stage):
     recorded, rate = soundfile.read(stage.folder / "kick" / "real.wav")
     assert (len(recorded), rate) == (PARAMS.n_samples, PARAMS.sample_rate)
     assert abs(recorded).max() == pytest.approx(0.5, abs=1e-3)
+
+
+def test_what_the_rate_of_the_preset_leaves_of_a_recording_can_be_heard(stage, tmp_path):
+    for seed in range(6):
+        save_wav(tmp_path / "audio" / "open_hat" / f"{seed}.wav", drum("open_hat", seed=seed, sample_rate=44100), 44100)
+    make_spectrograms(tmp_path / "audio", tmp_path / "wide", params=PARAMS, splits=[50, 50, 0], peak=0.5, keep_sounds=9)
+    data = stage.trainer.datamodule
+    data.train, data.val = (SpectrogramDataset(tmp_path / "wide", split, PARAMS) for split in ("train", "val"))
+    stage.module.class_names = data.train.class_names
+    stage.preview.evaluation = SimpleNamespace(find_judge=lambda data: Scripted([]))
+    stage.preview.on_fit_start(stage.trainer, stage.module)
+    shown = [some for _, some in stage.trainer.loggers[0].exhibits]
+    assert [(some.kind, some.sample_rate) for some in shown] == [
+        ("real", 44100),
+        ("real, resampled", 16000),
+        ("real, vocoded", 16000),
+    ]
+    assert [some.caption.rpartition(", classified")[0] for some in shown] == [
+        "as recorded",
+        "at the preset's rate, 16000 Hz",
+        "through the vocoder",
+    ]
+    assert [some.sound.name for some in shown] == ["real.wav", "real_resampled.wav", "real_vocoded.wav"]
+    assert [soundfile.info(some.sound).samplerate for some in shown] == [44100, 16000, 16000]
 
 
 def test_every_second_epoch_and_the_last_one_are_shown(stage):
@@ -244,7 +270,7 @@ class Scripted:
     def __init__(self, fads, error=None, real=(0.25, 14)):
         self.fads, self.error, self.real = iter(fads), error, real
         self.prepared, self.asked, self.asked_real = [], [], []
-        self.judge, self.reference = self, torch.zeros(2, 1)  # features of two training clips
+        self.judge, self.reference, self.name = self, torch.zeros(2, 1), "judge-0"  # features of two training clips
 
     def of(self, data):
         if self.error is not None:
@@ -260,7 +286,13 @@ class Scripted:
         self.asked_real.append(n_samples)
         return self.real
 
-    def classify(self, waveforms):
+    def judge_name(self, data):
+        return self.name
+
+    def is_by(self, data, name):
+        return name == self.name
+
+    def classify(self, waveforms, sample_rate):
         return [("noise" if waveform.abs().max() > 1e-3 else "silence", 0.75) for waveform in waveforms]
 
 
@@ -394,7 +426,7 @@ def make_run(tiny_drums, folder, evaluation, *, max_epochs, keep_sounds=18):
         callbacks=[
             Pace(),
             Measure(evaluation, folder / "curve.json", every_n_epochs=2, n_samples=2),
-            BestCheckpoint(checkpoints, "best", monitor="val/fad", enable_version_counter=False),
+            BestCheckpoint(checkpoints, "best", monitor="val/fad", enable_version_counter=False, evaluation=evaluation),
             ModelCheckpoint(checkpoints, "last", every_n_epochs=1, enable_version_counter=False),
         ],
         enable_progress_bar=False,
@@ -434,6 +466,35 @@ def test_a_worse_resumed_run_leaves_the_best_checkpoint(tiny_drums, tmp_path):
     trainer, model, data = make_run(tiny_drums, tmp_path, Scripted([2.0]), max_epochs=4)
     trainer.fit(model, datamodule=data, ckpt_path=tmp_path / "checkpoints" / "last.ckpt", weights_only=True)
     assert epoch_of(tmp_path / "checkpoints" / "best.ckpt") == 2
+
+
+def test_figures_of_another_judge_are_not_compared(tiny_drums, tmp_path, caplog):
+    """A worse distance is the best one, when the better one is of another judge; the run before stays at hand."""
+    trainer, model, data = make_run(tiny_drums, tmp_path, Scripted([1.0]), max_epochs=2)
+    trainer.fit(model, datamodule=data)
+    other = Scripted([2.0])
+    other.name = "judge-1"
+    trainer, model, data = make_run(tiny_drums, tmp_path, other, max_epochs=4)
+    best = tmp_path / "checkpoints" / "best.ckpt"
+    trainer.fit(model, datamodule=data, ckpt_path=best, weights_only=True)
+    assert (epoch_of(best), epoch_of(best.with_name("best-judge-0.ckpt"))) == (4, 2)
+    curve = json.loads((tmp_path / "curve.json").read_text())
+    assert [(point["epoch"], point.get("fad")) for point in curve] == [(2, None), (4, 2.0)]
+    assert "its val/fad is of another judge" in caplog.text and "so far are of another judge" in caplog.text
+
+
+def test_a_run_of_an_older_version_goes_on_with_a_judge_at_the_rate_of_the_preset(tiny_drums, tmp_path):
+    """It did not write down by which judge it was measured; only at another rate that can be no other one."""
+    for rate, is_same in ((16000, True), (32000, False)):
+        audio = tmp_path / str(rate)
+        for path in tiny_drums.rglob("*.wav"):
+            save_wav(audio / path.parent.name / path.name, drum(path.parent.name, seed=0, sample_rate=rate), rate)
+        _, _, data = make_run(audio, tmp_path, Scripted([]), max_epochs=1)
+        data.prepare_data()
+        data.setup("fit")
+        evaluation = make_evaluation()
+        assert evaluation.is_by(data, None) == is_same
+        assert evaluation.is_by(data, evaluation.judge_name(data)) and not evaluation.is_by(data, "judge-0")
 
 
 def best_distance(run):
@@ -516,7 +577,7 @@ def test_the_judge_names_the_class_that_it_takes_a_sound_for(tiny_drums, tmp_pat
     waveforms = every_sound(data.train)
     shares = judge.classifier.judge(waveforms)[1].exp()
     shares /= shares.sum(dim=1, keepdim=True)
-    for (name, probability), share in zip(judge.classify(waveforms), shares, strict=True):
+    for (name, probability), share in zip(judge.classify(waveforms, PARAMS.sample_rate), shares, strict=True):
         assert name == ["clap", "kick", "open_hat"][int(share.argmax())]
         assert probability == pytest.approx(float(share.max()), abs=1e-5)
 

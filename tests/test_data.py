@@ -1,5 +1,6 @@
 """specgan.data.dataset and specgan.data.datamodule: examples of one length, dealt the same way by the same seed."""
 
+import logging
 import shutil
 import subprocess
 import sys
@@ -8,13 +9,15 @@ from functools import partial
 from pathlib import Path
 
 import pytest
+import soundfile
 import torch
 from torch.utils.data import DataLoader
 
-from specgan.audio import AudioError, open_audio, save_wav
+from specgan.audio import AudioError, open_audio, resample, save_wav
 from specgan.data.datamodule import SpectrogramDataModule
 from specgan.data.dataset import SpectrogramDataset, as_batched
 from specgan.data.fingerprint import fingerprint
+from specgan.data.folder import read_info
 from specgan.data.manifest import REQUIRED_COLUMNS, read_manifest, write_manifest
 from specgan.spectrogram import LevelRange, Spectrogram, SpectrogramParams, denormalise, normalise
 from specgan.tasks.spectrograms import make_spectrograms
@@ -296,6 +299,94 @@ def test_long_recordings_are_kept_block_by_block(tmp_path, monkeypatch):
     whole = sound_of(make_one(tmp_path / "a", sound), 0)
     monkeypatch.setattr("specgan.data.sounds.open_audio", partial(open_audio, block_frames=1000))
     assert sound_of(make_one(tmp_path / "b", sound), 0).equal(whole)
+
+
+def write_at(root: Path, rates_of: dict[str, list[int]]) -> Path:
+    """A tenth of a second of noise for each rate of each class."""
+    for label, rates in rates_of.items():
+        for i, rate in enumerate(rates):
+            save_wav(root / label / f"{i}.wav", noise(rate // 10, seed=i), rate)
+    return root
+
+
+def sound_rate(audio: Path, folder: Path, **settings) -> int:
+    make_spectrograms(audio, folder, **{"params": WHOLE, "keep_sounds": 9, **settings})
+    dataset = SpectrogramDataset(folder, "train", PARAMS)
+    rates = {soundfile.info(path).samplerate for path in (folder / "sounds").glob("*")}
+    assert rates == {dataset.sound_rate}
+    return dataset.sound_rate
+
+
+@pytest.mark.parametrize(
+    ("rates", "expected"),
+    [
+        ([16000, 16000, 44100], 16000),
+        ([16000, 44100], 44100),  # the higher of two that are as frequent
+        ([96000, 192000, 32000], 48000),  # at most
+        ([4000, 6000, 6000], 8000),  # at least that of the spectrograms
+    ],
+)
+def test_sounds_have_the_rate_of_most_recordings(tmp_path, rates, expected):
+    assert sound_rate(write_at(tmp_path / "audio", {"a": rates}), tmp_path / "specs") == expected
+
+
+def test_the_rate_follows_a_growing_folder_and_outlives_a_killed_run(tmp_path):
+    audio = write_at(tmp_path / "audio", {"a": [16000]})
+    assert sound_rate(audio, tmp_path / "specs") == 16000
+    write_at(audio, {"b": [32000, 32000]})
+    assert sound_rate(audio, tmp_path / "specs") == 32000
+    assert len(flacs(tmp_path / "specs")) == 3
+    make_spectrograms(audio, tmp_path / "specs", params=WHOLE, keep_sounds=0)
+    assert "sound_rate" not in read_info(tmp_path / "specs")
+    assert sound_rate(audio, tmp_path / "specs") == 32000
+
+
+def test_classes_of_different_rates_are_named_with_their_numbers(tmp_path, caplog):
+    sound_rate(write_at(tmp_path / "audio", {"hat": [8000, 8000], "kick": [16000] * 3}), tmp_path / "specs")
+    (line,) = (message for message in caplog.messages if "different rates" in message)
+    assert line.endswith("Clips by class and rate: hat 8000 Hz (2), kick 16000 Hz (3)")
+    caplog.clear()
+    for name, same in (("few", {"a": [16000, 16000, 8000], "b": [16000]}), ("high", {"a": [48000], "b": [192000]})):
+        sound_rate(write_at(tmp_path / name / "audio", same), tmp_path / name / "specs")
+    assert "different rates" not in caplog.text
+
+
+def test_sounds_of_an_older_version_stay_at_the_rate_of_the_spectrograms(tmp_path, caplog):
+    """A run that goes on after an update measures by the same judge, whose name is a digest of these files."""
+    audio = write_at(tmp_path / "audio", {"a": [8000] * 3})
+    specs = tmp_path / "specs"
+    make_spectrograms(audio, specs, params=WHOLE, keep_sounds=9)
+    info = (specs / "params.yaml").read_text()
+    older = info.replace("sound_rate: 8000\n", "")
+    assert older != info
+    (specs / "params.yaml").write_text(older)
+    before = flacs(specs)
+    with caplog.at_level(logging.INFO, logger="specgan.data.sounds"):
+        make_spectrograms(audio, specs, params=WHOLE, keep_sounds=9)
+    assert (specs / "params.yaml").read_text() == older
+    assert flacs(specs) == before
+    assert "its sounds stay at the spectrograms' 8000 Hz" in caplog.text
+    write_at(audio, {"a": [8000] * 3, "b": [16000] * 9})
+    assert sound_rate(audio, specs) == 8000
+
+
+@pytest.mark.parametrize("peak", [None, 0.8])
+def test_sounds_at_a_higher_rate_are_the_same_places_at_the_same_level(tmp_path, peak):
+    """`peak` is of what the spectrograms show: the sound, which has more band, may exceed it."""
+    rate, ratio = 22050, 22050 / 8000
+    recording = noise(20_000)
+    save_wav(tmp_path / "audio" / "a" / "0.wav", recording, rate)
+    make_spectrograms(tmp_path / "audio", tmp_path / "specs", params=WHOLE, peak=peak, keep_sounds=1)
+    dataset = SpectrogramDataset(tmp_path / "specs", "train", PARAMS)
+    shown = resample(recording.unsqueeze(0), rate, 8000)
+    gain = 1 if peak is None else peak / float(shown.abs().max())
+    surplus = int(dataset.n_frames_of[0]) - 16
+    for position in (0.0, 0.5, 1.0):
+        start = round(round(position * surplus) * 128 * ratio)
+        expected = gain * recording[start : start + round(2048 * ratio)]
+        (waveform,) = dataset.waveforms([(0, position)])
+        assert waveform.shape == (round(2048 * ratio),)
+        torch.testing.assert_close(waveform[: len(expected)], expected, rtol=0, atol=6 / 32768)
 
 
 def test_each_label_and_split_keeps_its_share(audio, tmp_path):

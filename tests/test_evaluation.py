@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from specgan.audio import save_wav, scale_to_peak
+from specgan.audio import resample, save_wav, scale_to_peak
 from specgan.data.datamodule import SpectrogramDataModule
 from specgan.data.drums import drum
 from specgan.evaluation import judge as judge_module
@@ -178,8 +178,8 @@ def test_the_judge_is_trained_once_for_a_data_set(specs_without_judge, monkeypat
     second = prepared(open_data(specs_without_judge), judge=UNTAUGHT)
     assert judges(specs_without_judge) == {name}
     assert second.judge.accuracy == first.judge.accuracy
-    sound = sound_of(data.test, 0)
-    assert second.judge.classify(sound) == first.judge.classify(sound)
+    sound = (sound_of(data.test, 0), PARAMS.sample_rate)
+    assert second.judge.classify(*sound) == first.judge.classify(*sound)
     assert second.quick(perfect(data), n_samples=3) == first.quick(perfect(data), n_samples=3)
     with pytest.raises(AssertionError, match="trained again"):
         make_evaluation(judge=UNTAUGHT).of(data, retrain=True)
@@ -330,6 +330,55 @@ def test_where_sounds_are_missing_clips_are_taken_through_the_vocoder(moved, tmp
     assert (tmp_path / "report.html").stat().st_size > 10_000
 
 
+# --- recordings of a higher rate than the preset's
+
+
+@pytest.fixture(scope="module")
+def wide(tmp_path_factory) -> SpectrogramDataModule:
+    """Drums at 44.1 kHz, whose spectrograms have 16 kHz."""
+    root = tmp_path_factory.mktemp("wide")
+    for name in NAMES:
+        for seed in range(14):
+            save_wav(root / "sounds" / name / f"{seed}.wav", drum(name, seed=seed, sample_rate=44100), 44100)
+    return open_data(make_dataset(root / "sounds", root / "specs", splits=[50, 14, 36]))
+
+
+def test_the_judge_listens_at_the_rate_of_the_recordings(wide):
+    evaluator = prepared(wide)
+    assert (evaluator.judge.sample_rate, evaluator.clips.sample_rate) == (44100, 44100)
+    assert {name: figure["value"] for name, figure in evaluator.judge.accuracy.items()} == {
+        name: pytest.approx(1, abs=0.2) for name in ("val", "vocoded_val", "test", "vocoded_test")
+    }
+    n_samples = round(PARAMS.n_samples * 44100 / 16000)
+    recorded = evaluator.clips.waveforms(wide.test)
+    resampled, vocoded = evaluator.clips.resampled(wide.test), evaluator.clips.vocoded(wide.test)
+    assert recorded.shape == resampled.shape == vocoded.shape == (15, n_samples)
+    hertz = torch.fft.rfftfreq(n_samples, 1 / 44100)
+    energy = [torch.fft.rfft(sounds).abs().square() for sounds in (recorded, resampled, vocoded)]
+    upper, lower = ([float(of[:, band].sum()) for of in energy] for band in (hertz > 8500, hertz < 7000))
+    assert max(upper[1:]) < upper[0] / 1000
+    assert lower[1] == pytest.approx(lower[0], rel=0.01)  # and at the same level
+    assert lower[2] == pytest.approx(lower[0], rel=0.3)
+    low = wide.test.waveforms([(0, 0.0)])
+    assert evaluator.judge.classify(resample(low, 44100, 16000), 16000)[0][0] == wide.class_names[wide.test.labels[0]]
+
+
+def test_what_the_rate_of_a_preset_costs_is_a_row_of_its_own(wide):
+    report, examples = prepared(wide, split="test").report(perfect(wide))
+    rows = report["rows"]
+    assert list(rows) == list(examples["kick"]) == ["real", "resampled", "vocoded", "generated"]
+    assert (report["sample_rate"], report["spectrogram_rate"]) == (44100, 16000)
+    lost = {row: rows[row]["log_spectral_distance_db"]["value"] for row in ("resampled", "vocoded")}
+    assert 2 < lost["resampled"] < lost["vocoded"]
+    assert rows["resampled"]["attack_error_db"]["value"] < rows["vocoded"]["attack_error_db"]["value"]
+    assert not {"log_spectral_distance_db", "attack_error_db"} & {*rows["real"], *rows["generated"]}
+    (said,) = (text for text in report["warnings"] if "The preset's 16000 Hz" in text)
+    assert "above 8000 Hz" in said and f"{lost['resampled']:.1f} dB" in said and f"{lost['vocoded']:.1f} dB" in said
+    for row, sounds in examples["open_hat"].items():  # the upper bands of a picture are those that a row lacks
+        top = sounds[0].spectrogram[-4:, 2:8].amax()  # not at the edge, where a sound that is cut has a click
+        assert (top > -0.8) == (row == "real"), (row, top)
+
+
 # --- the report
 
 
@@ -340,9 +389,10 @@ def test_every_row_has_every_figure_with_its_interval(found):
         *("frechet_distance", "kernel_distance", "inception_score", "precision", "recall", "density", "coverage"),
         "diversity",
     }
+    losses = {"log_spectral_distance_db", "attack_error_db"}  # against the recording, which generated sounds have not
     assert {row: set(figures) for row, figures in report["rows"].items()} == {
         "real": names,
-        "vocoded": names - {"near_copy_share"},  # which is of spectrograms, and those are the real ones
+        "vocoded": (names | losses) - {"near_copy_share"},  # which is of spectrograms, and those are the real ones
         "generated": names,
     }
     figures = [figure for row in report["rows"].values() for figure in row.values()]

@@ -1,12 +1,14 @@
-"""specgan.evaluation.metrics: known answers."""
+"""specgan.evaluation.metrics and .fidelity: known answers."""
 
 import math
 
 import pytest
 import scipy.linalg
+import scipy.stats
 import torch
 
-from specgan.evaluation import metrics
+from specgan.audio import resample
+from specgan.evaluation import fidelity, metrics
 
 
 def normal(n: int, n_features: int = 4, *, seed: int = 0, scale: float = 1.0, mean: float = 0.0) -> torch.Tensor:
@@ -258,3 +260,62 @@ def test_frechet_distance_of_one_sound_is_not_known():
     assert math.isnan(metrics.frechet_distance(one, two))
     assert math.isnan(metrics.frechet_distance(two, one))
     assert metrics.frechet_distance(two, two) == pytest.approx(0, abs=1e-6)
+
+
+# --- what is lost against a recording
+
+RATE = 44100
+
+
+def hits(n: int = 3) -> torch.Tensor:
+    """Noise that decays from 0.1 s on, over silence."""
+    t = torch.arange(RATE // 2) / RATE
+    generator = torch.Generator().manual_seed(0)
+    return 0.3 * torch.randn(n, len(t), generator=generator) * torch.where(t < 0.1, 0, torch.exp(-(t - 0.1) / 0.05))
+
+
+def test_a_gain_is_as_many_decibels_of_loss_and_silence_has_none():
+    sounds = torch.cat([hits(), torch.zeros(1, RATE // 2)])
+    for gain_db in (0.0, -6.0):
+        others = sounds * 10 ** (gain_db / 20)
+        distance = fidelity.log_spectral_distance(sounds, others)
+        attack = fidelity.attack_error(sounds, others, sample_rate=RATE)
+        assert distance[:3].tolist() == pytest.approx([-gain_db] * 3, abs=0.6)  # frames that fade reach the floor
+        assert attack[:3].tolist() == pytest.approx([-gain_db] * 3, abs=0.1)
+        assert distance[3].isnan() and attack[3].isnan()
+        found = fidelity.losses(sounds, others, sample_rate=RATE)
+        assert {name: figure["n"] for name, figure in found.items()} == dict.fromkeys(found, 3)
+        assert found["attack_error_db"]["value"] == pytest.approx(float(attack[:3].mean()))
+    assert fidelity.losses(sounds[3:], sounds[3:], sample_rate=RATE) == {}
+
+
+def test_a_band_that_is_missing_is_a_loss_of_band_and_hardly_one_of_attack():
+    sounds = hits()
+    cut = resample(resample(sounds, RATE, 16000), 16000, RATE)[:, : sounds.shape[1]]
+    distance = fidelity.log_spectral_distance(sounds, cut)
+    assert (distance > 20).all()  # from about -50 dB down to the floor, in two thirds of the bins
+    half = torch.cat([sounds[:, : RATE // 5], cut[:, RATE // 5 :]], dim=1)
+    assert (fidelity.log_spectral_distance(sounds, half) < distance).all()
+    assert (fidelity.attack_error(sounds, cut, sample_rate=RATE) < distance / 3).all()
+
+
+def test_attack_is_lost_by_blur_not_by_phase_nor_by_what_comes_later():
+    t = torch.arange(RATE // 2) / RATE
+    envelope = torch.where(t < 0.1, 0, torch.exp(-(t - 0.1) / 0.05))
+    tone, other_phase = (envelope * torch.sin(2 * math.pi * 200 * t + phase) for phase in (0, 1.5))
+
+    def error(other):
+        return float(fidelity.attack_error(tone.unsqueeze(0), other.unsqueeze(0), sample_rate=RATE))
+
+    blurred = torch.where(t < 0.1, 0, torch.clamp((t - 0.1) / 0.02, max=1)) * tone
+    later = torch.where(t > 0.2, 0, tone)
+    assert error(later) < 0.1
+    assert error(other_phase) < 2 < 4 < error(blurred)
+
+
+def test_the_interval_of_an_average_is_students():
+    values = normal(20)[:, 0]
+    figure = metrics.average(values)
+    expected = scipy.stats.t.interval(0.95, 19, loc=float(values.mean()), scale=float(values.std() / 20**0.5))
+    assert (figure["low"], figure["high"]) == pytest.approx(expected, rel=1e-5)
+    assert metrics.average(values[:1]) == {"value": values[0], "low": values[0], "high": values[0], "n": 1}

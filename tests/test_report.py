@@ -39,6 +39,8 @@ def report():
         "diversity": of(0.876),
         "classification_accuracy_score": of(0.545),
         "near_copy_share": of(0.002),
+        "log_spectral_distance_db": of(7.25),
+        "attack_error_db": of(2.25),
         "silent_share": of(0.055),
         "clipped_share": of(0.33),
     }
@@ -111,7 +113,7 @@ def test_every_figure_of_the_report_is_on_the_page(tmp_path, report):
     assert figures["Fréchet distance"][:5] == ["6.3", "5.75 to 7.25", "n = 702", "1.8 times", "middling"]
     assert list(figures) == [metric.label for metric in METRICS.values()]
     first = ["98.8 %", "6.3", "21.2", "0.0123", "2.87", "51.5 %", "52.5 %", "0.432", "53.5 %", "0.876", "54.5 %"]
-    assert [cells[0] for cells in figures.values()] == [*first, "0.2 %", "5.5 %", "33 %"]
+    assert [cells[0] for cells in figures.values()] == [*first, "0.2 %", "7.25", "2.25", "5.5 %", "33 %"]
     assert all(metric.about in page.text for metric in METRICS.values())
 
     by_class = table_rows(page, 1)
@@ -203,7 +205,7 @@ def test_clips_of_another_split_are_called_by_its_name(tmp_path, report):
     report |= {"split": "val", "judge": {"val_accuracy": of(0.961), "trusted": True}}
     page = written(tmp_path, report, {"kick": {"real": [example()]}})
     assert page.texts["h1"][0].endswith("1.8 times that of real val clips.")
-    assert page.texts["h3"] == ["Real val clips"]
+    assert page.texts["h3"] == ["Real val clips, as recorded"]
     assert "classifies 96.1 % of the validation clips correctly" in page.text
     assert "test clips" not in page.text
 
@@ -268,7 +270,7 @@ def test_rows_stand_in_order_and_the_nearest_clip_beside_its_sound(tmp_path, rep
         "real": [example("r")],
     }
     page = written(tmp_path, report, {"kick": rows})
-    assert page.texts["h3"] == ["Real test clips", "The same through the vocoder", "Generated"]
+    assert page.texts["h3"] == ["Real test clips, as recorded", "The same through the vocoder", "Generated"]
     assert page.texts["figcaption"] == ["r", "v", "seed 1", "nearest training clip: kick_3.wav", "seed 2"]
 
 

@@ -7,7 +7,7 @@ from specgan.audio.decoders import AudioError
 from specgan.audio.decoding import BLOCK_FRAMES, DOWNMIXES, AudioStream, load_audio, open_audio
 from specgan.audio.encoding import WAV_SUBTYPES, encode_flac, read_flac, save_wav, scale_to_peak, write_flac
 from specgan.audio.listing import AUDIO_SUFFIXES, find_audio
-from specgan.audio.resampling import resample
+from specgan.audio.resampling import at_rate, resample
 from specgan.audio.results import note_results
 from specgan.audio.wav import WavFacts, WavSettings
 
@@ -20,6 +20,7 @@ __all__ = [
     "AudioStream",
     "WavFacts",
     "WavSettings",
+    "at_rate",
     "encode_flac",
     "find_audio",
     "load_audio",

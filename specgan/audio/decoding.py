@@ -33,12 +33,14 @@ class AudioStream:
         n_channels: after the downmix.
         blocks: the samples not yet read, tensors (n_channels, any number of samples), float32, full scale 1.0.
         is_read: whether the file was read to its end, and so all warnings about it were logged.
+        file_rate: Hz, before resampling; 0: unknown.
     """
 
     sample_rate: int
     n_channels: int
     blocks: Iterator[torch.Tensor]
     is_read: bool = False
+    file_rate: int = 0
 
 
 def load_audio(
@@ -114,7 +116,7 @@ def open_audio(
         blocks = _finite((samples for samples, _ in chain([first], decoded)), path, file_rate)
         if mono and n_channels > 1:
             n_channels, blocks = 1, _downmix(blocks, path, downmix, block_frames, warn)
-        stream = AudioStream(sample_rate or file_rate, n_channels, iter(()))
+        stream = AudioStream(sample_rate or file_rate, n_channels, iter(()), file_rate=file_rate)
         blocks = _note_end(blocks, stream)
         if sample_rate is not None and sample_rate != file_rate:
             blocks = resample_blocks(blocks, path, n_channels, file_rate, sample_rate)

@@ -18,6 +18,11 @@ def resample(waveform: torch.Tensor, from_rate: int, to_rate: int) -> torch.Tens
     return torch.from_numpy(np.ascontiguousarray(resampled.T))
 
 
+def at_rate(n_samples: int, from_rate: int, to_rate: int) -> int:
+    """How many samples at one rate last as long as `n_samples` at another, rounded: a place or a length in a sound."""
+    return (2 * n_samples * to_rate + from_rate) // (2 * from_rate)
+
+
 def resample_blocks(
     blocks: Iterable[np.ndarray], path: Path, n_channels: int, file_rate: int, sample_rate: int
 ) -> Iterator[np.ndarray]:

@@ -36,12 +36,16 @@ class Place(TypedDict):
 
 
 class Row(Place):
-    """A spectrogram in the manifest. `peak_level`, its highest, is for the statistics alone."""
+    """A spectrogram in the manifest.
+
+    `peak_level`, its highest, is for the statistics alone, `recorded_rate`, of its recording in Hz, for `keep_sounds`.
+    """
 
     start_s: float
     n_frames: int
     peak_level: float
     duration_s: float
+    recorded_rate: NotRequired[int]  # not in the journals of older versions
 
 
 class ClipEntry(TypedDict):
@@ -65,8 +69,10 @@ class Piece:
         return cls(number, level.shape[-1], float(level.max()))
 
 
-def rows_of(pieces: Iterable[tuple[Place, Piece]], n_samples: int, params: SpectrogramParams) -> list[Row]:
-    """The rows of a recording of `n_samples`, whose pieces are at these places."""
+def rows_of(
+    pieces: Iterable[tuple[Place, Piece]], n_samples: int, params: SpectrogramParams, *, recorded_rate: int
+) -> list[Row]:
+    """The rows of a recording of `n_samples` at the spectrograms' rate, whose pieces are at these places."""
     duration_s = n_samples / params.sample_rate
     slice_s = duration_s if params.n_frames is None else params.n_samples / params.sample_rate
     rows: list[Row] = []
@@ -79,6 +85,7 @@ def rows_of(pieces: Iterable[tuple[Place, Piece]], n_samples: int, params: Spect
                 "n_frames": piece.n_frames,
                 "peak_level": piece.peak_level,
                 "duration_s": round(min(slice_s, duration_s - start_s), 6),
+                "recorded_rate": recorded_rate,
             }
         )
     return rows

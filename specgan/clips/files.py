@@ -113,7 +113,7 @@ def _write(encoded: _Encoded, *, recipe: Recipe, output: Path) -> ClipEntry:
         for path in outputs:
             (output / path).unlink(missing_ok=True)
         raise
-    rows = rows_of(pieces, levels.n_samples, recipe.params)
+    rows = rows_of(pieces, levels.n_samples, recipe.params, recorded_rate=levels.recorded_rate)
     return {"made_from": levels.made_from, "outputs": outputs, "rows": rows}
 
 

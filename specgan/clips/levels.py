@@ -31,12 +31,14 @@ class Loaded:
         made_from: the state of its file, before it was read.
         waveform: (n_channels, n_samples) float32. None: it is too long to be held, and will be read again in blocks.
         is_warned: what is wrong with the file has been logged.
+        recorded_rate: of the file, Hz; 0: unknown.
     """
 
     clip: Clip
     made_from: list[State]
     waveform: np.ndarray | None
     is_warned: bool = False
+    recorded_rate: int = 0
 
 
 @dataclass(frozen=True)
@@ -48,12 +50,14 @@ class Levels:
         spectrograms: (n_channels, n_bins, n_frames) each, one for each slice, or one of the whole. Those of a long
             recording are made as they are taken, and only once.
         lengths: samples of the blocks that the spectrograms so far are made from.
+        recorded_rate: as in `Loaded`.
     """
 
     clip: Clip
     made_from: list[State]
     spectrograms: list[Tensor] | Generator[Tensor]
     lengths: list[int]
+    recorded_rate: int = 0
 
     @property
     def n_samples(self) -> int:
@@ -98,12 +102,12 @@ def _load(clip: Clip, *, recipe: Recipe) -> Loaded:
     with stage("decode"):
         state = made_from(clip.sources)
         with _open(clip, recipe) as stream:
-            waveform = next(stream.blocks)
+            waveform, rate = next(stream.blocks), stream.file_rate
             if next(stream.blocks, None) is not None:
-                return Loaded(clip, state, None, is_warned=stream.is_read)
+                return Loaded(clip, state, None, is_warned=stream.is_read, recorded_rate=rate)
     if recipe.peak is not None:
         waveform = scale_to_peak(waveform, recipe.peak)
-    return Loaded(clip, state, waveform.numpy())
+    return Loaded(clip, state, waveform.numpy(), recorded_rate=rate)
 
 
 def _open(clip: Clip, recipe: Recipe, *, warn: bool = True) -> AbstractContextManager[AudioStream]:
@@ -119,7 +123,8 @@ def levels_of(loaded: Loaded, *, recipe: Recipe, device: str = "cpu") -> Levels:
     """
     if loaded.waveform is None:
         lengths: list[int] = []
-        return Levels(loaded.clip, loaded.made_from, _in_blocks(loaded, recipe, lengths, device), lengths)
+        spectrograms = _in_blocks(loaded, recipe, lengths, device)
+        return Levels(loaded.clip, loaded.made_from, spectrograms, lengths, loaded.recorded_rate)
     with stage("transform"):
         power = transform(recipe.params, device).power(torch.from_numpy(loaded.waveform).to(device))
     return levels_of_power(loaded, power, recipe=recipe)
@@ -131,7 +136,8 @@ def levels_of_power(loaded: Loaded, power: Tensor, *, recipe: Recipe) -> Levels:
     Raises:
         UnitError: they cannot be made.
     """
-    return Levels(loaded.clip, loaded.made_from, list(_cut([power], recipe)), [loaded.waveform.shape[1]])
+    spectrograms, lengths = list(_cut([power], recipe)), [loaded.waveform.shape[1]]
+    return Levels(loaded.clip, loaded.made_from, spectrograms, lengths, loaded.recorded_rate)
 
 
 def _in_blocks(loaded: Loaded, recipe: Recipe, lengths: list[int], device: str) -> Generator[Tensor]:

@@ -84,7 +84,7 @@ class Shard:
 
     def _entry(self, path: str, places: Iterator[Place], levels: Levels) -> ClipEntry:
         pieces = [(next(places), Piece.of(number, level)) for number, level in enumerate(levels.spectrograms)]
-        rows = rows_of(pieces, levels.n_samples, self.recipe.params)
+        rows = rows_of(pieces, levels.n_samples, self.recipe.params, recorded_rate=levels.recorded_rate)
         return {"made_from": levels.made_from, "outputs": [path], "rows": rows}
 
 

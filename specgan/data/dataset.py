@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from specgan.audio import at_rate
 from specgan.data.folder import read_info, require_same_params
 from specgan.data.manifest import SPLITS, is_url, read_file, read_manifest
 from specgan.data.shards import Shards
@@ -39,6 +40,7 @@ class SpectrogramDataset(Dataset):
         labels: (N,) int64, indices of `class_names`.
         n_frames_of: (N,) int64, the whole length of each clip.
         starts_s: (N,) where in its recording each clip starts; NaN: the manifest does not say.
+        sound_rate: of the kept sounds, Hz.
     """
 
     def __init__(
@@ -75,6 +77,7 @@ class SpectrogramDataset(Dataset):
         self.starts_s: np.ndarray = np.full(len(table), 0.0 if whole else np.nan)
         if "start_s" in table:
             self.starts_s = table["start_s"].to_numpy(float)
+        self.sound_rate: int = info.get("sound_rate", params.sample_rate)
         self._sounds = KeptSounds(folder, table["sound"] if "sound" in table else [""] * len(table))
         # Clip i is `n_frames_of[i]` frames from `_first[i]` on, of `_frames`, or of shard number `_shard_of[i]`.
         self._frames = torch.empty(0, params.n_bins)
@@ -193,7 +196,7 @@ class SpectrogramDataset(Dataset):
         return self._sounds.indices
 
     def waveforms(self, places: Sequence[tuple[int, float]]) -> Tensor:
-        """Reads the kept sounds (N, n_frames * hop_length) that the examples at `places` (as in []) show.
+        """Reads the kept sounds (N, T) at `sound_rate` that the examples at `places` (as in []) show.
 
         Raises:
             FileNotFoundError: the sound of a clip is not kept, see `with_sound`.
@@ -204,8 +207,12 @@ class SpectrogramDataset(Dataset):
             surplus = max(0, int(self.n_frames_of[index]) - self.params.n_frames)
             first_frame = round(position * surplus)
             start = round(self.starts_s[index] * self.params.sample_rate) + first_frame * self.params.hop_length
-            pieces.append(self._sounds.piece(index, start, self.params.n_samples))
+            pieces.append(self._sounds.piece(index, self._in_sound(start), self._in_sound(self.params.n_samples)))
         return torch.stack(pieces)
+
+    def _in_sound(self, n_samples: int) -> int:
+        """A place or a length at the spectrograms' rate, at that of the sounds."""
+        return at_rate(n_samples, self.params.sample_rate, self.sound_rate)
 
 
 def open_splits(folder: str | Path, params: SpectrogramParams) -> dict[str, SpectrogramDataset]:

@@ -20,7 +20,7 @@ PARAMS_NAME = "params.yaml"
 
 
 def read_info(folder: str | Path) -> dict[str, Any]:
-    """Reads `<folder>/params.yaml`: spectrogram, peak, level_range, class_names.
+    """Reads `<folder>/params.yaml`: spectrogram, peak, sound_rate (if it keeps sounds), level_range, class_names.
 
     Args:
         folder: a dataset folder, or the URL of one.
@@ -56,6 +56,13 @@ def find_info(folder: Path) -> dict[str, Any] | None:
     if "level_range" not in info or not (folder / MANIFEST_NAME).exists():
         raise ValueError(f"{folder}: the dataset is not finished; run the preprocess.py command that makes it again")
     return info
+
+
+def is_before_sound_rates(folder: str | Path) -> bool:
+    """Whether a version made the folder that kept all sounds at the spectrograms' rate; see `write_info`."""
+    path = Path(folder, PARAMS_NAME)
+    info = yaml.safe_load(path.read_bytes()) if path.is_file() else None
+    return _is_ours(info) and "level_range" in info and "sound_rate" not in info
 
 
 def is_dataset_folder(folder: Path) -> bool:

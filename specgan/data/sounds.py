@@ -1,13 +1,17 @@
 """The sound of recordings, kept in the dataset folder, so that measuring does not depend on the recordings.
 
-`<dataset>/sounds/<16 hex digits>.flac` holds a recording as its spectrograms show it: one channel, at their sample
-rate. It is scaled to full scale, and its comment says which level that stands for. The manifest's column `sound` names
-the file of each clip; it is empty for clips whose sound is not kept.
+`<dataset>/sounds/<16 hex digits>.flac` holds a recording: one channel, at the level that its spectrograms show. It is
+scaled to full scale, and its comment says which level that stands for. The manifest's column `sound` names the file of
+each clip; it is empty for clips whose sound is not kept.
+
+All have one sample rate, `sound_rate` of params.yaml: that of most recordings, so that what the spectrograms leave out
+is heard beside what they show. In a folder of an older version, which has no `sound_rate`, it is the spectrograms'.
 """
 
 import hashlib
+import logging
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -20,10 +24,14 @@ from torch import Tensor
 
 from specgan.audio import AudioError, note_results, open_audio, read_flac, write_flac
 from specgan.data.fingerprint import fingerprint
+from specgan.data.folder import is_before_sound_rates
 from specgan.data.manifest import is_url, read_file
 from specgan.files import remove_files
 
+log = logging.getLogger(__name__)
+
 SOUNDS_NAME = "sounds"  # the folder in a dataset folder
+MOST_RATE = 48_000  # Hz: recordings of a higher rate are resampled, as nobody hears more
 
 _PATH = re.compile(rf"{SOUNDS_NAME}/[0-9a-f]{{16}}\.flac")
 
@@ -37,39 +45,61 @@ def keep_sounds(
     downmix: str,
     peak: float | None,
     seed: int,
-) -> pd.DataFrame:
+) -> tuple[pd.DataFrame, int | None]:
     """Keeps the sound of some recordings of each split; writes what is missing and removes what is stale.
 
-    A file is named by a digest of its recording's state and of the settings, so it never replaces another.
+    A file is named by a digest of its recording's state and of the settings, so it never replaces another. Logs a
+    warning where classes differ in the rate of their recordings, by which a judge may tell them.
 
     Args:
-        table: the manifest: recording, label, split and source of each clip.
+        table: the manifest: recording, label, split, source and recorded_rate (Hz; 0: unknown) of each clip.
         folder: of the dataset.
         n_of_split: recordings of each split at most, chosen by the seed, each label by its share; 0: none.
-        sample_rate: Hz.
+        sample_rate: of the spectrograms, Hz. The sounds have the rate of most clips whose sound is kept, the higher one
+            of two that are as frequent, at most `MOST_RATE`, but at least this.
         downmix: how several channels become one, see `open_audio`.
-        peak: to which the recordings are scaled; None: they keep their level.
+        peak: to which the recordings are scaled, at the spectrograms' rate; None: they keep their level.
         seed: another chooses other recordings.
     Returns:
-        The table with the column `sound`.
+        The table with the column `sound`; and what params.yaml says of the sounds' rate, Hz. None: nothing, because no
+        sounds are kept, or the folder has sounds of an older version, which stay at the spectrograms' rate, so that
+        runs that go on compare.
     Raises:
         OSError, AudioError: a recording cannot be read, or a sound cannot be written.
     """
-    kept = {}
+    kept: dict[str, str] = {}
     chosen = _chosen(table, n_of_split, seed)
+    own = {f"{SOUNDS_NAME}/{file.name}" for file in Path(folder, SOUNDS_NAME).glob("*.flac")}
+    own = set(filter(is_sound_path, own))
+    stays = bool(own) and is_before_sound_rates(folder)
+    if stays or not chosen:
+        rate = sample_rate
+    else:
+        rates = _rates(table, chosen)
+        rate = _most_common(rates["rate"], least=sample_rate)
+        _warn_of_rates(rates, rate, folder)
+    # Where the rates differ, the level depends on both.
+    scaling = {} if peak is None or rate == sample_rate else {"scaled_at": sample_rate}
     for recording, source in track(chosen.items(), "keeping sounds", len(chosen), transient=True, disable=not chosen):
         status = Path(source).stat()
         state = (str(source), status.st_size, status.st_mtime_ns)
-        digest = fingerprint(n_digits=16, source=state, sample_rate=sample_rate, downmix=downmix, peak=peak)
+        digest = fingerprint(n_digits=16, source=state, sample_rate=rate, downmix=downmix, peak=peak, **scaling)
         path = f"{SOUNDS_NAME}/{digest}.flac"
         if not Path(folder, path).exists():
             note_results(folder, [path])
-            _write(Path(folder, path), source, sample_rate=sample_rate, downmix=downmix, peak=peak)
+            _write(Path(folder, path), source, sample_rate=rate, downmix=downmix, peak=peak, scaled_at=sample_rate)
         kept[recording] = path
-    own = (f"{SOUNDS_NAME}/{file.name}" for file in Path(folder, SOUNDS_NAME).glob("*.flac"))
-    stale = set(filter(is_sound_path, own)) - set(kept.values())
+    stale = own - set(kept.values())
     remove_files([*stale, f"{SOUNDS_NAME}/.partial"], folder)  # the last: so that half-written files are looked for
-    return table.assign(sound=table["recording"].map(kept).fillna("")) if kept else table
+    if not kept:
+        return table, None
+    if stays:
+        log.info(
+            "%s: its sounds stay at the spectrograms' %d Hz, as an older version kept them, so that runs on them "
+            "compare; remove the folder to have them made again at the recordings' rate",
+            *(folder, rate),
+        )
+    return table.assign(sound=table["recording"].map(kept).fillna("")), None if stays else rate
 
 
 def is_sound_path(path: str) -> bool:
@@ -90,14 +120,48 @@ def _chosen(table: pd.DataFrame, n_of_split: int, seed: int) -> dict[str, str]:
     return dict(zip(first["recording"], first["source"], strict=True))
 
 
-def _write(path: Path, source: str, *, sample_rate: int, downmix: str, peak: float | None) -> None:
+def _rates(table: pd.DataFrame, chosen: Mapping[str, str]) -> pd.DataFrame:
+    """Label and rate in Hz of each clip whose sound is kept."""
+    clips = table[table["recording"].isin(list(chosen))]
+    known = clips.groupby("recording")["recorded_rate"].first().to_dict()
+    for recording, source in chosen.items():
+        if not known[recording]:  # its spectrogram is of an older version
+            with open_audio(source, warn=False) as stream:
+                known[recording] = stream.file_rate
+    return pd.DataFrame({"label": clips["label"], "rate": clips["recording"].map(known)})
+
+
+def _most_common(rates: pd.Series, *, least: int) -> int:
+    counts = rates.clip(upper=MOST_RATE).value_counts()
+    return max(least, *(int(rate) for rate in counts.index[counts == counts.max()]))
+
+
+def _warn_of_rates(rates: pd.DataFrame, kept: int, folder: str | Path) -> None:
+    """Warns of classes that a judge can tell by the band of their recordings, which ends at half their rate."""
+    most = rates.groupby("label")["rate"].agg(lambda of_class: _most_common(of_class, least=0))
+    if most.clip(upper=kept).nunique() > 1:
+        n_clips = rates.groupby(["label", "rate"]).size().to_dict()
+        texts = (f"{label} {rate} Hz ({n})" for (label, rate), n in sorted(n_clips.items()))
+        log.warning(
+            "%s: classes were recorded at different rates, so they can be told by how high they reach instead of how "
+            "they sound; resample their recordings to one rate. Clips by class and rate: %s",
+            *(folder, ", ".join(texts)),
+        )
+
+
+def _write(path: Path, source: str, *, sample_rate: int, downmix: str, peak: float | None, scaled_at: int) -> None:
     # No warnings: whoever made the spectrograms was given them.
     reading = partial(open_audio, source, sample_rate=sample_rate, downmix=downmix, warn=False)
     with reading() as stream:
         first = next(stream.blocks)
         others = [float(block.abs().max()) for block in stream.blocks]  # of a long recording: it is read again below
     loudest = max(float(first.abs().max()), *others, 0.0)
-    write = partial(write_flac, path, sample_rate=sample_rate, comment=repr(loudest if peak is None else peak))
+    level = loudest if peak is None else peak
+    if peak is not None and sample_rate != scaled_at:  # the gain is that of the spectrograms, which lack the upper band
+        with reading(sample_rate=scaled_at) as stream:
+            shown = max(float(block.abs().max()) for block in stream.blocks)
+        level = peak * loudest / (shown or 1)
+    write = partial(write_flac, path, sample_rate=sample_rate, comment=repr(level))
     if not others:
         write(blocks=[first[0] / (loudest or 1)])
         return
@@ -111,7 +175,6 @@ class KeptSounds:
     Args:
         folder: of the dataset, or its URL.
         paths: the file of each clip, in the folder; "": its sound is not kept.
-        sample_rate: of the files, Hz.
     Attributes:
         indices: (n,) int64, the clips whose sound is here; none of them, if the folder was copied without sounds.
     """

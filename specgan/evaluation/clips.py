@@ -1,13 +1,19 @@
-"""The clips that a generator is measured against: which, cut where, as recorded and through the vocoder."""
+"""The clips that a generator is measured against: which, cut where, as recorded and through the vocoder.
+
+All waveforms are at the rate of the kept sounds, at which the judge listens: so it hears what a preset of a lower rate
+leaves out.
+"""
 
 import math
 from collections.abc import Iterable, Sequence
 from itertools import count, islice
 
 import torch
+import torch.nn.functional as F
 from rich.progress import track
 from torch import Tensor, nn
 
+from specgan.audio import at_rate, resample
 from specgan.data.datamodule import SpectrogramDataModule
 from specgan.data.dataset import SpectrogramDataset
 
@@ -19,6 +25,11 @@ _BATCH_SIZE = 32  # sounds that go through the vocoder together
 def has_sounds(data: SpectrogramDataModule) -> bool:
     """Whether the data set keeps sounds of recordings, in every split that has clips."""
     return all(len(clips.with_sound) > 0 for clips in (data.train, data.val, data.test) if len(clips))
+
+
+def judged_rate(data: SpectrogramDataModule) -> int:
+    """The rate in Hz at which sounds are judged: that of the kept sounds, or without them of the spectrograms."""
+    return data.train.sound_rate if has_sounds(data) else data.params.sample_rate
 
 
 class MeasuredClips:
@@ -33,6 +44,8 @@ class MeasuredClips:
     Attributes:
         has_sounds: see the function. Without them clips sound as the vocoder makes them of their
             spectrograms, and what the vocoder costs is not known.
+        sample_rate: of all waveforms, see `judged_rate`.
+        n_samples: of all waveforms.
     """
 
     def __init__(
@@ -40,7 +53,13 @@ class MeasuredClips:
     ) -> None:
         self.data, self.vocoder = data, vocoder.to(device)
         self.most_clips, self.seed, self.device = most_clips, seed, device
-        self.has_sounds = has_sounds(data)
+        self.has_sounds, self.sample_rate = has_sounds(data), judged_rate(data)
+        self.n_samples = at_rate(data.params.n_samples, data.params.sample_rate, self.sample_rate)
+
+    @property
+    def is_band_cut(self) -> bool:
+        """Whether the spectrograms have a lower rate than the recordings, and so less than their band."""
+        return self.data.params.sample_rate < self.sample_rate
 
     def places(self, clips: SpectrogramDataset) -> list[Place]:
         """The examples of a split."""
@@ -70,6 +89,13 @@ class MeasuredClips:
             return self.vocoded(clips, places)
         return clips.waveforms(self.places(clips) if places is None else places)
 
+    def resampled(self, clips: SpectrogramDataset, places: Sequence[Place] | None = None) -> Tensor:
+        """As `waveforms`, without what the rate of the spectrograms leaves out: resampled to it and back."""
+        recorded = self.waveforms(clips, places)
+        if not self.is_band_cut:
+            return recorded
+        return self._at_rate(_resampled(recorded, self.sample_rate, self.data.params.sample_rate))
+
     def vocoded(
         self, clips: SpectrogramDataset, places: Sequence[Place] | None = None, *, description: str | None = None
     ) -> Tensor:
@@ -78,7 +104,7 @@ class MeasuredClips:
 
     @torch.no_grad()
     def vocode(self, spectrograms: Tensor, seeds: Iterable[int], *, description: str | None = None) -> Tensor:
-        """Turns spectrograms (N, 1, n_mels, n_frames) into waveforms (N, T), on the CPU.
+        """Turns spectrograms (N, 1, n_mels, n_frames) into waveforms (N, T) at `sample_rate`, on the CPU.
 
         Args:
             spectrograms: in [-1, 1].
@@ -88,5 +114,22 @@ class MeasuredClips:
         batches, seeds = spectrograms.split(_BATCH_SIZE), iter(seeds)
         shown = track(batches, description or "", transient=True, disable=description is None)
         return torch.cat(
-            [self.vocoder(batch.to(self.device), seeds=list(islice(seeds, len(batch)))).cpu() for batch in shown]
+            [
+                self._at_rate(self.vocoder(batch.to(self.device), seeds=list(islice(seeds, len(batch)))).cpu())
+                for batch in shown
+            ]
         )
+
+    def _at_rate(self, waveforms: Tensor) -> Tensor:
+        """Resamples (N, T) from the spectrograms' rate to (N, n_samples) at `sample_rate`."""
+        if not self.is_band_cut:
+            return waveforms
+        waveforms = _resampled(waveforms, self.data.params.sample_rate, self.sample_rate)
+        return F.pad(waveforms, (0, self.n_samples - waveforms.shape[-1]))
+
+
+def _resampled(waveforms: Tensor, from_rate: int, to_rate: int) -> Tensor:
+    """Resamples (..., T), a few at a time."""
+    flat = waveforms.reshape(-1, waveforms.shape[-1])
+    resampled = torch.cat([resample(batch, from_rate, to_rate) for batch in flat.split(_BATCH_SIZE)])
+    return resampled.view(*waveforms.shape[:-1], -1)

@@ -39,6 +39,8 @@ class EvaluationReport(TypedDict):
     judge: JudgeQuality
     rows: Mapping[str, Mapping[str, Figure]]
     split: NotRequired[str]  # "test" where it is missing
+    sample_rate: NotRequired[int]  # at which the judge listens, Hz
+    spectrogram_rate: NotRequired[int]  # of the preset, Hz
     per_class: NotRequired[Mapping[str, Mapping[str, Figure]]]
     confusion: NotRequired[Mapping[str, Sequence[Sequence[int]]]]
     warnings: NotRequired[Sequence[str]]

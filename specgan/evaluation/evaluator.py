@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from specgan.data.datamodule import SpectrogramDataModule
-from specgan.evaluation.clips import MeasuredClips
+from specgan.evaluation.clips import MeasuredClips, judged_rate
 from specgan.evaluation.distances import balanced
 from specgan.evaluation.judge import Judge, JudgeRecipe, MakeClassifier, MakeVocoder, load_judge, load_or_train_judge
 from specgan.evaluation.metrics import frechet_distance
@@ -83,6 +83,17 @@ class Evaluation:
         """
         judge = load_or_train_judge(self.recipe, data, device=self.device, retrain=retrain)
         return Evaluator(judge, self.recipe.clips(data, self.device), self.recipe, self.report_settings)
+
+    def is_by(self, data: SpectrogramDataModule, name: str | None) -> bool:
+        """Whether figures that a judge of this name measured compare with those of the judge of a data set.
+
+        None: a version measured them that did not write the name down. It judged at the spectrograms' rate.
+        """
+        return judged_rate(data) == data.params.sample_rate if name is None else name == self.judge_name(data)
+
+    def judge_name(self, data: SpectrogramDataModule) -> str:
+        """The name of the judge of a data set that is set up, whether it has been trained or not."""
+        return self.recipe.path(data).stem
 
     def find_judge(self, data: SpectrogramDataModule) -> Judge | None:
         """Loads the judge of a data set that is set up; None: it has not been trained.

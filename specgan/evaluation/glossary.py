@@ -113,6 +113,13 @@ METRICS = {
     "near_copy_share": Metric(
         "Near copies", "low", "Share of sounds that are nearer to a training clip than real clips almost ever are. Far "
         "more than for the real clips: the generator memorised training clips.", is_share=True),
+    "log_spectral_distance_db": Metric(
+        "Loss of band (dB)", "low", "How far these sounds are from their own recordings, band by band: log-spectral "
+        "distance (Gray and Markel, 1976), the mean over FFTs of 4096, 1024 and 256 samples. What lies above half the "
+        "preset's sample rate is lost whatever the generator; generated sounds have no recording to compare with."),
+    "attack_error_db": Metric(
+        "Loss of attack (dB)", "low", "How far the envelopes of these sounds are from those of their own recordings in "
+        "the 60 ms after the onset. A blurred attack makes a drum sound soft."),
     "silent_share": Metric("Silent", "low", "Share of sounds that cannot be heard. 0 % is good.", is_share=True),
     "clipped_share": Metric(
         "Over full scale", "low", "Share of sounds that are louder than a file can hold, and would distort. They are "

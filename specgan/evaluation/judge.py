@@ -15,12 +15,13 @@ from rich.progress import Progress
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
+from specgan.audio import at_rate, resample
 from specgan.data.datamodule import SpectrogramDataModule
 from specgan.data.dataset import SpectrogramDataset
 from specgan.data.fingerprint import fingerprint
 from specgan.data.folder import PARAMS_NAME
 from specgan.data.manifest import MANIFEST_NAME, read_file
-from specgan.evaluation.clips import MeasuredClips, has_sounds
+from specgan.evaluation.clips import MeasuredClips, has_sounds, judged_rate
 from specgan.evaluation.metrics import Figure, share
 from specgan.files import atomic_path, load_tensors
 from specgan.models.classifier import Classifier
@@ -73,23 +74,31 @@ class Judge:
     """A trained classifier, and what it says of the real clips.
 
     Args:
+        name: by which judges of other data, settings or rates are told from it.
         classifier: on its device.
         reference: (N, n_features), the features of the training clips.
         reference_labels: (N,) int64.
         accuracy: on real clips, by split ("val", "test"), and through the vocoder ("vocoded_val", "vocoded_test").
     """
 
+    name: str
     classifier: Classifier
     reference: Tensor
     reference_labels: Tensor
     accuracy: dict[str, Figure]
 
+    @property
+    def sample_rate(self) -> int:
+        """At which it listens, Hz."""
+        return self.classifier.analysis.params.sample_rate
+
     def judge(self, waveforms: Tensor, labels: Tensor) -> JudgedSounds:
         """Maps waveforms (N, T) and labels (N,) to what the judge makes of them."""
         return JudgedSounds(waveforms, labels, *self.classifier.judge(waveforms))
 
-    def classify(self, waveforms: Tensor) -> list[tuple[str, float]]:
-        """Maps waveforms (N, T) to the name of the likeliest class and its probability."""
+    def classify(self, waveforms: Tensor, sample_rate: int) -> list[tuple[str, float]]:
+        """Maps waveforms (N, T) at any rate in Hz to the name of the likeliest class and its probability."""
+        waveforms = resample(waveforms.cpu(), sample_rate, self.sample_rate)
         probabilities, classes = self.classifier.judge(waveforms)[1].softmax(dim=1).max(dim=1)
         names = [self.classifier.class_names[index] for index in classes.tolist()]
         return list(zip(names, probabilities.tolist(), strict=True))
@@ -150,8 +159,8 @@ class JudgeRecipe:
         with isolate_rng():
             torch.manual_seed(self.seed)
             return self.classifier(
-                sample_rate=data.params.sample_rate,
-                n_samples=data.params.n_samples,
+                sample_rate=judged_rate(data),
+                n_samples=at_rate(data.params.n_samples, data.params.sample_rate, judged_rate(data)),
                 class_names=data.class_names,
                 **settings,
             )
@@ -187,7 +196,7 @@ def _load(recipe: JudgeRecipe, data: SpectrogramDataModule, path: Path, device: 
         kept = load_tensors(path)
         classifier.load_state_dict(kept["state_dict"])
         classifier.to(device).eval()
-        return Judge(classifier, kept["reference"], kept["reference_labels"], kept["accuracy"])
+        return Judge(path.stem, classifier, kept["reference"], kept["reference_labels"], kept["accuracy"])
     except Exception as err:
         raise ValueError(f"{path}: not a judge that specgan trained; remove it, and it is trained again") from err
 

@@ -159,6 +159,13 @@ def share(hits: Tensor) -> Figure:
     return Figure(value=n_hits / n, low=low, high=high, n=n)
 
 
+def average(values: Tensor) -> Figure:
+    """The mean of values (N,), N >= 1, with Student's interval."""
+    n, value = len(values), float(values.double().mean())
+    width = float(stdtrit(n - 1, 0.975) * values.double().std() / n**0.5) if n > 1 else 0.0
+    return Figure(value=value, low=value - width, high=value + width, n=n)
+
+
 def share_interval(n_hits: int, n: int, *, confidence: float = 0.95) -> tuple[float, float]:
     """Wilson's interval of a share: `n_hits` of `n`."""
     z, share = float(ndtri((1 + confidence) / 2)), n_hits / n

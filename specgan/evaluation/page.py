@@ -11,12 +11,17 @@ from specgan.audio import encode_flac
 from specgan.evaluation.content import CurvePoint, EvaluationReport, Figure, JudgeQuality
 from specgan.evaluation.curve import draw_curve
 from specgan.evaluation.glossary import POINTS, RATIOS, number, percent
-from specgan.evaluation.tables import class_rows, known, matrices, metric_rows
+from specgan.evaluation.tables import COLUMNS, class_rows, known, matrices, metric_rows
 from specgan.files import write_bytes
 from specgan.pictures.figures import to_overview, to_png
 from specgan.pictures.pages import write_page
 
-ROWS = {"real": "Real {split} clips", "vocoded": "The same through the vocoder", "generated": "Generated"}
+ROWS = {
+    "real": "Real {split} clips, as recorded",
+    "resampled": "The same at the preset's rate",
+    "vocoded": "The same through the vocoder",
+    "generated": "Generated",
+}
 
 _TEMPLATE = Path(__file__).parent / "templates" / "report.html"
 
@@ -55,17 +60,18 @@ def write_report(
     Raises:
         ValueError: a sound is empty or holds NaN or infinite samples; nothing is written.
     """
-    names, rows = report["class_names"], report["rows"]
-    labels = {row: label.format(split=report.get("split", "test")) for row, label in ROWS.items()}
+    names, rows, split = report["class_names"], report["rows"], report.get("split", "test")
+    labels = {row: label.format(split=split) for row, label in ROWS.items() if row in rows or row != "resampled"}
     write_page(
         path,
         _TEMPLATE,
         checkpoint=report["checkpoint"],
-        headline=_headline(rows, labels["real"]),
+        headline=_headline(rows, f"real {split} clips"),
         is_judge_trusted=report["judge"]["trusted"],
         judge_accuracy=_judge_accuracy(report["judge"]),
         warnings=report.get("warnings", []),
         labels=labels,
+        columns={row: labels[row] for row in COLUMNS if row in labels},
         metrics=metric_rows(rows),
         points=POINTS,
         ratios=RATIOS,
@@ -100,7 +106,7 @@ def write_overview(
 # What the template shows, in its order. All texts are escaped there.
 
 
-def _headline(rows: Mapping[str, Mapping[str, Figure]], real_label: str) -> str:
+def _headline(rows: Mapping[str, Mapping[str, Figure]], real_clips: str) -> str:
     """What was found, in a sentence or two; real clips beside it, because no figure means much alone."""
     sentences = []
     accuracy, real_accuracy = (known(rows, row, "conditional_accuracy") for row in ("generated", "real"))
@@ -111,7 +117,7 @@ def _headline(rows: Mapping[str, Mapping[str, Figure]], real_label: str) -> str:
     distance, real_distance = (known(rows, row, "frechet_distance") for row in ("generated", "real"))
     if distance and real_distance and real_distance["value"] > 0:
         ratio = number(distance["value"] / real_distance["value"], digits=2)
-        sentences.append(f"Their Fréchet distance is {ratio} times that of {real_label.lower()}.")
+        sentences.append(f"Their Fréchet distance is {ratio} times that of {real_clips}.")
     return " ".join(sentences) or "The generated sounds were not measured."
 
 
@@ -181,6 +187,10 @@ def _settings(report: EvaluationReport, labels: Mapping[str, str]) -> dict[str, 
         "Steps of training": report["n_steps"],
         "Seed": report["seed"],
     }
+    if "sample_rate" in report:
+        settings["Sample rate of the judge and the sounds"] = f"{report['sample_rate']} Hz"
+    if "spectrogram_rate" in report:
+        settings["Sample rate of the preset"] = f"{report['spectrogram_rate']} Hz"
     for row, label in labels.items():
         figures = report["rows"].get(row, {}).values()
         settings[f"Sounds: {label}"] = max((figure["n"] for figure in figures), default=0)

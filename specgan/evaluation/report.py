@@ -14,10 +14,11 @@ from specgan.audio import resample
 from specgan.evaluation import metrics
 from specgan.evaluation.clips import MeasuredClips
 from specgan.evaluation.distances import balanced, distances, embedded_distances
+from specgan.evaluation.fidelity import losses, lost_band
 from specgan.evaluation.judge import Judge, JudgedSounds, JudgeRecipe, fit_classifier
 from specgan.evaluation.metrics import Figure, share
 from specgan.evaluation.page import Example
-from specgan.spectrogram import Spectrogram, normalise
+from specgan.spectrogram import Spectrogram, normalise, params_at
 
 POOR_ACCURACY = 0.9  # of the judge on real clips, below which its verdicts mean little
 FEW_SOUNDS = 100  # in a row, below which its figures are rough
@@ -67,7 +68,8 @@ class Measured:
     """The sounds of a report.
 
     Args:
-        rows: "real" (only if the data set has sounds), "vocoded" and "generated".
+        rows: "real" (only if the data set has sounds), "resampled" (only if that is not the same), "vocoded" and
+            "generated".
         spectrograms: of the generated sounds, (N, 1, n_mels, n_frames).
         seeds: of the generated sounds.
         train: the training clips.
@@ -119,6 +121,8 @@ def make_report(
         "seed": recipe.seed,
         "split": split,
         "class_names": list(names),
+        "sample_rate": clips.sample_rate,
+        "spectrogram_rate": data.params.sample_rate,
         "judge": {
             **{f"{name}_accuracy": figure for name, figure in judge.accuracy.items()},
             "trusted": accuracy["value"] >= POOR_ACCURACY,
@@ -126,7 +130,7 @@ def make_report(
         "rows": figures,
         "per_class": {row: _per_class(sounds, names) for row, sounds in measured.rows.items()},
         "confusion": {row: confusion(sounds, len(names)) for row, sounds in measured.rows.items()},
-        "warnings": _warnings(figures, measured.real, split),
+        "warnings": [*lost_band(figures, data.params.sample_rate), *_warnings(figures, measured.real, split)],
     }
     return report, _examples(measured, clips, originals, settings)
 
@@ -141,6 +145,8 @@ def _measured(sample: Sampler, judge: Judge, clips: MeasuredClips, settings: Rep
     real_clips = data.test if settings.split == "test" else data.val
     real_labels = clips.labels(real_clips)
     rows = {"vocoded": judge.judge(clips.vocoded(real_clips), real_labels), "generated": generated}
+    if clips.is_band_cut:
+        rows = {"resampled": judge.judge(clips.resampled(real_clips), real_labels), **rows}
     if clips.has_sounds:
         rows = {"real": judge.judge(clips.waveforms(real_clips), real_labels), **rows}
     train = judge.judge(clips.waveforms(data.train), clips.labels(data.train))
@@ -160,11 +166,15 @@ def _figures(measured: Measured, clips: MeasuredClips, recipe: JudgeRecipe, sett
     measure = partial(distances, real=measured.real, n_neighbors=settings.n_neighbors, seed=recipe.seed)
     for row, found in measure(rows, train).items():
         figures[row] |= found
+    if clips.has_sounds:
+        recorded = rows["real"].waveforms
+        for row in rows.keys() - {"real", "generated"}:  # the others have no recording of their own
+            figures[row] |= losses(recorded, rows[row].waveforms, sample_rate=clips.sample_rate)
     if settings.classifier_steps:
         for row, score in _classification_scores(measured, clips, recipe, settings).items():
             figures[row]["classification_accuracy_score"] = score
     if settings.make_embedder is not None:
-        embed = partial(_embed, embedder=settings.make_embedder(), sample_rate=clips.data.params.sample_rate)
+        embed = partial(_embed, embedder=settings.make_embedder(), sample_rate=clips.sample_rate)
         for row, distance in embedded_distances(rows, train, embed, seed=recipe.seed).items():
             if math.isfinite(distance["value"]):
                 figures[row]["muq_frechet_distance"] = distance
@@ -255,10 +265,12 @@ def _warnings(figures: Mapping[str, Mapping[str, Figure]], real: str, split: str
 
 def _examples(measured: Measured, clips: MeasuredClips, originals: Tensor, settings: ReportSettings) -> Examples:
     data, rows, train = clips.data, measured.rows, measured.train
-    transform, names = Spectrogram(data.params), data.class_names
+    # With all of the recordings' band, so that what is missing of it is seen to be missing.
+    params, names = params_at(data.params, clips.sample_rate), data.class_names
+    transform = Spectrogram(params)
 
     def picture(waveform: Tensor) -> Tensor:
-        return normalise(transform(waveform.unsqueeze(0)), data.params, data.level_range)[0]
+        return normalise(transform(waveform.unsqueeze(0)), params, data.level_range)[0]
 
     def verdict(sounds: JudgedSounds, index: int) -> str:
         return "" if sounds.is_right[index] else f", classified as {names[int(sounds.predictions[index])]}"
@@ -272,8 +284,9 @@ def _examples(measured: Measured, clips: MeasuredClips, originals: Tensor, setti
         waveform = train.waveforms[origin]
         nearest = Example(names[int(train.labels[origin])], waveform, picture(waveform))
         caption = f"seed {measured.seeds[index]}{verdict(rows['generated'], index)}"
-        sounds, spectrogram = rows["generated"].waveforms, measured.spectrograms[index, 0]
-        return Example(caption, sounds[index], spectrogram, nearest=nearest)
+        sound = rows["generated"].waveforms[index]
+        spectrogram = picture(sound) if clips.is_band_cut else measured.spectrograms[index, 0]
+        return Example(caption, sound, spectrogram, nearest=nearest)
 
     def shown(row: str, label: int) -> list[int]:
         return (rows[row].labels == label).nonzero()[: settings.n_shown, 0].tolist()

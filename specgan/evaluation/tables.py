@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from specgan.evaluation.content import Figure
 from specgan.evaluation.glossary import METRICS, PERCENT, Comparison, Metric
 
-COLUMNS = ("generated", "real", "vocoded")  # first what the page is about: a phone shows little more
+COLUMNS = ("generated", "real", "resampled", "vocoded")  # first what the page is about: a phone shows little more
 
 
 def known(rows: Mapping[str, Mapping[str, Figure]], row: str, name: str) -> Figure | None:
@@ -96,7 +96,7 @@ def matrices(
 ) -> list[Matrix]:
     """The confusion matrix of each row of the report that has one."""
     return [
-        Matrix(labels[row], confusion[row], _mistakes(confusion[row], names), is_open=row != "vocoded")
+        Matrix(labels[row], confusion[row], _mistakes(confusion[row], names), is_open=row in ("generated", "real"))
         for row in COLUMNS
         if row in confusion
     ]

@@ -116,7 +116,7 @@ def make_spectrograms(
     table["split"] = assign_splits(table["recording"], table["label"], percentages=splits, seed=seed)
     _warn_of_copies(table)
     remove_shards(output, keep=table["path"].unique())
-    table = sounds.keep_sounds(
+    table, sound_rate = sounds.keep_sounds(
         table,
         output,
         n_of_split=keep_sounds,
@@ -125,6 +125,8 @@ def make_spectrograms(
         peak=made_of.peak,
         seed=seed,
     )
+    if sound_rate is not None:
+        settings["sound_rate"] = sound_rate
     write_info(settings, table, output, silence=params.silence)
     write_manifest(table, output)  # last: it says that the folder is complete
     counts = ", ".join(f"{label} {count}" for label, count in sorted(Counter(table["label"]).items()))
@@ -206,6 +208,7 @@ def _table(clips: Sequence[Clip], journal: Journal[ClipEntry]) -> pd.DataFrame:
         is_link = os.path.islink(clip.source)
         source = os.path.realpath(clip.source) if is_link else os.path.join(real_folder(folder), name)
         for row in journal.entries[clip.recording]["rows"]:
-            for name, value in {"label": clip.label, "recording": clip.recording, "source": source, **row}.items():
+            known = {"label": clip.label, "recording": clip.recording, "source": source, "recorded_rate": 0, **row}
+            for name, value in known.items():
                 columns[name].append(value)
     return pd.DataFrame(columns)

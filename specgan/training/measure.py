@@ -5,9 +5,11 @@ import logging
 import math
 import time
 from pathlib import Path
+from typing import Any
 
 import lightning as L
 
+from specgan.data.datamodule import SpectrogramDataModule
 from specgan.evaluation.evaluator import Evaluation, Evaluator
 from specgan.files import write_json
 from specgan.training.cadence import Cadence
@@ -24,7 +26,8 @@ class Measure(L.Callback):
 
     Metrics: `val/fad` (Fréchet distance on the features of the data set's judge), beside it `val/fad_real`, that of as
     many real clips that were not trained on, and `val/conditional_accuracy` (the share of sounds that the judge takes
-    for the class that was asked for). `curve` has them over epochs and time; a run that goes on continues it.
+    for the class that was asked for). `curve` has them over epochs and time; a run that goes on continues it, but
+    without the figures of another judge (the data were changed, or made anew at another rate), which do not compare.
     Loggers that are dashboards get the confusion matrix.
 
     Args:
@@ -50,6 +53,7 @@ class Measure(L.Callback):
         self.cadence, self.n_samples = Cadence(every_n_epochs, share=share, first_s=_FIRST_S), n_samples
         self.points: list[dict[str, float]] = []
         self.evaluator: Evaluator | None = None  # of the first process, which alone measures
+        self.data: SpectrogramDataModule | None = None  # as the evaluator
         self.real_distance: float | None = None
 
     def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
@@ -57,7 +61,7 @@ class Measure(L.Callback):
             return
         if self.curve.is_file():  # of the run that goes on
             self.points = json.loads(self.curve.read_text())
-        self.evaluator = self.evaluation.of(trainer.datamodule)
+        self.evaluator, self.data = self.evaluation.of(trainer.datamodule), trainer.datamodule
         real = self.evaluator.quick_real(n_samples=self.n_samples)
         if len(self.evaluator.judge.reference) < 2:
             log.warning(
@@ -99,11 +103,15 @@ class Measure(L.Callback):
         write_json(self.curve, self.points)
         return metrics if self.real_distance is None else {**metrics, "fad_real": self.real_distance}
 
-    def state_dict(self) -> dict[str, list[dict[str, float]]]:
-        return {"points": self.points}
+    def state_dict(self) -> dict[str, Any]:
+        return {"points": self.points, "judge": self.evaluator and self.evaluator.judge.name}
 
-    def load_state_dict(self, state_dict: dict[str, list[dict[str, float]]]) -> None:
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self.points = _by_epoch(self.points, state_dict["points"])
+        if self.evaluator is not None and not self.evaluation.is_by(self.data, state_dict.get("judge")):
+            log.warning("val/fad and val/conditional_accuracy so far are of another judge: they leave the curve")
+            judged = ("fad", "conditional_accuracy")
+            self.points = [{name: point[name] for name in point if name not in judged} for point in self.points]
 
 
 def _by_epoch(*parts: list[dict[str, float]]) -> list[dict[str, float]]:

@@ -10,7 +10,7 @@ import lightning as L
 import torch
 from torch import Tensor, nn
 
-from specgan.audio import note_results, save_wav, scale_to_peak
+from specgan.audio import note_results, resample, save_wav, scale_to_peak
 from specgan.data.dataset import SpectrogramDataset
 from specgan.evaluation.evaluator import Evaluation
 from specgan.evaluation.judge import Judge
@@ -19,7 +19,7 @@ from specgan.files import write_bytes, write_json
 from specgan.generation import class_folders
 from specgan.pictures.figures import to_figure
 from specgan.pictures.gallery import Entry, write_gallery
-from specgan.spectrogram import Spectrogram, normalise
+from specgan.spectrogram import Spectrogram, SpectrogramParams, normalise, params_at
 from specgan.training.cadence import Cadence
 from specgan.training.dashboards import Exhibit, dashboards
 from specgan.training.pace import log_known
@@ -37,20 +37,22 @@ class _Sample:
     """A sound to be shown, and the class that the judge takes it for with its probability."""
 
     class_name: str
-    kind: str
+    kind: str  # which also names its files
+    title: str
     spectrogram: Tensor  # (1, n_mels, n_frames)
-    waveform: Tensor  # (T,)
+    params: SpectrogramParams  # of the spectrogram
+    waveform: Tensor  # (T,) at their rate
     verdict: tuple[str, float | None]
-    epoch: int = 0
     seed: int | None = None
 
 
 class Preview(L.Callback):
     """From time to time, draws each class from fixed seeds, writes sounds and pictures, logs them, checks them.
 
-    Once, at the start, it does the same with a real clip of each class, as recorded (if the data set keeps its sound)
-    and through the vocoder, so that a listener knows what the vocoder costs. Files go to `folder`, whose index.html
-    shows them all, and to the loggers that are dashboards. Each sound has the class that the judge takes it for.
+    Once, at the start, it does the same with a real clip of each class: as recorded (if the data set keeps its sound),
+    at the preset's sample rate (if the sound has a higher one), and through the vocoder, so that a listener knows what
+    each of these costs. Files go to `folder`, whose index.html shows them all, and to the loggers that are dashboards.
+    Each sound has the class that the judge takes it for.
 
     Metrics: `val/silent_share` and `val/clipped_share` (sounds under -60 dB, or over full scale before they are scaled
     down for the file) and `val/diversity` (mean distance between generated spectrograms of a class, as a share of that
@@ -112,21 +114,31 @@ class Preview(L.Callback):
     def _show_real(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         data = trainer.datamodule
         clips = data.val if len(data.val) else data.train
-        transform = Spectrogram(data.params)
+        params, rate = data.params, clips.sound_rate
         exhibits = []
         for label, name in enumerate(pl_module.class_names):
             index = _first_clip(clips, label)
             if index is None:
                 continue
             spectrogram = clips[index][0]
+            rows = []  # kind, title, waveform (1, T), its rate
             if index in clips.with_sound:
-                waveforms = clips.waveforms([(index, 0.0)])
-                (verdict,) = self._classify(waveforms)
-                exhibits.append(self._write(pl_module, _Sample(name, "real", spectrogram, waveforms[0], verdict)))
+                recorded = clips.waveforms([(index, 0.0)])
+                rows.append(("real", "as recorded", recorded, rate))
+                if rate > params.sample_rate:
+                    lower = resample(recorded, rate, params.sample_rate)
+                    title = f"at the preset's rate, {params.sample_rate} Hz"
+                    rows.append(("real, resampled", title, lower, params.sample_rate))
             vocoded = self.vocoder(spectrogram.unsqueeze(0), seeds=[self.seed])
-            after = normalise(transform(vocoded), data.params, data.level_range)
-            (verdict,) = self._classify(vocoded)
-            exhibits.append(self._write(pl_module, _Sample(name, "real, vocoded", after, vocoded[0], verdict)))
+            rows.append(("real, vocoded", "through the vocoder", vocoded, params.sample_rate))
+            for kind, title, waveform, of_rate in rows:
+                shown = params_at(params, of_rate)
+                (verdict,) = self._classify(waveform, of_rate)
+                level = spectrogram
+                if kind == "real, vocoded" or shown != params:
+                    level = normalise(Spectrogram(shown)(waveform), shown, data.level_range)
+                sample = _Sample(name, kind, title, level, shown, waveform[0], verdict)
+                exhibits.append(self._write(pl_module, sample))
         self._exhibit(trainer, exhibits, epoch=0)
 
     def _show_generated(self, trainer: L.Trainer, pl_module: L.LightningModule) -> dict[str, float]:
@@ -140,8 +152,11 @@ class Preview(L.Callback):
             if len(self.examples[label]) > 1:
                 real_distance = mean_distance(self.examples[label])
                 diversity[name] = mean_distance(spectrograms) / max(real_distance, 1e-8)
-            for i, verdict in enumerate(self._classify(waveforms[: self.n_shown])):
-                sample = _Sample(name, "generated", spectrograms[i], waveforms[i], verdict, epoch, seeds[i])
+            params = pl_module.params
+            for i, verdict in enumerate(self._classify(waveforms[: self.n_shown], params.sample_rate)):
+                of_several = f", seed {seeds[i]}" if self.n_shown > 1 else ""
+                shown = (f"epoch {epoch}{of_several}", spectrograms[i], params, waveforms[i], verdict)
+                sample = _Sample(name, "generated", *shown, seed=seeds[i])
                 exhibits.append(self._write(pl_module, sample))
         self._exhibit(trainer, exhibits, epoch=epoch)
         metrics = {
@@ -154,16 +169,15 @@ class Preview(L.Callback):
         _warn(epoch, metrics, collapsed=[name for name, value in diversity.items() if value < COLLAPSED])
         return metrics
 
-    def _classify(self, waveforms: Tensor) -> list[tuple[str, float | None]]:
+    def _classify(self, waveforms: Tensor, sample_rate: int) -> list[tuple[str, float | None]]:
         """The class that the judge takes each waveform for, and its probability; ("", None) without a judge."""
-        return [("", None)] * len(waveforms) if self.judge is None else self.judge.classify(waveforms)
+        return [("", None)] * len(waveforms) if self.judge is None else self.judge.classify(waveforms, sample_rate)
 
     def _write(self, pl_module: L.LightningModule, sample: _Sample) -> Exhibit:
         """Writes one sound and its picture."""
-        folder, params, seed = class_folders(pl_module.class_names)[sample.class_name], pl_module.params, sample.seed
-        of_several = f", seed {seed}" if self.n_shown > 1 else ""
-        title = sample.kind if seed is None else f"epoch {sample.epoch}{of_several}"
-        stem = f"{folder}/{title.replace(', ', '_').replace(' ', '_')}"
+        folder, params, seed = class_folders(pl_module.class_names)[sample.class_name], sample.params, sample.seed
+        title = sample.title
+        stem = f"{folder}/{(sample.kind if seed is None else title).replace(', ', '_').replace(' ', '_')}"
         place = stem if seed is None else f"{folder}/seed_{seed}" if self.n_shown > 1 else folder
         heard_as, probability = sample.verdict
         verdict = f"classified as {heard_as} ({100 * probability:.0f} %)" if heard_as else ""
@@ -186,7 +200,8 @@ class Preview(L.Callback):
         write_gallery(
             self.folder / "index.html",
             title="Training preview",
-            note="Real clips, the same through the vocoder, and sounds drawn during training from fixed seeds.",
+            note="Real clips as recorded, what the preset and the vocoder leave of them, and sounds drawn during "
+            "training from fixed seeds.",
             sections={name: list(entries.values()) for name, entries in self.entries.items()},
             pixelated=False,
         )

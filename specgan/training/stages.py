@@ -135,7 +135,7 @@ def test(cfg: DictConfig) -> float | None:
     }
     outputs.claim(names)
     write_json(run_dir / "report.json", report, indent=2, allow_nan=False)
-    write_report(run_dir / "report.html", report, examples=examples, sample_rate=datamodule.params.sample_rate)
+    write_report(run_dir / "report.html", report, examples=examples, sample_rate=evaluator.clips.sample_rate)
     real = "real" if "real" in report["rows"] else "vocoded"
     write_overview(run_dir / "report.png", examples, kinds=[real, "generated"])
     log.info("%s", _table(report["rows"]))
