@@ -283,7 +283,7 @@ def test_the_commands_of_preprocess_run_in_their_order(tiny_drums, tmp_path, mon
 
 
 def test_the_preset_table_says_what_the_presets_are(tmp_path):
-    rows = re.findall(r"^\| `(\w+)`.*?\|(.*)\|$", (DOCS / "how-to" / "presets.md").read_text(), re.MULTILINE)
+    rows = re.findall(r"^\| `(\w+)`[^|]*\|( \d+ Hz .*)\|$", (DOCS / "how-to" / "presets.md").read_text(), re.MULTILINE)
     assert {row[0] for row in rows} == {path.stem for path in (CONF / "spectrogram").glob("*.yaml")} - {"mel_80"}
     for preset, cells in rows:
         p = instantiate(composed("train", [f"spectrogram={preset}"], tmp_path).spectrogram, _convert_="all")
