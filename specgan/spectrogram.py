@@ -230,6 +230,11 @@ def normalise(level: Tensor, params: SpectrogramParams, level_range: LevelRange)
     )  # in place, because a level may be an hour long
 
 
+def normalise_channels(level: Tensor, params: SpectrogramParams, level_range: LevelRange) -> Tensor:
+    """As `normalise`, of sounds (..., channels, n_mels, n_frames), whose channels share one scale with "log1p"."""
+    return normalise(level.flatten(-3, -2), params, level_range).view_as(level)
+
+
 def denormalise(spectrogram: Tensor, level_range: LevelRange) -> Tensor:
     """Maps [-1, 1] to levels: the inverse of `normalise`, unless the level was lost (see SpectrogramParams)."""
     return level_range.low + (spectrogram + 1) / 2 * (level_range.high - level_range.low)

@@ -538,7 +538,7 @@ def test_encode_flac_scales_instead_of_clipping():
     [
         (torch.tensor([0.0, float("nan")]), 8000, "1 of 2 samples are NaN or infinite"),
         (torch.zeros(0), 8000, r"shape \(0,\)"),
-        (torch.zeros(2, 10), 8000, r"shape \(2, 10\)"),
+        (torch.zeros(9, 10), 8000, r"shape \(9, 10\)"),
         (torch.zeros(10), 0, "sample_rate is 0"),
         (torch.zeros(10), 700_000, "sample_rate is 700000"),
     ],

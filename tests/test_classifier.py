@@ -84,7 +84,7 @@ def test_silence_is_heard_as_0_and_a_tone_at_full_scale_as_about_1(sample_rate):
     judge = make_judge(sample_rate=sample_rate, n_samples=sample_rate)
     assert judge.analyse(torch.zeros(1, sample_rate)).eq(0).all()
     full = judge.analyse(tone(1000, sample_rate=sample_rate, n_samples=sample_rate))
-    assert full.shape[:2] == (1, 64)
+    assert full.shape[:3] == (1, 1, 64)
     assert full.max().item() == pytest.approx(1, abs=0.1)
     assert full.min() >= 0
     softer = judge.analyse(tone(1000, sample_rate=sample_rate, n_samples=sample_rate, peak=0.1))
@@ -94,7 +94,7 @@ def test_silence_is_heard_as_0_and_a_tone_at_full_scale_as_about_1(sample_rate):
 def test_the_analysis_puts_a_higher_tone_in_a_higher_band():
     judge = make_judge()
     bands = [
-        judge.analyse(tone(hertz, sample_rate=16000, n_samples=16384))[0].mean(dim=1).argmax().item()
+        judge.analyse(tone(hertz, sample_rate=16000, n_samples=16384))[0, 0].mean(dim=1).argmax().item()
         for hertz in (200, 800, 3000, 7000)
     ]
     assert bands == sorted(set(bands))
@@ -156,17 +156,17 @@ def test_augmentation_keeps_shape_and_floor_and_changes_what_is_heard():
 
 def test_augmentation_leaves_silence_silent():
     judge = make_judge(gain_db=30)
-    assert judge._augment(torch.zeros(8, 64, 100)).eq(0).all()
-    sound = torch.zeros(200, 64, 100)
-    sound[:, 10:50, 20:80] = 0.5
-    augmented = judge._augment(sound)
+    assert judge._augment(torch.zeros(8, 1, 64, 100)).eq(0).all()
+    sound = torch.zeros(200, 1, 64, 100)
+    sound[:, :, 10:50, 20:80] = 0.5
+    augmented = judge._augment(sound).squeeze(1)
     assert augmented[:, :10].eq(0).all() and augmented[:, 50:].eq(0).all()  # no band is moved
     assert augmented[:, :, :15].eq(0).all() and augmented[:, :, 85:].eq(0).all()  # 5 % of the length is 5 frames
     assert augmented[:, :, 15:20].gt(0).any() and augmented[:, :, 80:85].gt(0).any()
 
 
 def test_augmentation_is_drawn_for_each_item():
-    augmented = make_judge()._augment(torch.full((30, 64, 100), 0.5))
+    augmented = make_judge()._augment(torch.full((30, 1, 64, 100), 0.5)).squeeze(1)
     gains = augmented.amax(dim=(1, 2))
     assert len(set(gains.tolist())) == 30
     assert gains.min() < 0.5 < gains.max()

@@ -219,7 +219,7 @@ def test_the_judge_of_evaluations_and_the_one_trained_by_itself_have_one_file_of
 def test_every_judge_setting_is_in_its_file(tmp_path):
     """So that it can be found there, with what it means."""
     signature = inspect.signature(Classifier).parameters
-    from_data = {"sample_rate", "n_samples", "class_names"}
+    from_data = {"sample_rate", "n_samples", "class_names", "channels"}
     cfg = composed("train", [], tmp_path)
     assert {name for name in cfg.evaluation.judge if not name.startswith("_")} == set(signature) - from_data
 

@@ -397,7 +397,7 @@ def test_a_shard_that_cannot_be_written_fails_its_recordings(audio, tmp_path, mo
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"mono": False}, "format is 'shards', which hold one channel, and mono is False"),
+        ({"mono": False}, "format is 'shards', of which all clips have as many channels, and mono is False"),
         ({"shard_size": 0}, "shard_size is 0; an integer of at least 1"),
         ({"shard_size": 0.5}, "shard_size is 0.5"),
     ],

@@ -15,6 +15,7 @@ import torch
 from specgan.audio.decoders import AudioError, decode
 from specgan.audio.joined import find_parts, open_part
 from specgan.audio.resampling import resample_blocks
+from specgan.audio.stereo import to_stereo
 
 log = logging.getLogger(__name__)
 
@@ -30,10 +31,11 @@ class AudioStream:
 
     Args:
         sample_rate: Hz, after resampling.
-        n_channels: after the downmix.
+        n_channels: of the blocks.
         blocks: the samples not yet read, tensors (n_channels, any number of samples), float32, full scale 1.0.
         is_read: whether the file was read to its end, and so all warnings about it were logged.
         file_rate: Hz, before resampling; 0: unknown.
+        n_file_channels: of the file; 0: unknown.
     """
 
     sample_rate: int
@@ -41,10 +43,11 @@ class AudioStream:
     blocks: Iterator[torch.Tensor]
     is_read: bool = False
     file_rate: int = 0
+    n_file_channels: int = 0
 
 
 def load_audio(
-    path: str | Path, *, sample_rate: int | None = None, mono: bool = True, downmix: str = "mean"
+    path: str | Path, *, sample_rate: int | None = None, mono: bool = True, downmix: str = "mean", channels: int = 1
 ) -> tuple[torch.Tensor, int]:
     """Decodes an audio file as a whole; `open_audio` says how.
 
@@ -52,7 +55,7 @@ def load_audio(
         waveform (channels, n_samples), float32, full scale 1.0, and its sample rate in Hz.
     Raises: as `open_audio`.
     """
-    with open_audio(path, sample_rate=sample_rate, mono=mono, downmix=downmix) as stream:
+    with open_audio(path, sample_rate=sample_rate, mono=mono, downmix=downmix, channels=channels) as stream:
         blocks = list(stream.blocks)
     return (blocks[0] if len(blocks) == 1 else torch.cat(blocks, dim=1)), stream.sample_rate
 
@@ -64,6 +67,7 @@ def open_audio(
     sample_rate: int | None = None,
     mono: bool = True,
     downmix: str = "mean",
+    channels: int = 1,
     block_frames: int = BLOCK_FRAMES,
     warn: bool = True,
 ) -> Iterator[AudioStream]:
@@ -76,9 +80,11 @@ def open_audio(
     Args:
         path: the file.
         sample_rate: Hz to resample to (soxr, HQ), > 0; None keeps the file's own.
-        mono: turn several channels into one, before resampling.
+        mono: turn the channels of the file into `channels`, before resampling; False keeps them, however many.
         downmix: how to. "mean": their average; if they cancel each other (antiphase), a warning is logged. "left": the
             first channel. "max_energy": the channel with the most energy, for which the file is decoded twice.
+        channels: 1, or 2: left and right. Then a single channel is put on both sides, and of 3 to 8 channels each side
+            gets its own and the centre, see `stereo.to_stereo`.
         block_frames: samples of each channel that are decoded at a time, >= 1; the samples do not depend on it.
         warn: False logs no warnings, for a file that is read a second time.
     Yields:
@@ -86,14 +92,16 @@ def open_audio(
     Raises:
         FileNotFoundError: no such file.
         AudioError: no audio stream, no samples, NaN or infinite samples, an impossible rate, or bytes that neither
-            decoder understands; also while the blocks are read.
-        ValueError: `sample_rate` or `block_frames` < 1, or an unknown `downmix`.
+            decoder understands; also while the blocks are read. With `channels` 2 also more than 8 channels.
+        ValueError: `sample_rate` or `block_frames` < 1, an unknown `downmix`, or `channels` neither 1 nor 2.
     """
     path = Path(path)
     if sample_rate is not None and sample_rate <= 0:
         raise ValueError(f"sample_rate is {sample_rate}; give a rate above 0 Hz, or None to keep the file's own")
     if downmix not in DOWNMIXES:
         raise ValueError(f"downmix is {downmix!r}; one of {', '.join(DOWNMIXES)}")
+    if channels not in (1, 2):
+        raise ValueError(f"channels is {channels!r}; 1, or 2 for left and right")
     if block_frames < 1:
         raise ValueError(f"block_frames is {block_frames}; at least 1")
     try:
@@ -112,11 +120,15 @@ def open_audio(
         if first is None:
             raise AudioError(f"{path}: holds no samples (0 frames); fetch or record it again")
         samples, file_rate = first
-        n_channels = len(samples)
+        n_channels = n_file_channels = len(samples)
         blocks = _finite((samples for samples, _ in chain([first], decoded)), path, file_rate)
-        if mono and n_channels > 1:
+        if mono and channels == 2:
+            n_channels, blocks = 2, to_stereo(blocks, path, n_file_channels)
+        elif mono and n_channels > 1:
             n_channels, blocks = 1, _downmix(blocks, path, downmix, block_frames, warn)
-        stream = AudioStream(sample_rate or file_rate, n_channels, iter(()), file_rate=file_rate)
+        stream = AudioStream(
+            sample_rate or file_rate, n_channels, iter(()), file_rate=file_rate, n_file_channels=n_file_channels
+        )
         blocks = _note_end(blocks, stream)
         if sample_rate is not None and sample_rate != file_rate:
             blocks = resample_blocks(blocks, path, n_channels, file_rate, sample_rate)

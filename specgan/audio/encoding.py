@@ -99,7 +99,7 @@ def encode_flac(waveform: torch.Tensor, sample_rate: int) -> bytes:
     A waveform that exceeds full scale is not clipped: all of it is scaled to a peak of 1.0.
 
     Args:
-        waveform: (n_samples,), float, full scale 1.0, finite.
+        waveform: (n_samples,) or (channels, n_samples), at most 8 channels, float, full scale 1.0, finite.
         sample_rate: Hz, 1..655350, the limit of the format.
     Raises:
         ValueError: `waveform` is empty, has another shape, is not of floats or holds NaN or infinite samples;
@@ -107,45 +107,50 @@ def encode_flac(waveform: torch.Tensor, sample_rate: int) -> bytes:
     """
     waveform = waveform.detach().cpu()
     peak = _checked_peak(waveform, sample_rate, "FLAC")
-    if waveform.ndim != 1 or sample_rate > 655350:
+    if len(torch.atleast_2d(waveform)) > 8 or sample_rate > 655350:
         raise ValueError(
-            f"FLAC: waveform has shape {tuple(waveform.shape)}, sample_rate is {sample_rate}; (n_samples,) and at most "
-            "655350 Hz"
+            f"FLAC: waveform has shape {tuple(waveform.shape)}, sample_rate is {sample_rate}; (n_samples,) or at most "
+            "8 channels, and at most 655350 Hz"
         )
     buffer = io.BytesIO()
-    soundfile.write(buffer, _to_pcm(waveform, max(1.0, peak), "PCM_16"), sample_rate, format="FLAC", subtype="PCM_16")
+    soundfile.write(buffer, _to_pcm(waveform, max(1.0, peak), "PCM_16").T, sample_rate, format="FLAC", subtype="PCM_16")
     return buffer.getvalue()
 
 
-def write_flac(path: str | Path, blocks: Iterable[torch.Tensor], sample_rate: int, *, comment: str = "") -> None:
+def write_flac(
+    path: str | Path, blocks: Iterable[torch.Tensor], sample_rate: int, *, channels: int = 1, comment: str = ""
+) -> None:
     """Writes a sound that comes in blocks as a 16-bit FLAC, whole or not at all.
 
     Args:
         path: the file; its folder is created.
-        blocks: (n_samples,) each, float, in [-1, 1].
+        blocks: (n_samples,) each, or (channels, n_samples), float, in [-1, 1].
         sample_rate: Hz, 1..655350.
+        channels: of the blocks.
         comment: kept in the file.
     """
     with (
         atomic_path(path) as temporary,
         temporary.open("w+b") as opened,  # an open file, because its name need not be UTF-8
-        soundfile.SoundFile(opened, "w", sample_rate, 1, subtype="PCM_16", format="FLAC") as file,
+        soundfile.SoundFile(opened, "w", sample_rate, channels, subtype="PCM_16", format="FLAC") as file,
     ):
         file.comment = comment
         for block in blocks:
-            file.write(_to_pcm(block, 1.0, "PCM_16"))
+            file.write(_to_pcm(block, 1.0, "PCM_16").T)
 
 
 def read_flac(content: bytes, start: int, n_samples: int) -> tuple[torch.Tensor, str]:
     """Reads `n_samples` samples from `start` on, or those that there are, and the comment, of what `write_flac` wrote.
 
+    Returns:
+        (n_samples,) or (channels, n_samples), and the comment.
     Raises:
         AudioError: the bytes are no FLAC.
     """
     try:
         with soundfile.SoundFile(io.BytesIO(content)) as file:
             file.seek(min(start, file.frames))
-            return torch.from_numpy(file.read(n_samples, dtype="float32")), file.comment
+            return torch.from_numpy(file.read(n_samples, dtype="float32").T), file.comment
     except soundfile.SoundFileError as err:
         raise AudioError(f"not readable as FLAC: {err}") from err
 

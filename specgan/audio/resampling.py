@@ -11,11 +11,12 @@ from specgan.audio.decoders import AudioError
 
 
 def resample(waveform: torch.Tensor, from_rate: int, to_rate: int) -> torch.Tensor:
-    """Resamples (channels, n_samples) from one rate in Hz to another, as `open_audio` does (soxr, HQ)."""
+    """Resamples (..., n_samples) from one rate in Hz to another, as `open_audio` does (soxr, HQ)."""
     if from_rate == to_rate:
         return waveform
-    resampled = soxr.resample(np.ascontiguousarray(waveform.numpy().T), from_rate, to_rate, quality="HQ")
-    return torch.from_numpy(np.ascontiguousarray(resampled.T))
+    channels = waveform.reshape(-1, waveform.shape[-1])
+    resampled = soxr.resample(np.ascontiguousarray(channels.numpy().T), from_rate, to_rate, quality="HQ")
+    return torch.from_numpy(np.ascontiguousarray(resampled.T)).view(*waveform.shape[:-1], -1)
 
 
 def at_rate(n_samples: int, from_rate: int, to_rate: int) -> int:

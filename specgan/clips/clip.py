@@ -49,11 +49,12 @@ class Row(Place):
 
 
 class ClipEntry(TypedDict):
-    """A recording in the journal."""
+    """A recording in the journal. `n_channels`, of its file, is known of those that were made into two channels."""
 
     made_from: list[State]
     outputs: list[str]
     rows: list[Row]
+    n_channels: NotRequired[int]
 
 
 @dataclass(frozen=True)

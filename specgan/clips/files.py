@@ -12,7 +12,7 @@ from torch import Tensor
 
 from specgan.batch.failures import UnitError, stage
 from specgan.batch.runner import one_by_one
-from specgan.clips.clip import Clip, ClipEntry, Piece, Place, rows_of
+from specgan.clips.clip import Clip, ClipEntry, Piece, Place
 from specgan.clips.levels import PART_BYTES, Levels, levels_in_groups
 from specgan.clips.recipe import Recipe
 from specgan.files import atomic_path
@@ -72,7 +72,7 @@ def _contents(level: Tensor, stem: str, recipe: Recipe) -> dict[str, bytes | mem
     """Turns a spectrogram (n_channels, n_bins, n_frames) into the bytes of its files; large tensors stay tensors."""
     contents: dict[str, bytes | memoryview | Tensor] = {}
     if recipe.makes_tensors:
-        tensor = level[0] if recipe.mono else level
+        tensor = level[0] if recipe.is_single else level
         if tensor.untyped_storage().nbytes() > tensor.nbytes:
             tensor = tensor.clone()  # a view would be saved with all of its storage
         contents[f"{stem}.pt"] = tensor if tensor.nbytes >= PART_BYTES else _saved(tensor)
@@ -81,7 +81,7 @@ def _contents(level: Tensor, stem: str, recipe: Recipe) -> dict[str, bytes | mem
 
         scale = LevelRange(recipe.params.silence, 0.0 if recipe.params.level == "db" else 1.0)
         for channel, spectrogram in enumerate(normalise(level, recipe.params, scale)):
-            suffix = "" if recipe.mono else f"_ch{channel}"
+            suffix = "" if recipe.is_single else f"_ch{channel}"
             contents[f"{stem}{suffix}.png"] = to_png(
                 spectrogram, cmap=recipe.cmap, grayscale=recipe.grayscale, scale=recipe.image_scale
             )
@@ -113,8 +113,7 @@ def _write(encoded: _Encoded, *, recipe: Recipe, output: Path) -> ClipEntry:
         for path in outputs:
             (output / path).unlink(missing_ok=True)
         raise
-    rows = rows_of(pieces, levels.n_samples, recipe.params, recorded_rate=levels.recorded_rate)
-    return {"made_from": levels.made_from, "outputs": outputs, "rows": rows}
+    return levels.entry(outputs, pieces, recipe)
 
 
 def _write_file(path: Path, content: bytes | memoryview | Tensor) -> None:

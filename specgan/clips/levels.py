@@ -14,7 +14,7 @@ from specgan.audio import AudioStream, open_audio, scale_to_peak
 from specgan.batch.failures import UnitError, stage
 from specgan.batch.journal import State, made_from
 from specgan.batch.runner import one_by_one
-from specgan.clips.clip import Clip
+from specgan.clips.clip import Clip, ClipEntry, Piece, Place, rows_of
 from specgan.clips.recipe import Recipe
 from specgan.spectrogram import Spectrogram, SpectrogramParams
 
@@ -32,6 +32,7 @@ class Loaded:
         waveform: (n_channels, n_samples) float32. None: it is too long to be held, and will be read again in blocks.
         is_warned: what is wrong with the file has been logged.
         recorded_rate: of the file, Hz; 0: unknown.
+        n_channels: of the file; 0: unknown.
     """
 
     clip: Clip
@@ -39,6 +40,7 @@ class Loaded:
     waveform: np.ndarray | None
     is_warned: bool = False
     recorded_rate: int = 0
+    n_channels: int = 0
 
 
 @dataclass(frozen=True)
@@ -50,7 +52,7 @@ class Levels:
         spectrograms: (n_channels, n_bins, n_frames) each, one for each slice, or one of the whole. Those of a long
             recording are made as they are taken, and only once.
         lengths: samples of the blocks that the spectrograms so far are made from.
-        recorded_rate: as in `Loaded`.
+        recorded_rate, n_channels: as in `Loaded`.
     """
 
     clip: Clip
@@ -58,11 +60,18 @@ class Levels:
     spectrograms: list[Tensor] | Generator[Tensor]
     lengths: list[int]
     recorded_rate: int = 0
+    n_channels: int = 0
 
     @property
     def n_samples(self) -> int:
         """Of the recording, at the spectrograms' sample rate; final when all spectrograms have been taken."""
         return sum(self.lengths)
+
+    def entry(self, outputs: list[str], pieces: Iterable[tuple[Place, Piece]], recipe: Recipe) -> ClipEntry:
+        """The recording in the journal, once its spectrograms are written."""
+        rows = rows_of(pieces, self.n_samples, recipe.params, recorded_rate=self.recorded_rate)
+        entry: ClipEntry = {"made_from": self.made_from, "outputs": outputs, "rows": rows}
+        return entry if recipe.channels == 1 else {**entry, "n_channels": self.n_channels}
 
     @property
     def is_held(self) -> bool:
@@ -102,17 +111,23 @@ def _load(clip: Clip, *, recipe: Recipe) -> Loaded:
     with stage("decode"):
         state = made_from(clip.sources)
         with _open(clip, recipe) as stream:
-            waveform, rate = next(stream.blocks), stream.file_rate
+            waveform, rate, n_channels = next(stream.blocks), stream.file_rate, stream.n_file_channels
             if next(stream.blocks, None) is not None:
-                return Loaded(clip, state, None, is_warned=stream.is_read, recorded_rate=rate)
+                return Loaded(clip, state, None, is_warned=stream.is_read, recorded_rate=rate, n_channels=n_channels)
     if recipe.peak is not None:
         waveform = scale_to_peak(waveform, recipe.peak)
-    return Loaded(clip, state, waveform.numpy(), recorded_rate=rate)
+    return Loaded(clip, state, waveform.numpy(), recorded_rate=rate, n_channels=n_channels)
 
 
 def _open(clip: Clip, recipe: Recipe, *, warn: bool = True) -> AbstractContextManager[AudioStream]:
-    rate = recipe.params.sample_rate
-    return open_audio(clip.source, sample_rate=rate, mono=recipe.mono, downmix=recipe.downmix, warn=warn)
+    return open_audio(
+        clip.source,
+        sample_rate=recipe.params.sample_rate,
+        mono=recipe.mono,
+        downmix=recipe.downmix,
+        channels=recipe.channels,
+        warn=warn,
+    )
 
 
 def levels_of(loaded: Loaded, *, recipe: Recipe, device: str = "cpu") -> Levels:
@@ -124,7 +139,7 @@ def levels_of(loaded: Loaded, *, recipe: Recipe, device: str = "cpu") -> Levels:
     if loaded.waveform is None:
         lengths: list[int] = []
         spectrograms = _in_blocks(loaded, recipe, lengths, device)
-        return Levels(loaded.clip, loaded.made_from, spectrograms, lengths, loaded.recorded_rate)
+        return Levels(loaded.clip, loaded.made_from, spectrograms, lengths, loaded.recorded_rate, loaded.n_channels)
     with stage("transform"):
         power = transform(recipe.params, device).power(torch.from_numpy(loaded.waveform).to(device))
     return levels_of_power(loaded, power, recipe=recipe)
@@ -137,7 +152,7 @@ def levels_of_power(loaded: Loaded, power: Tensor, *, recipe: Recipe) -> Levels:
         UnitError: they cannot be made.
     """
     spectrograms, lengths = list(_cut([power], recipe)), [loaded.waveform.shape[1]]
-    return Levels(loaded.clip, loaded.made_from, spectrograms, lengths, loaded.recorded_rate)
+    return Levels(loaded.clip, loaded.made_from, spectrograms, lengths, loaded.recorded_rate, loaded.n_channels)
 
 
 def _in_blocks(loaded: Loaded, recipe: Recipe, lengths: list[int], device: str) -> Generator[Tensor]:

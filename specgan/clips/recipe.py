@@ -16,8 +16,10 @@ class Recipe:
 
     Args:
         params: of the spectrograms.
-        mono: one channel, tensors (n_bins, n_frames); False keeps the channels, (n_channels, n_bins, n_frames).
+        mono: as many channels as `channels` says; False keeps those of the recording, (n_channels, n_bins, n_frames),
+            which is not for training.
         downmix: how several channels become one: "mean", "left" or "max_energy", see audio.open_audio.
+        channels: 1, tensors (n_bins, n_frames); or 2, left and right, (2, n_bins, n_frames), see audio.open_audio.
         peak: each recording is scaled to this peak, 0..1, which makes them equally loud and **drops how loud they
             were**; None keeps their level.
         time_pool: frames that become one, at least 1; the last one may stand for fewer.
@@ -36,6 +38,7 @@ class Recipe:
     params: SpectrogramParams
     mono: bool = True
     downmix: str = "mean"
+    channels: int = 1
     peak: float | None = None
     time_pool: int = 1
     freq_pool: int = 1
@@ -53,8 +56,15 @@ class Recipe:
         for name, known in (("downmix", DOWNMIXES), ("pool_mode", POOL_MODES), ("format", FORMATS)):
             if getattr(self, name) not in known:
                 raise ValueError(f"{name} is {getattr(self, name)!r}; one of {', '.join(known)}")
+        if self.channels not in (1, 2):
+            raise ValueError(f"channels is {self.channels!r}; 1, or 2 for stereo")
+        if self.channels == 2 and not self.mono:
+            raise ValueError("channels is 2, and mono is False, which keeps those of each recording; mono true")
         if self.format == "shards" and not self.mono:
-            raise ValueError("format is 'shards', which hold one channel, and mono is False; mono true, or format pt")
+            raise ValueError(
+                "format is 'shards', of which all clips have as many channels, and mono is False; mono true (with "
+                "channels 1 or 2), or format pt"
+            )
         for name, most in (("time_pool", self.params.n_frames), ("freq_pool", self.params.n_bins)):
             value = getattr(self, name)
             if not isinstance(value, int) or value < 1 or (most is not None and value > most):
@@ -71,6 +81,11 @@ class Recipe:
             colormap(self.cmap)
 
     @property
+    def is_single(self) -> bool:
+        """Whether each spectrogram has one channel."""
+        return self.mono and self.channels == 1
+
+    @property
     def makes_tensors(self) -> bool:
         return self.format in ("pt", "both")
 
@@ -82,7 +97,8 @@ class Recipe:
         """What the outputs depend on, by name, as plain values."""
         settings: dict[str, object] = {"spectrogram": asdict(self.params), **asdict(self)}
         del settings["params"]
-        unused = [] if self.mono else ["downmix"]
+        unused = [] if self.is_single else ["downmix"]
+        unused += ["channels"] if self.channels == 1 else ["mono"]  # as folders from before there were channels say it
         unused += [] if self.time_pool * self.freq_pool > 1 else ["pool_mode"]
         unused += [] if self.makes_pictures else ["grayscale", "cmap", "image_scale"]
         unused += ["cmap"] if self.makes_pictures and self.grayscale else []

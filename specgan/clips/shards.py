@@ -14,7 +14,7 @@ import torch
 from specgan.batch.failures import Failure, UnitError, stage
 from specgan.batch.journal import Journal
 from specgan.batch.runner import Batch, one_by_one
-from specgan.clips.clip import Clip, ClipEntry, Piece, Place, Row, rows_of
+from specgan.clips.clip import Clip, ClipEntry, Piece, Place, Row
 from specgan.clips.levels import Levels, levels_in_groups
 from specgan.clips.recipe import Recipe
 from specgan.data.shards import SHARD_BYTES, open_shard, write_shard
@@ -84,14 +84,13 @@ class Shard:
 
     def _entry(self, path: str, places: Iterator[Place], levels: Levels) -> ClipEntry:
         pieces = [(next(places), Piece.of(number, level)) for number, level in enumerate(levels.spectrograms)]
-        rows = rows_of(pieces, levels.n_samples, self.recipe.params, recorded_rate=levels.recorded_rate)
-        return {"made_from": levels.made_from, "outputs": [path], "rows": rows}
+        return levels.entry([path], pieces, self.recipe)
 
 
 def _held(levels: Levels) -> Levels:
-    """The same with all spectrograms (n_bins, n_frames) in memory."""
+    """The same with all spectrograms (n_channels * n_bins, n_frames) in memory."""
     with closing(levels):
-        return replace(levels, spectrograms=[level[0].cpu() for level in levels.spectrograms])
+        return replace(levels, spectrograms=[level.flatten(0, 1).cpu() for level in levels.spectrograms])
 
 
 def join_small_shards(clips: Sequence[Clip], journal: Journal[ClipEntry], shard_size: int) -> None:

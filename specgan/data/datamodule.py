@@ -26,18 +26,19 @@ _SEED_STEP = 1_000_003  # between the seeds of two runs, so that their epochs do
 
 
 class SpectrogramDataModule(L.LightningDataModule):
-    """Batches of (spectrogram (B, 1, n_mels, n_frames), label (B,)) from a folder of sounds or a dataset folder.
+    """Batches of (spectrogram (B, channels, n_mels, n_frames), label (B,)) from a folder of sounds or a dataset folder.
 
     Args:
         params: of the spectrograms.
+        channels: of the spectrograms and sounds: 1, or 2 for stereo.
         audio_dir: folder of labelled sounds; None: `dataset_dir` exists already.
         dataset_dir: where the spectrograms are, a folder or a URL for fsspec (s3://bucket/specs); None: a folder of
             `datasets_dir` whose name is a digest of the settings, so that runs with other settings do not overwrite
             each other's data.
         datasets_dir: parent of such folders.
         make_audio: called with `audio_dir` before anything else: writes built-in sounds.
-        make_dataset: called with input, output, params, seed (of the splits) and `dataset_settings`: writes what is
-            missing or stale in `dataset_dir`.
+        make_dataset: called with input, output, params, seed (of the splits), `channels` unless it is 1, and
+            `dataset_settings`: writes what is missing or stale in `dataset_dir`.
         batch_size: examples in a batch of each process.
         epoch_size: examples in an epoch, of all processes together; None: each training clip once, but at least 16
             batches, so that an epoch is worth its overhead, and at most 32, so that what is done between epochs comes
@@ -55,6 +56,7 @@ class SpectrogramDataModule(L.LightningDataModule):
         self,
         *,
         params: SpectrogramParams,
+        channels: int = 1,
         audio_dir: str | None = None,
         dataset_dir: str | None = None,
         datasets_dir: str = "data/datasets",
@@ -72,17 +74,21 @@ class SpectrogramDataModule(L.LightningDataModule):
         super().__init__()
         if audio_dir is None and dataset_dir is None:
             raise ValueError("data.audio_dir is not set; give a folder of sounds: data.audio_dir=<folder>")
+        if channels not in (1, 2):
+            raise ValueError(f"data.channels is {channels!r}; 1, or 2 for stereo")
         if batch_size < 1:
             raise ValueError(f"batch_size is {batch_size}; at least 1")
         if epoch_size is not None and epoch_size < 1:
             raise ValueError(f"epoch_size is {epoch_size}; at least 1, or null for 16 to 32 batches")
         if crop not in ("random", "start"):
             raise ValueError(f"crop is {crop!r}; random or start")
-        self.params = params
+        self.params, self.channels = params, channels
         self.audio_dir = audio_dir
         self.make_audio = make_audio
         self.make_dataset = make_dataset
         self.dataset_settings = {"seed": split_seed, **dataset_settings}
+        if channels != 1:  # else the folders keep their names
+            self.dataset_settings["channels"] = channels
         self.batch_size = batch_size
         self.epoch_size = epoch_size
         self.crop = crop
@@ -129,7 +135,7 @@ class SpectrogramDataModule(L.LightningDataModule):
             )
 
     def setup(self, stage: str) -> None:
-        splits = open_splits(self.dataset_dir, self.params)
+        splits = open_splits(self.dataset_dir, self.params, channels=self.channels)
         self.train, self.val, self.test = splits["train"], splits["val"], splits["test"]
         self._fix_range()
         if self.range_note and stage == "fit":  # a report has it among its warnings

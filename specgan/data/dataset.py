@@ -30,12 +30,14 @@ class SpectrogramDataset(Dataset):
         split: "train", "val" or "test".
         params: of the spectrograms; `n_frames` is the length of an example. Shorter clips are followed by silence, of
             longer ones a piece is cut.
+        channels: of the spectrograms and sounds.
         n_open: shards that stay open, and the clips of which `order` mixes, at least 1.
         manifest: of the folder, if it was read already, with the rows of all splits; None: it is read.
     Raises:
         FileNotFoundError: no finished dataset folder.
-        ValueError: the folder was made with other spectrogram settings, or for other ends (pictures alone, several
-            channels, pooled); or `n_frames` is None; or its manifest is at odds with its files.
+        ValueError: the folder was made with other spectrogram settings, another number of channels, or for other ends
+            (pictures alone, each recording's own channels, pooled); or `n_frames` is None; or its manifest is at odds
+            with its files.
     Attributes:
         labels: (N,) int64, indices of `class_names`.
         n_frames_of: (N,) int64, the whole length of each clip.
@@ -49,13 +51,15 @@ class SpectrogramDataset(Dataset):
         split: str,
         params: SpectrogramParams,
         *,
+        channels: int = 1,
         n_open: int = 8,
         manifest: pd.DataFrame | None = None,
     ) -> None:
         self.folder, self.params = folder if is_url(folder) else Path(folder), params
+        self.channels, self._n_values = channels, channels * params.n_bins  # of a frame: the bins of all channels
         info = read_info(folder)
         require_same_params(params, info, folder)
-        _require_trainable(info, params, folder)
+        _require_trainable(info, params, folder, channels)
         if params.n_frames is None:
             raise ValueError("n_frames is None: examples need one length; choose a spectrogram preset that has one")
         self.class_names: list[str] = info["class_names"]
@@ -80,7 +84,7 @@ class SpectrogramDataset(Dataset):
         self.sound_rate: int = info.get("sound_rate", params.sample_rate)
         self._sounds = KeptSounds(folder, table["sound"] if "sound" in table else [""] * len(table))
         # Clip i is `n_frames_of[i]` frames from `_first[i]` on, of `_frames`, or of shard number `_shard_of[i]`.
-        self._frames = torch.empty(0, params.n_bins)
+        self._frames = torch.empty(0, self._n_values)
         self._shards: Shards | None = None
         if paths is None:
             self._read_files(table)
@@ -96,25 +100,27 @@ class SpectrogramDataset(Dataset):
         ends = torch.zeros(len(paths), dtype=torch.int64)
         ends.scatter_reduce_(0, self._shard_of, self._first + self.n_frames_of, "amax")
         places = [_place(self.folder, path, is_shard=True) for path in paths]
-        self._shards = Shards(places, n_frames=ends.tolist(), n_bins=self.params.n_bins, n_open=n_open)
+        self._shards = Shards(places, n_frames=ends.tolist(), n_bins=self._n_values, n_open=n_open)
 
     def _read_files(self, table: pd.DataFrame) -> None:
         """Fills `_frames` file by file: nothing is held twice."""
-        block = np.empty((int(table["n_frames"].sum()) if "n_frames" in table else 0, self.params.n_bins), np.float32)
+        block = np.empty((int(table["n_frames"].sum()) if "n_frames" in table else 0, self._n_values), np.float32)
+        expected = (self.params.n_bins,) if self.channels == 1 else (self.channels, self.params.n_bins)
         ends = [0]
         for path in table["path"]:
             place = _place(self.folder, path)
             level = load_tensors(place, read_file(self.folder, path) if is_url(self.folder) else None)
             shape = tuple(level.shape) if isinstance(level, Tensor) else None
-            if shape is None or len(shape) != 2 or shape[0] != self.params.n_bins:
+            if shape is None or shape[:-1] != expected:
                 raise ValueError(
-                    f"{place}: a tensor of shape {shape}, and params.yaml tells of {self.params.n_bins} bins; remove "
-                    "it and run the preprocess.py command that made it"
+                    f"{place}: a tensor of shape {shape}, and params.yaml tells of {self.params.n_bins} bins"
+                    f"{'' if self.channels == 1 else f' of {self.channels} channels'}; remove it and run the "
+                    "preprocess.py command that made it"
                 )
-            end = ends[-1] + shape[1]
+            end = ends[-1] + shape[-1]
             if end > len(block):  # the manifest did not say; nothing else refers to the block, so it may move
                 block.resize((end + end // 8, block.shape[1]), refcheck=False)
-            block[ends[-1] : end] = level.numpy().T
+            block[ends[-1] : end] = level.flatten(0, -2).numpy().T
             ends.append(end)
         block.resize((ends[-1], block.shape[1]), refcheck=False)
         self._frames = torch.from_numpy(block)
@@ -125,7 +131,7 @@ class SpectrogramDataset(Dataset):
         return len(self.labels)
 
     def __getitem__(self, item: int | tuple[int, float]) -> tuple[Tensor, int]:
-        """Returns a spectrogram (1, n_mels, n_frames) in [-1, 1] and its label.
+        """Returns a spectrogram (channels, n_mels, n_frames) in [-1, 1] and its label.
 
         Args:
             item: the index; or the index and where to cut a longer clip, from 0 (its start) to 1 (its end).
@@ -134,7 +140,7 @@ class SpectrogramDataset(Dataset):
         return spectrograms[0], int(labels[0])
 
     def __getitems__(self, items: Sequence[int | tuple[int, float]]) -> tuple[Tensor, Tensor]:
-        """Returns a batch: spectrograms (B, 1, n_mels, n_frames) in [-1, 1] and labels (B,), each as [] gives it.
+        """Returns a batch, each item as [] gives it: spectrograms (B, channels, n_mels, n_frames) and labels (B,).
 
         A DataLoader calls this by itself; with `collate_fn=as_batched` it hands on what comes.
         """
@@ -143,16 +149,17 @@ class SpectrogramDataset(Dataset):
         lengths, n_frames = self.n_frames_of[index], self.params.n_frames
         first = self._first[index] + ((lengths - n_frames).clamp_min(0) * position).round().long()
         levels = self._cut(index, first, lengths.clamp_max(n_frames))
-        # (B, n_frames, n_mels) -> (B, n_mels, n_frames)
-        spectrograms = normalise(levels, self.params, self.level_range).mT.contiguous()
-        return spectrograms.unsqueeze(1), self.labels[index]
+        normalised = normalise(levels, self.params, self.level_range)  # of both channels alike
+        # (B, n_frames, channels * n_mels) -> (B, channels, n_mels, n_frames)
+        spectrograms = normalised.mT.contiguous().unflatten(1, (self.channels, -1))
+        return spectrograms, self.labels[index]
 
     def _cut(self, index: Tensor, first: Tensor, lengths: Tensor) -> Tensor:
-        """Levels (B, n_frames, n_mels): of each clip `lengths` frames from `first`, and then silence."""
+        """Levels (B, n_frames, channels * n_mels): of each clip `lengths` frames from `first`, and then silence."""
         if self._shards is None:
             return self._cut_from(self._frames, first, lengths)
         shard_of = self._shard_of[index]
-        levels = torch.empty(len(index), self.params.n_frames, self.params.n_bins)
+        levels = torch.empty(len(index), self.params.n_frames, self._n_values)
         for shard in self._shards.open_first(shard_of.unique().tolist()):
             of_it = (shard_of == shard).nonzero()[:, 0]
             levels[of_it] = self._cut_from(self._shards[shard], first[of_it], lengths[of_it])
@@ -181,9 +188,13 @@ class SpectrogramDataset(Dataset):
         return torch.cat(parts)
 
     def level(self, index: int) -> Tensor:
-        """Returns the level (n_mels, n_frames) of clip `index` at its whole length, before it is normalised."""
+        """Returns the level of clip `index` at its whole length, before it is normalised.
+
+        (n_mels, n_frames), or (channels, n_mels, n_frames) of several channels.
+        """
         frames = self._frames if self._shards is None else self._shards[int(self._shard_of[index])]
-        return frames[self._first[index] :][: self.n_frames_of[index]].mT
+        level = frames[self._first[index] :][: self.n_frames_of[index]].mT
+        return level if self.channels == 1 else level.unflatten(0, (self.channels, -1))
 
     @cached_property
     def sources(self) -> list[str]:
@@ -196,7 +207,9 @@ class SpectrogramDataset(Dataset):
         return self._sounds.indices
 
     def waveforms(self, places: Sequence[tuple[int, float]]) -> Tensor:
-        """Reads the kept sounds (N, T) at `sound_rate` that the examples at `places` (as in []) show.
+        """Reads the kept sounds at `sound_rate` that the examples at `places` (as in []) show.
+
+        (N, T), or (N, channels, T) of several channels.
 
         Raises:
             FileNotFoundError: the sound of a clip is not kept, see `with_sound`.
@@ -215,7 +228,7 @@ class SpectrogramDataset(Dataset):
         return at_rate(n_samples, self.params.sample_rate, self.sound_rate)
 
 
-def open_splits(folder: str | Path, params: SpectrogramParams) -> dict[str, SpectrogramDataset]:
+def open_splits(folder: str | Path, params: SpectrogramParams, *, channels: int = 1) -> dict[str, SpectrogramDataset]:
     """Opens all splits of a dataset folder, for which its manifest is read once.
 
     Raises: as `SpectrogramDataset`.
@@ -227,7 +240,7 @@ def open_splits(folder: str | Path, params: SpectrogramParams) -> dict[str, Spec
         raise ValueError(
             f"{folder}: its manifest has the splits {', '.join(map(repr, unknown))}; write {', '.join(SPLITS)}"
         )
-    return {split: SpectrogramDataset(folder, split, params, manifest=manifest) for split in SPLITS}
+    return {split: SpectrogramDataset(folder, split, params, channels=channels, manifest=manifest) for split in SPLITS}
 
 
 def as_batched(batch: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
@@ -248,7 +261,7 @@ def _place(folder: str | Path, path: str, *, is_shard: bool = False) -> str:
     return f"{str(folder).rstrip('/')}/{path}" if is_url(folder) else str(Path(folder, path))
 
 
-def _require_trainable(info: dict, params: SpectrogramParams, folder: str | Path) -> None:
+def _require_trainable(info: dict, params: SpectrogramParams, folder: str | Path, channels: int) -> None:
     """Raises ValueError when a dataset folder holds no spectrograms that can be learned and turned back into sound."""
     n_frames = info["spectrogram"].get("n_frames")
     if n_frames is not None and params.n_frames is not None and params.n_frames > n_frames:
@@ -264,3 +277,8 @@ def _require_trainable(info: dict, params: SpectrogramParams, folder: str | Path
             raise ValueError(
                 f"{folder}: made with task.{name}={str(value).lower()}; training needs task.{name}={wanted}"
             )
+    if (n_channels := info.get("channels", 1)) != channels:
+        raise ValueError(
+            f"{folder}: made with task.channels={n_channels}, data.channels is {channels}; give "
+            f"data.channels={n_channels}, or make it with task.channels={channels}"
+        )

@@ -2,7 +2,8 @@
 
 A shard is a safetensors file, which holds numbers and nothing that could be run, of two tensors: `frames`, float32
 (n_frames of all, n_bins), so that a clip is one piece of the file, and `offsets`, int64 (n_clips + 1,): clip i has the
-frames from offsets[i] to offsets[i + 1].
+frames from offsets[i] to offsets[i + 1]. A frame of stereo has the bins of the left channel and then those of the
+right; `n_bins` are those of both.
 """
 
 import hashlib

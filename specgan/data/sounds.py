@@ -1,8 +1,8 @@
 """The sound of recordings, kept in the dataset folder, so that measuring does not depend on the recordings.
 
-`<dataset>/sounds/<16 hex digits>.flac` holds a recording: one channel, at the level that its spectrograms show. It is
-scaled to full scale, and its comment says which level that stands for. The manifest's column `sound` names the file of
-each clip; it is empty for clips whose sound is not kept.
+`<dataset>/sounds/<16 hex digits>.flac` holds a recording: the channels of its spectrograms, at the level that they
+show. It is scaled to full scale, and its comment says which level that stands for. The manifest's column `sound` names
+the file of each clip; it is empty for clips whose sound is not kept.
 
 All have one sample rate, `sound_rate` of params.yaml: that of most recordings, so that what the spectrograms leave out
 is heard beside what they show. In a folder of an older version, which has no `sound_rate`, it is the spectrograms'.
@@ -14,6 +14,7 @@ import re
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -45,6 +46,7 @@ def keep_sounds(
     downmix: str,
     peak: float | None,
     seed: int,
+    channels: int = 1,
 ) -> tuple[pd.DataFrame, int | None]:
     """Keeps the sound of some recordings of each split; writes what is missing and removes what is stale.
 
@@ -60,6 +62,7 @@ def keep_sounds(
         downmix: how several channels become one, see `open_audio`.
         peak: to which the recordings are scaled, at the spectrograms' rate; None: they keep their level.
         seed: another chooses other recordings.
+        channels: 1 or 2, see `open_audio`.
     Returns:
         The table with the column `sound`; and what params.yaml says of the sounds' rate, Hz. None: nothing, because no
         sounds are kept, or the folder has sounds of an older version, which stay at the spectrograms' rate, so that
@@ -78,16 +81,18 @@ def keep_sounds(
         rates = _rates(table, chosen)
         rate = _most_common(rates["rate"], least=sample_rate)
         _warn_of_rates(rates, rate, folder)
+    how: dict[str, Any] = {"sample_rate": rate, "downmix": downmix, "peak": peak}
+    how |= {"channels": channels} if channels != 1 else {}  # else the files keep their names
     # Where the rates differ, the level depends on both.
     scaling = {} if peak is None or rate == sample_rate else {"scaled_at": sample_rate}
     for recording, source in track(chosen.items(), "keeping sounds", len(chosen), transient=True, disable=not chosen):
         status = Path(source).stat()
         state = (str(source), status.st_size, status.st_mtime_ns)
-        digest = fingerprint(n_digits=16, source=state, sample_rate=rate, downmix=downmix, peak=peak, **scaling)
+        digest = fingerprint(n_digits=16, source=state, **how, **scaling)
         path = f"{SOUNDS_NAME}/{digest}.flac"
         if not Path(folder, path).exists():
             note_results(folder, [path])
-            _write(Path(folder, path), source, sample_rate=rate, downmix=downmix, peak=peak, scaled_at=sample_rate)
+            _write(Path(folder, path), source, **how, scaled_at=sample_rate)
         kept[recording] = path
     stale = own - set(kept.values())
     remove_files([*stale, f"{SOUNDS_NAME}/.partial"], folder)  # the last: so that half-written files are looked for
@@ -149,9 +154,18 @@ def _warn_of_rates(rates: pd.DataFrame, kept: int, folder: str | Path) -> None:
         )
 
 
-def _write(path: Path, source: str, *, sample_rate: int, downmix: str, peak: float | None, scaled_at: int) -> None:
+def _write(
+    path: Path,
+    source: str,
+    *,
+    sample_rate: int,
+    downmix: str,
+    peak: float | None,
+    scaled_at: int,
+    channels: int = 1,
+) -> None:
     # No warnings: whoever made the spectrograms was given them.
-    reading = partial(open_audio, source, sample_rate=sample_rate, downmix=downmix, warn=False)
+    reading = partial(open_audio, source, sample_rate=sample_rate, downmix=downmix, channels=channels, warn=False)
     with reading() as stream:
         first = next(stream.blocks)
         others = [float(block.abs().max()) for block in stream.blocks]  # of a long recording: it is read again below
@@ -161,12 +175,12 @@ def _write(path: Path, source: str, *, sample_rate: int, downmix: str, peak: flo
         with reading(sample_rate=scaled_at) as stream:
             shown = max(float(block.abs().max()) for block in stream.blocks)
         level = peak * loudest / (shown or 1)
-    write = partial(write_flac, path, sample_rate=sample_rate, comment=repr(level))
+    write = partial(write_flac, path, sample_rate=sample_rate, channels=channels, comment=repr(level))
     if not others:
-        write(blocks=[first[0] / (loudest or 1)])
+        write(blocks=[first / (loudest or 1)])
         return
     with reading() as stream:
-        write(blocks=(block[0] / (loudest or 1) for block in stream.blocks))
+        write(blocks=(block / (loudest or 1) for block in stream.blocks))
 
 
 class KeptSounds:
@@ -186,7 +200,7 @@ class KeptSounds:
         self._last: tuple[str, bytes] = ("", b"")
 
     def piece(self, index: int, start: int, n_samples: int) -> Tensor:
-        """Reads (n_samples,) of a clip's recording from sample `start` on; beyond its end is silence.
+        """Reads (n_samples,) or (channels, n_samples) of a clip's recording from `start` on; beyond its end is silence.
 
         Raises:
             FileNotFoundError: the clip's sound is not kept.
@@ -199,7 +213,7 @@ class KeptSounds:
             self._last = (path, read_file(self.folder, path))
         try:
             samples, full_scale = read_flac(self._last[1], start, n_samples)
-            return F.pad(samples * float(full_scale), (0, n_samples - len(samples)))
+            return F.pad(samples * float(full_scale), (0, n_samples - samples.shape[-1]))
         except ValueError as err:
             raise AudioError(f"{self.folder}/{path}: damaged ({err}); copy the dataset again") from err
 

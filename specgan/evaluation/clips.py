@@ -35,9 +35,11 @@ def judged_rate(data: SpectrogramDataModule) -> int:
 class MeasuredClips:
     """Waveforms and spectrograms of a data set's clips, cut as training cuts them.
 
+    Of several channels, waveforms are (N, channels, T) instead of (N, T).
+
     Args:
         data: set up.
-        vocoder: called with spectrograms (B, 1, n_mels, n_frames) and seeds, gives waveforms (B, T).
+        vocoder: called with spectrograms (B, channels, n_mels, n_frames) and seeds, gives waveforms.
         most_clips: examples of a split at most; longer clips give several.
         seed: of the choice and the cuts.
         device: where the vocoder runs.
@@ -80,7 +82,7 @@ class MeasuredClips:
         return clips.labels[[index for index, _ in (self.places(clips) if places is None else places)]]
 
     def spectrograms(self, clips: SpectrogramDataset, places: Sequence[Place] | None = None) -> Tensor:
-        """The examples of a split, or those at `places`: (N, 1, n_mels, n_frames)."""
+        """The examples of a split, or those at `places`: (N, channels, n_mels, n_frames)."""
         return clips.__getitems__(self.places(clips) if places is None else places)[0]  # all at once
 
     def waveforms(self, clips: SpectrogramDataset, places: Sequence[Place] | None = None) -> Tensor:
@@ -104,7 +106,7 @@ class MeasuredClips:
 
     @torch.no_grad()
     def vocode(self, spectrograms: Tensor, seeds: Iterable[int], *, description: str | None = None) -> Tensor:
-        """Turns spectrograms (N, 1, n_mels, n_frames) into waveforms (N, T) at `sample_rate`, on the CPU.
+        """Turns spectrograms (N, channels, n_mels, n_frames) into waveforms at `sample_rate`, on the CPU.
 
         Args:
             spectrograms: in [-1, 1].
@@ -121,7 +123,7 @@ class MeasuredClips:
         )
 
     def _at_rate(self, waveforms: Tensor) -> Tensor:
-        """Resamples (N, T) from the spectrograms' rate to (N, n_samples) at `sample_rate`."""
+        """Resamples (..., T) from the spectrograms' rate to (..., n_samples) at `sample_rate`."""
         if not self.is_band_cut:
             return waveforms
         waveforms = _resampled(waveforms, self.data.params.sample_rate, self.sample_rate)

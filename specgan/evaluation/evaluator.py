@@ -140,7 +140,7 @@ class Evaluator:
         """Measures a generator while it trains.
 
         Args:
-            sample: maps class indices and seeds to spectrograms (B, 1, n_mels, n_frames).
+            sample: maps class indices and seeds to spectrograms (B, channels, n_mels, n_frames).
             n_samples: sounds of a class on average; each class has its share of the training clips.
         """
         counts = self._counts(n_samples)

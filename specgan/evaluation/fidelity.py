@@ -23,12 +23,13 @@ def losses(recorded: Tensor, others: Tensor, *, sample_rate: int) -> dict[str, F
     """The mean loss of band and of attack of sounds against their recordings; of many, some are measured.
 
     Args:
-        recorded: (N, T).
-        others: (N, T), the same sounds, sample by sample at the same place.
+        recorded: (N, T), or (N, channels, T), whose channels count as sounds.
+        others: of the same shape, the same sounds, sample by sample at the same place.
         sample_rate: Hz.
     Returns:
         `log_spectral_distance_db` and `attack_error_db`; nothing, if all recordings are silent.
     """
+    recorded, others = (waveforms.reshape(-1, waveforms.shape[-1]) for waveforms in (recorded, others))
     n = len(recorded)
     chosen = torch.arange(n) if n <= _MOST else torch.linspace(0, n - 1, _MOST).round().long()
     pairs = [(recorded[some], others[some]) for some in chosen.split(_TOGETHER)]

@@ -33,7 +33,7 @@ _BATCH_SIZE, _VALIDATED_TOGETHER = 64, 256
 _AVERAGE = 0.98  # decay a step of the average of the weights
 _CHECK_EVERY, _LEAST_GAIN = 50, 0.01  # steps from validation to validation, and what the loss must fall by
 
-Sounds = tuple[Tensor, Tensor]  # waveforms (N, T) and their labels (N,)
+Sounds = tuple[Tensor, Tensor]  # waveforms (N, T) or (N, channels, T), and their labels (N,)
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ class JudgedSounds:
     """Sounds and what the judge makes of them.
 
     Args:
-        waveforms: (N, T).
+        waveforms: (N, T), or (N, channels, T) of several channels.
         labels: (N,) int64, of the classes that they should be.
         features: (N, n_features), in which distances are measured.
         logits: (N, n_classes).
@@ -93,11 +93,11 @@ class Judge:
         return self.classifier.analysis.params.sample_rate
 
     def judge(self, waveforms: Tensor, labels: Tensor) -> JudgedSounds:
-        """Maps waveforms (N, T) and labels (N,) to what the judge makes of them."""
+        """Maps waveforms and labels (N,) to what the judge makes of them."""
         return JudgedSounds(waveforms, labels, *self.classifier.judge(waveforms))
 
     def classify(self, waveforms: Tensor, sample_rate: int) -> list[tuple[str, float]]:
-        """Maps waveforms (N, T) at any rate in Hz to the name of the likeliest class and its probability."""
+        """Maps waveforms at any rate in Hz to the name of the likeliest class and its probability."""
         waveforms = resample(waveforms.cpu(), sample_rate, self.sample_rate)
         probabilities, classes = self.classifier.judge(waveforms)[1].softmax(dim=1).max(dim=1)
         names = [self.classifier.class_names[index] for index in classes.tolist()]
@@ -105,7 +105,7 @@ class Judge:
 
 
 class MakeClassifier(Protocol):
-    """Makes an untrained classifier."""
+    """Makes an untrained classifier; its settings include `channels`, unless these are 1."""
 
     def __call__(
         self, *, sample_rate: int, n_samples: int, class_names: Sequence[str], **settings: int
@@ -113,7 +113,7 @@ class MakeClassifier(Protocol):
 
 
 class MakeVocoder(Protocol):
-    """Makes a vocoder: a module that maps spectrograms (B, 1, n_mels, n_frames) and seeds to waveforms (B, T)."""
+    """Makes a vocoder: a module that maps spectrograms (B, channels, n_mels, n_frames) and seeds to waveforms."""
 
     def __call__(self, params: SpectrogramParams, level_range: LevelRange) -> nn.Module: ...
 
@@ -156,6 +156,8 @@ class JudgeRecipe:
 
     def new_classifier(self, data: SpectrogramDataModule, **settings: int) -> Classifier:
         """An untrained classifier of a data set; the global random state stays as it is."""
+        if data.channels != 1:
+            settings["channels"] = data.channels
         with isolate_rng():
             torch.manual_seed(self.seed)
             return self.classifier(
@@ -263,15 +265,15 @@ def fit_classifier(
 
     Args:
         classifier: it is on `device` afterwards.
-        waveforms: (N, T). Each is analysed once, before the training.
+        waveforms: (N, T) or (N, channels, T). Each is analysed once, before the training.
         labels: (N,) int64.
         seed: of order and augmentation.
         device: of torch.
-        validation: waveforms (M, T) and labels (M,) that are not trained on; None: those that are.
+        validation: waveforms and labels (M,) that are not trained on; None: those that are.
         description: of a progress bar; None: there is none.
     """
     if len(labels) == 1:  # batch normalisation needs two
-        waveforms, labels = waveforms.repeat(2, 1), labels.repeat(2)
+        waveforms, labels = torch.cat([waveforms, waveforms]), labels.repeat(2)
     classifier.to(device).eval()
     batch_size = min(_BATCH_SIZE, len(labels))
     train = TensorDataset(classifier.analyse_all(waveforms), labels)

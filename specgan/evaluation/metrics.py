@@ -22,13 +22,13 @@ _ALONE = {"sync_on_compute": False}  # of several processes one measures, and wo
 
 
 def silent(waveforms: Tensor) -> Tensor:
-    """Which of the waveforms (N, T) stay under -60 dB re full scale: (N,) of bool."""
-    return waveforms.abs().amax(dim=1) < SILENT_PEAK
+    """Which of the waveforms (N, T) or (N, channels, T) stay under -60 dB re full scale: (N,) of bool."""
+    return waveforms.abs().flatten(1).amax(dim=1) < SILENT_PEAK
 
 
 def clipped(waveforms: Tensor) -> Tensor:
-    """Which of the waveforms (N, T) exceed full scale: (N,) of bool."""
-    return waveforms.abs().amax(dim=1) > 1
+    """Which of the waveforms (N, T) or (N, channels, T) exceed full scale: (N,) of bool."""
+    return waveforms.abs().flatten(1).amax(dim=1) > 1
 
 
 class _Given(nn.Module):

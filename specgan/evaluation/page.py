@@ -32,8 +32,8 @@ class Example:
 
     Args:
         caption: what tells it from the others, e.g. "seed 7, classified as snare".
-        waveform: (T,) float, full scale 1.0; beyond it the sound is turned down, and the page says so.
-        spectrogram: (n_mels, n_frames) in [-1, 1].
+        waveform: (T,) or (channels, T) float, full scale 1.0; beyond it the sound is turned down, and the page says so.
+        spectrogram: (n_mels, n_frames) or (channels, n_mels, n_frames) in [-1, 1].
         nearest: the training clip that is most like it, shown beside it.
     """
 

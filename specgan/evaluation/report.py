@@ -18,7 +18,7 @@ from specgan.evaluation.fidelity import losses, lost_band
 from specgan.evaluation.judge import Judge, JudgedSounds, JudgeRecipe, fit_classifier
 from specgan.evaluation.metrics import Figure, share
 from specgan.evaluation.page import Example
-from specgan.spectrogram import Spectrogram, normalise, params_at
+from specgan.spectrogram import Spectrogram, normalise_channels, params_at
 
 POOR_ACCURACY = 0.9  # of the judge on real clips, below which its verdicts mean little
 FEW_SOUNDS = 100  # in a row, below which its figures are rough
@@ -70,7 +70,7 @@ class Measured:
     Args:
         rows: "real" (only if the data set has sounds), "resampled" (only if that is not the same), "vocoded" and
             "generated".
-        spectrograms: of the generated sounds, (N, 1, n_mels, n_frames).
+        spectrograms: of the generated sounds, (N, channels, n_mels, n_frames).
         seeds: of the generated sounds.
         train: the training clips.
     """
@@ -92,7 +92,7 @@ def make_report(
     """Measures a generator in full.
 
     Args:
-        sample: maps class indices and seeds to spectrograms (B, 1, n_mels, n_frames).
+        sample: maps class indices and seeds to spectrograms (B, channels, n_mels, n_frames).
         judge: of the data set.
         clips: of the data set.
         recipe: of the judge.
@@ -220,7 +220,8 @@ def _classification_scores(
 def _embed(waveforms: Tensor, *, embedder: Embedder, sample_rate: int) -> Tensor:
     features = []
     for batch in track(waveforms.split(_EMBEDDED_TOGETHER), description="MuQ", transient=True):
-        features.append(embedder.embed([resample(w.unsqueeze(0), sample_rate, embedder.sample_rate)[0] for w in batch]))
+        mono = [torch.atleast_2d(waveform).mean(dim=0, keepdim=True) for waveform in batch]
+        features.append(embedder.embed([resample(w, sample_rate, embedder.sample_rate)[0] for w in mono]))
     return torch.cat(features)
 
 
@@ -270,7 +271,7 @@ def _examples(measured: Measured, clips: MeasuredClips, originals: Tensor, setti
     transform = Spectrogram(params)
 
     def picture(waveform: Tensor) -> Tensor:
-        return normalise(transform(waveform.unsqueeze(0)), params, data.level_range)[0]
+        return normalise_channels(transform(torch.atleast_2d(waveform)), params, data.level_range)
 
     def verdict(sounds: JudgedSounds, index: int) -> str:
         return "" if sounds.is_right[index] else f", classified as {names[int(sounds.predictions[index])]}"
@@ -285,7 +286,7 @@ def _examples(measured: Measured, clips: MeasuredClips, originals: Tensor, setti
         nearest = Example(names[int(train.labels[origin])], waveform, picture(waveform))
         caption = f"seed {measured.seeds[index]}{verdict(rows['generated'], index)}"
         sound = rows["generated"].waveforms[index]
-        spectrogram = picture(sound) if clips.is_band_cut else measured.spectrograms[index, 0]
+        spectrogram = picture(sound) if clips.is_band_cut else measured.spectrograms[index]
         return Example(caption, sound, spectrogram, nearest=nearest)
 
     def shown(row: str, label: int) -> list[int]:

@@ -38,8 +38,8 @@ def vocode(
     is filled up: a sound has the same bytes whatever others are given with it.
 
     Args:
-        spectrograms: (B, 1, n_mels, n_frames) in [-1, 1].
-        vocoder: on the device; called with a batch and its seeds, returns waveforms (B, T).
+        spectrograms: (B, channels, n_mels, n_frames) in [-1, 1].
+        vocoder: on the device; called with a batch and its seeds, returns waveforms (B, T) or (B, channels, T).
         seeds: of the vocoder's phases.
         device: where the vocoder is.
         batch_size: spectrograms that it gets at a time; a CPU is busy with 1.
@@ -71,7 +71,7 @@ def write_sound(
 
     Args:
         stem: path without a suffix.
-        spectrogram: (1, n_mels, n_frames) in [-1, 1]; the picture shows all of it.
+        spectrogram: (channels, n_mels, n_frames) in [-1, 1]; the picture shows all of it.
         waveform: (T,) or (channels, T).
         sample_rate: of the waveform, Hz.
         wav: what becomes of it before it is written.
@@ -79,7 +79,7 @@ def write_sound(
     """
     path, picture = Path(f"{stem}.wav"), Path(f"{stem}.png")
     facts = wav.write(path, waveform, sample_rate, info=info)
-    write_bytes(picture, to_png(spectrogram[0]))
+    write_bytes(picture, to_png(spectrogram))
     return SoundFiles(path, picture, facts)
 
 

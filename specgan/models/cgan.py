@@ -29,15 +29,15 @@ _TRIED_STEPS = 10  # after which the length of the training is estimated
 class CGAN(L.LightningModule):
     """Discriminator and generator, one step each per batch, and a moving average of the generator.
 
-    The networks are injected as factories: their sizes (n_classes, n_mels, n_frames) come from the data set, so `build`
-    calls them, which Lightning reaches through `configure_model`.
+    The networks are injected as factories: their sizes (n_classes, n_mels, n_frames, channels) come from the data set,
+    so `build` calls them, which Lightning reaches through `configure_model`.
 
     Several processes (Lightning's ddp, with find_unused_parameters, because each step leaves out the other network's
     weights) train as one process would with all their batches: each draws its own part of the same noise.
 
     Args:
-        generator: called with n_classes, n_mels, n_frames, latent_dim.
-        discriminator: called with n_classes, n_mels, n_frames.
+        generator: called with n_classes, n_mels, n_frames, latent_dim, and channels unless it is 1.
+        discriminator: called with n_classes, n_mels, n_frames, and channels unless it is 1.
         loss: the adversarial loss and its gradient penalty.
         optimizer_g: called with the generator's parameters; a partial with lr=None gets the schedule's learning rate.
         optimizer_d: the same for the discriminator.
@@ -92,26 +92,37 @@ class CGAN(L.LightningModule):
     def configure_model(self) -> None:
         if self.generator is None:
             data = self.trainer.datamodule
-            self.build(params=data.params, level_range=data.level_range, class_names=data.class_names)
+            self.build(
+                params=data.params, level_range=data.level_range, class_names=data.class_names, channels=data.channels
+            )
 
-    def build(self, *, params: SpectrogramParams, level_range: LevelRange, class_names: Sequence[str]) -> None:
+    def build(
+        self, *, params: SpectrogramParams, level_range: LevelRange, class_names: Sequence[str], channels: int = 1
+    ) -> None:
         """Creates the networks for a data set."""
         self.params, self.level_range, self.class_names = params, level_range, list(class_names)
-        generator, discriminator = self.networks(params, n_classes=len(class_names))
+        self.channels = channels
+        generator, discriminator = self.networks(params, n_classes=len(class_names), channels=channels)
         layout = torch.channels_last if self.channels_last else torch.contiguous_format
         self.generator = generator.to(memory_format=layout)
         self.discriminator = discriminator.to(memory_format=layout)
         self.ema = copy.deepcopy(self.generator).requires_grad_(False)
         self.schedule = self._schedule_for(math.inf)  # until the speed of the steps is known
 
-    def networks(self, params: SpectrogramParams, *, n_classes: int) -> tuple[nn.Module, nn.Module]:
+    def networks(self, params: SpectrogramParams, *, n_classes: int, channels: int = 1) -> tuple[nn.Module, nn.Module]:
         """Returns a new generator and a new discriminator for spectrograms of these settings.
 
         Raises:
-            ValueError: their settings do not fit such spectrograms.
+            ValueError: their settings do not fit such spectrograms, or one of your own takes no `channels`.
         """
         sizes = {"n_classes": n_classes, "n_mels": params.n_bins, "n_frames": params.n_frames}
-        return self.make_generator(**sizes, latent_dim=self.latent_dim), self.make_discriminator(**sizes)
+        sizes |= {"channels": channels} if channels != 1 else {}  # networks of your own may be of one channel
+        try:
+            return self.make_generator(**sizes, latent_dim=self.latent_dim), self.make_discriminator(**sizes)
+        except TypeError as err:
+            if channels == 1 or "'channels'" not in str(err):
+                raise
+            raise ValueError(f"data.channels is {channels}, and a network takes no channels ({err}); add it") from err
 
     def on_fit_start(self) -> None:
         if self.compiles:
@@ -179,7 +190,9 @@ class CGAN(L.LightningModule):
 
     def _schedule_for(self, n_steps: float) -> Schedule:
         """The schedule of a training of that length, with the settings that were given."""
-        return self._with_given(Schedule.for_length(n_steps, n_values=self.params.n_bins * self.params.n_frames))
+        return self._with_given(
+            Schedule.for_length(n_steps, n_values=self.channels * self.params.n_bins * self.params.n_frames)
+        )
 
     def _with_given(self, schedule: Schedule) -> Schedule:
         given = {
@@ -265,7 +278,7 @@ class CGAN(L.LightningModule):
         return TrainedGenerator(self.ema, self.params, self.level_range, self.class_names, self.n_steps)
 
     def sample(self, labels: Sequence[int], seeds: Sequence[int]) -> Tensor:
-        """Draws spectrograms (B, 1, n_mels, n_frames) from the averaged generator; see `generators.sample`."""
+        """Draws spectrograms (B, channels, n_mels, n_frames) from the averaged generator; see `generators.sample`."""
         return self.trained.sample_indices(labels, seeds)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:

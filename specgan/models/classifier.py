@@ -36,14 +36,17 @@ def analysis_params(sample_rate: int, n_samples: int) -> SpectrogramParams:
 class Classifier(L.LightningModule):
     """Tells the class of a waveform. Strided convolutions over its own log-mel analysis, then two linear layers.
 
-    Batches are (levels (B, 64, frames), label (B,)): sounds are analysed once, before the training. Training changes
-    each sound's level by up to `gain_db`, moves it by up to `shift` of its length, and hides a band and a stretch of
-    it, so that small data sets suffice.
+    Batches are (levels (B, channels, 64, frames), label (B,)): sounds are analysed once, before the training. Training
+    changes each sound's level by up to `gain_db`, moves it by up to `shift` of its length, and hides a band and a
+    stretch of it, in all channels alike, so that small data sets suffice.
+
+    Waveforms are (B, T), or (B, channels, T) of several channels, all of which it listens to.
 
     Args:
         sample_rate: of the waveforms, Hz.
         n_samples: of the waveforms.
         class_names: labels.
+        channels: of the waveforms.
         width: channels of the first layer.
         n_features: size of the vector that distances are measured in.
         dropout: share of the features that are left out in training.
@@ -59,6 +62,7 @@ class Classifier(L.LightningModule):
         sample_rate: int,
         n_samples: int,
         class_names: Sequence[str],
+        channels: int = 1,
         width: int = 16,
         n_features: int = 64,
         dropout: float = 0.2,
@@ -72,21 +76,22 @@ class Classifier(L.LightningModule):
         self.learning_rate, self.n_steps = learning_rate, n_steps
         self.gain_db, self.shift = gain_db, shift
         self.analysis = Spectrogram(analysis_params(sample_rate, n_samples))
-        channels = [1, width, 2 * width, 4 * width, 4 * width]
+        n_maps = [channels, width, 2 * width, 4 * width, 4 * width]
         layers: list[nn.Module] = []
-        for before, after in pairwise(channels):
+        for before, after in pairwise(n_maps):
             layers += [nn.Conv2d(before, after, 3, stride=2, padding=1, bias=False), nn.BatchNorm2d(after), nn.ReLU()]
         self.layers = nn.Sequential(*layers).to(memory_format=torch.channels_last)
-        n_bands = self.analysis.params.n_mels // 2 ** (len(channels) - 1)
+        n_bands = self.analysis.params.n_mels // 2 ** (len(n_maps) - 1)
         # not affine: the features have unit variance, so that distances of different data sets are of one scale
         self.embedding = nn.Sequential(
-            nn.Linear(2 * channels[-1] * n_bands, n_features), nn.BatchNorm1d(n_features, affine=False)
+            nn.Linear(2 * n_maps[-1] * n_bands, n_features), nn.BatchNorm1d(n_features, affine=False)
         )
         self.logits = nn.Sequential(nn.ReLU(), nn.Dropout(dropout), nn.Linear(n_features, len(class_names)))
 
     def analyse(self, waveform: Tensor) -> Tensor:
-        """Maps waveforms (B, T) to levels (B, 64, frames), 0 for silence, about 1 at full scale."""
-        return self.analysis(waveform) / -FLOOR_DB + 1
+        """Maps waveforms to levels (B, channels, 64, frames), 0 for silence, about 1 at full scale."""
+        levels = self.analysis(waveform) / -FLOOR_DB + 1
+        return levels if waveform.ndim == 3 else levels.unsqueeze(1)
 
     @torch.no_grad()
     def analyse_all(self, waveforms: Tensor) -> Tensor:
@@ -95,23 +100,23 @@ class Classifier(L.LightningModule):
 
     def embed(self, levels: Tensor) -> Tensor:
         """Maps what `analyse` returns to features (B, n_features)."""
-        maps = self.layers(levels.unsqueeze(1).contiguous(memory_format=torch.channels_last))
+        maps = self.layers(levels.contiguous(memory_format=torch.channels_last))
         return self.embedding(torch.cat([maps.mean(dim=3), maps.amax(dim=3)], dim=1).flatten(1))
 
     def forward(self, waveform: Tensor) -> Tensor:
-        """Maps waveforms (B, T) to logits (B, n_classes)."""
+        """Maps waveforms to logits (B, n_classes)."""
         return self.logits(self.embed(self.analyse(waveform)))
 
     @torch.inference_mode()
     def judge(self, waveforms: Tensor, *, batch_size: int = _AT_ONCE) -> tuple[Tensor, Tensor]:
-        """Maps waveforms (N, T) to features (N, n_features) and logits (N, n_classes), on the CPU."""
+        """Maps waveforms to features (N, n_features) and logits (N, n_classes), on the CPU."""
         self.eval()
         features = [self.embed(self.analyse(batch.to(self.device))) for batch in waveforms.split(batch_size)]
         logits = [self.logits(batch) for batch in features]
         return torch.cat(features).cpu(), torch.cat(logits).cpu()
 
     def predict(self, waveforms: Tensor) -> Tensor:
-        """Maps waveforms (N, T) to their likeliest classes (N,), int64, on the CPU."""
+        """Maps waveforms to their likeliest classes (N,), int64, on the CPU."""
         return self.judge(waveforms)[1].argmax(dim=1)
 
     def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
@@ -125,18 +130,18 @@ class Classifier(L.LightningModule):
         self.log("val/loss", F.cross_entropy(self.logits(self.embed(levels)), labels))
 
     def _augment(self, levels: Tensor) -> Tensor:
-        """A gain, a shift in time, a hidden band and a hidden stretch, drawn for each item of (B, bands, frames)."""
-        n, n_bands, n_frames = levels.shape
-        gain = (2 * torch.rand(n, 1, 1) - 1).to(levels) * self.gain_db / -FLOOR_DB
+        """A gain, a shift in time, a hidden band and stretch, drawn for each item of (B, channels, bands, frames)."""
+        n, n_channels, n_bands, n_frames = levels.shape
+        gain = (2 * torch.rand(n, 1, 1, 1) - 1).to(levels) * self.gain_db / -FLOOR_DB
         levels = torch.where(levels > 0, levels + gain, levels).clamp_min(0)
         most = round(self.shift * n_frames)
         frames = torch.arange(n_frames) - torch.randint(-most, most + 1, (n, 1))
         inside = ((frames >= 0) & (frames < n_frames)).to(levels.device)
         index = frames.clamp(0, n_frames - 1).to(levels.device)
-        levels = levels.gather(2, index.unsqueeze(1).expand(-1, n_bands, -1)) * inside.unsqueeze(1)
+        levels = levels.gather(3, index[:, None, None].expand(-1, n_channels, n_bands, -1)) * inside[:, None, None]
         bands = _stretch(n, n_bands, n_bands // 8).to(levels.device)
         stretch = _stretch(n, n_frames, n_frames // 8).to(levels.device)
-        return levels * ~bands.unsqueeze(2) * ~stretch.unsqueeze(1)
+        return levels * ~bands[:, None, :, None] * ~stretch[:, None, None]
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         return torch.optim.AdamW(self.parameters(), lr=self.learning_rate, weight_decay=0.01, fused=True)

@@ -18,6 +18,7 @@ class ProjectionDiscriminator(nn.Module):
         n_classes: labels.
         n_mels: rows of a spectrogram.
         n_frames: columns of a spectrogram.
+        channels: of a spectrogram; 2: stereo.
         width: channels of the smallest map, a multiple of 8; the three largest maps have an eighth, a quarter and half.
         depth: halvings of both sides; None: see `depth_for`.
         norm: None or "batch".
@@ -37,6 +38,7 @@ class ProjectionDiscriminator(nn.Module):
         n_classes: int,
         n_mels: int,
         n_frames: int,
+        channels: int = 1,
         width: int = 96,
         depth: int | None = None,
         norm: str | None = None,
@@ -50,7 +52,7 @@ class ProjectionDiscriminator(nn.Module):
             raise ValueError(f"class_weight is {class_weight}; at least 0")
         self.class_weight = class_weight
         self.depth = depth_for(n_mels, n_frames, depth)
-        self.stages = _stages(1, width, self.depth, norm, spectral_norm, n_added=int(compare_in_class))
+        self.stages = _stages(channels, width, self.depth, norm, spectral_norm, n_added=int(compare_in_class))
         self.spread = SpreadInClass() if compare_in_class else None
         n_features = _n_features(n_mels, n_frames, width, self.depth)
         self.logit = _maybe_spectral(nn.Linear(n_features, 1), spectral_norm)
@@ -63,7 +65,7 @@ class ProjectionDiscriminator(nn.Module):
     def forward(
         self, spectrogram: Tensor, labels: Tensor, *, with_classes: bool = False
     ) -> Tensor | tuple[Tensor, Tensor]:
-        """Maps spectrograms (B, 1, n_mels, n_frames) and labels (B,) to logits (B,).
+        """Maps spectrograms (B, channels, n_mels, n_frames) and labels (B,) to logits (B,).
 
         `with_classes`: also returns class logits (B, n_classes).
         """
@@ -79,7 +81,7 @@ class ProjectionDiscriminator(nn.Module):
 
 
 class ChannelDiscriminator(nn.Module):
-    """Strided convolutions to one logit; the label is a learned map, a second channel beside the spectrogram.
+    """Strided convolutions to one logit; the label is a learned map, one more channel beside the spectrogram's.
 
     Args: as ProjectionDiscriminator.
 
@@ -92,6 +94,7 @@ class ChannelDiscriminator(nn.Module):
         n_classes: int,
         n_mels: int,
         n_frames: int,
+        channels: int = 1,
         width: int = 256,
         depth: int | None = None,
         norm: str | None = None,
@@ -103,12 +106,12 @@ class ChannelDiscriminator(nn.Module):
             nn.Embedding(n_classes, n_mels * n_frames), nn.Unflatten(1, (1, n_mels, n_frames))
         )
         self.depth = depth_for(n_mels, n_frames, depth)
-        self.stages = _stages(2, width, self.depth, norm, spectral_norm)
+        self.stages = _stages(channels + 1, width, self.depth, norm, spectral_norm)
         self.logit = _maybe_spectral(nn.Linear(_n_features(n_mels, n_frames, width, self.depth), 1), spectral_norm)
         self.register_load_state_dict_pre_hook(_rename_numbered_layers)
 
     def forward(self, spectrogram: Tensor, labels: Tensor) -> Tensor:
-        """Maps spectrograms (B, 1, n_mels, n_frames) and labels (B,) to logits (B,)."""
+        """Maps spectrograms (B, channels, n_mels, n_frames) and labels (B,) to logits (B,)."""
         maps = torch.cat([spectrogram, self.label_map(labels).to(spectrogram)], dim=1)
         maps = _padded(maps, self.depth)
         for stage in self.stages:

@@ -27,6 +27,7 @@ class DCGANGenerator(nn.Module):
         n_classes: labels.
         n_mels: rows of a spectrogram.
         n_frames: columns of a spectrogram.
+        channels: of a spectrogram; 2: stereo.
         latent_dim: size of the noise vector z.
         width: channels of the smallest map, a multiple of 8; the three largest maps have half, a quarter and an eighth.
         depth: doublings; None: see `depth_for`.
@@ -42,6 +43,7 @@ class DCGANGenerator(nn.Module):
         n_classes: int,
         n_mels: int,
         n_frames: int,
+        channels: int = 1,
         latent_dim: int = 128,
         width: int = 128,
         depth: int | None = None,
@@ -56,6 +58,7 @@ class DCGANGenerator(nn.Module):
             "n_classes": n_classes,
             "n_mels": n_mels,
             "n_frames": n_frames,
+            "channels": channels,
             "latent_dim": latent_dim,
             "width": width,
             "depth": depth,
@@ -69,8 +72,8 @@ class DCGANGenerator(nn.Module):
         if embedding_dim is not None:
             self.embedding = nn.Embedding(n_classes, embedding_dim)
 
-        def normalised(channels: int) -> list[nn.Module]:
-            return [PixelNorm() if norm == "pixel" else nn.BatchNorm2d(channels), nn.LeakyReLU(0.2)]
+        def normalised(n_maps: int) -> list[nn.Module]:
+            return [PixelNorm() if norm == "pixel" else nn.BatchNorm2d(n_maps), nn.LeakyReLU(0.2)]
 
         self.size = (n_mels, n_frames)
         base = (width, -(-n_mels // 2**depth), -(-n_frames // 2**depth))
@@ -78,11 +81,15 @@ class DCGANGenerator(nn.Module):
         layers += [nn.Unflatten(1, base), *normalised(width)]
         for before, after in pairwise([width] * (depth - 3) + [width // 2, width // 4, width // 8]):
             layers += [nn.ConvTranspose2d(before, after, 4, stride=2, padding=1), *normalised(after)]
-        layers += [nn.ConvTranspose2d(width // 8, 1, 4, stride=2, padding=1), nn.Tanh()]
+        layers += [nn.ConvTranspose2d(width // 8, channels, 4, stride=2, padding=1), nn.Tanh()]
         self.layers = nn.Sequential(*layers)
+        last = layers[-2]
+        with torch.no_grad():  # all channels start alike, as they are in most sounds, and learn where they differ
+            for weights in (last.weight.transpose(0, 1), last.bias):
+                weights[1:] = weights[:1]
 
     def forward(self, z: Tensor, labels: Tensor) -> Tensor:
-        """Maps noise (B, latent_dim) and labels (B,) to spectrograms (B, 1, n_mels, n_frames) in [-1, 1]."""
+        """Maps noise (B, latent_dim) and labels (B,) to spectrograms (B, channels, n_mels, n_frames) in [-1, 1]."""
         return self.from_embedding(z, self.embedding(labels))
 
     def from_embedding(self, z: Tensor, embedding: Tensor) -> Tensor:
@@ -106,7 +113,7 @@ def sample(
         seeds: B seeds of the noise.
         chunk_size: spectrograms in a forward pass.
     Returns:
-        (B, 1, n_mels, n_frames) float32 on the CPU.
+        (B, channels, n_mels, n_frames) float32 on the CPU.
     Raises:
         ValueError: `labels` and `seeds` differ in length.
     """
@@ -139,7 +146,7 @@ def morph(
         n_positions: spectrograms, evenly spaced, both ends included; at least 2.
         chunk_size: spectrograms in a forward pass.
     Returns:
-        (n_positions, 1, n_mels, n_frames) float32 on the CPU.
+        (n_positions, channels, n_mels, n_frames) float32 on the CPU.
     Raises:
         ValueError: the network has no `from_embedding`, or `n_positions` < 2.
     Source: Shoemake, "Animating rotation with quaternion curves", SIGGRAPH 1985; for noise White, "Sampling generative

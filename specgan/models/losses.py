@@ -78,7 +78,7 @@ def gradient_penalty(logits: Tensor, spectrogram: Tensor) -> Tensor:
 
     Args:
         logits: (B,), computed from `spectrogram`.
-        spectrogram: (B, 1, n_mels, n_frames) with requires_grad.
+        spectrogram: (B, channels, n_mels, n_frames) with requires_grad.
     Source: Mescheder, Geiger, Nowozin, "Which training methods for GANs do actually converge?", 2018.
     """
     (gradient,) = torch.autograd.grad(logits.sum(), spectrogram, create_graph=True)

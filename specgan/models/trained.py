@@ -16,6 +16,7 @@ from specgan.spectrogram import LevelRange, SpectrogramParams
 CHECKPOINT_KEY = "specgan"  # the dictionary of `TrainedGenerator.to_dict`, beside what Lightning writes
 EMA = "ema"  # the submodule of CGAN, and so the prefix of the weights in `state_dict`
 
+_UNSAID = {"channels": 1}  # settings of networks from before there were others
 _OURS = "specgan.models."  # a checkpoint may ask for networks from here
 
 
@@ -38,6 +39,11 @@ class TrainedGenerator:
     class_names: Sequence[str]
     n_steps: int
     checkpoint: str = ""
+
+    @property
+    def channels(self) -> int:
+        """Of the spectrograms: 2 are stereo."""
+        return self.network.settings.get("channels", 1)
 
     def to_dict(self) -> dict[str, Any]:
         """What a checkpoint says about the generator besides its weights: numbers and text, no objects."""
@@ -86,10 +92,11 @@ class TrainedGenerator:
         """Raises ValueError, with both values, if `saved` (of `to_dict`) has other settings than this generator."""
         here = self.to_dict()
         differing = [
-            f"{name}: checkpoint {saved[kind].get(name)!r}, this run {value!r}"
+            f"{name}: checkpoint {there.get(name)!r}, this run {value!r}"
             for kind in ("params", "generator", "level_range")
+            for there in [{**_UNSAID, **saved[kind]}]
             for name, value in here[kind].items()
-            if name != "_target_" and saved[kind].get(name) != value
+            if name != "_target_" and there.get(name) != value
         ]
         if [*map(composed, here["class_names"])] != [*map(composed, saved["class_names"])]:
             differing.append(f"class_names: checkpoint {saved['class_names']}, this run {here['class_names']}")
@@ -100,7 +107,7 @@ class TrainedGenerator:
             )
 
     def sample(self, labels: Sequence[str], seeds: Sequence[int]) -> Tensor:
-        """Draws spectrograms (B, 1, n_mels, n_frames) in [-1, 1]; each depends on its label and seed alone."""
+        """Draws spectrograms (B, channels, n_mels, n_frames) in [-1, 1]; each depends on its label and seed alone."""
         names = [find_class(label, self.class_names) for label in labels]
         return self.sample_indices([self.class_names.index(name) for name in names], seeds)
 

@@ -7,6 +7,7 @@ from functools import cache
 import cv2
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from specgan.pictures.fonts import drawable, families
@@ -19,7 +20,7 @@ def to_png(spectrogram: Tensor, *, cmap: str = "magma", scale: float = 1, graysc
     """Encodes a spectrogram as a PNG of exactly its size times `scale`, low frequencies at the bottom.
 
     Args:
-        spectrogram: (n_bins, n_frames) in [-1, 1].
+        spectrogram: (n_bins, n_frames) in [-1, 1], or (channels, n_bins, n_frames), see `stacked`.
         cmap: any matplotlib colormap, in upper or lower case.
         scale: pixels a value in each direction, rounded to whole pixels and at least one: above 1 each value is
             repeated, below 1 a pixel is the mean of the values it covers.
@@ -30,6 +31,7 @@ def to_png(spectrogram: Tensor, *, cmap: str = "magma", scale: float = 1, graysc
     """
     if scale <= 0:
         raise ValueError(f"scale is {scale}; above 0")
+    spectrogram = stacked(spectrogram)
     height, width = (max(1, round(size * scale)) for size in spectrogram.shape)
     if max(height, width) > MOST_PIXELS:
         raise ValueError(
@@ -48,6 +50,19 @@ def to_png(spectrogram: Tensor, *, cmap: str = "magma", scale: float = 1, graysc
     options = (cv2.IMWRITE_PNG_FILTER, cv2.IMWRITE_PNG_FILTER_NONE, cv2.IMWRITE_PNG_COMPRESSION, 1)
     strategy = (cv2.IMWRITE_PNG_STRATEGY, cv2.IMWRITE_PNG_STRATEGY_DEFAULT)
     return cv2.imencode(".png", index, [*options, *strategy])[1].tobytes()
+
+
+def stacked(spectrogram: Tensor) -> Tensor:
+    """Puts channels above each other, the first on top, with a bright line between them.
+
+    Args:
+        spectrogram: (n_bins, n_frames) or (channels, n_bins, n_frames) in [-1, 1].
+    Returns:
+        (channels * (n_bins + 1) - 1, n_frames), low frequencies of the last channel first.
+    """
+    if spectrogram.ndim == 2 or len(spectrogram) == 1:
+        return spectrogram.flatten(0, -2)
+    return F.pad(spectrogram.flip(0), (0, 0, 0, 1), value=1.0).flatten(0, 1)[:-1]
 
 
 @cache
@@ -76,7 +91,7 @@ def to_figure(
     """Draws a spectrogram with its axes in seconds and Hz, and a bar for the level, as a PNG.
 
     Args:
-        spectrogram: (n_bins, n_frames) in [-1, 1].
+        spectrogram: (n_bins, n_frames) in [-1, 1], or (channels, n_bins, n_frames), drawn above each other.
         params: what it means.
         level_range: what its -1 and 1 mean.
         title: text above.
@@ -85,29 +100,32 @@ def to_figure(
     from librosa.display import specshow
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(4, 3), dpi=100, layout="constrained")  # not pyplot, which would keep it for ever
-    axes = figure.add_subplot()
-    image = specshow(
-        denormalise(spectrogram.cpu(), level_range).numpy(),
-        sr=params.sample_rate,
-        hop_length=params.hop_length,
-        n_fft=params.n_fft,
-        fmin=params.f_min,
-        fmax=params.upper_hz,
-        htk=params.mel_scale == "htk",
-        x_axis="time",
-        y_axis="mel" if params.kind == "mel" else "linear",
-        y_coords=None
-        if params.kind == "mel"
-        else np.fft.rfftfreq(params.n_fft, 1 / params.sample_rate)[params.fft_bins],
-        vmin=level_range.low,
-        vmax=level_range.high,
-        cmap=cmap,
-        ax=axes,
-    )
-    axes.set_title(drawable(title), parse_math=False, family=families(title))  # a name may hold dollar signs
-    axes.set(xlabel="s", ylabel="Hz")
-    figure.colorbar(image, ax=axes, label="dB re full scale" if params.level == "db" else "log(1 + power)")
+    levels = denormalise(spectrogram.cpu(), level_range).view(-1, *spectrogram.shape[-2:]).numpy()
+    height = 3 if len(levels) == 1 else 1 + 1.5 * len(levels)
+    figure = Figure(figsize=(4, height), dpi=100, layout="constrained")  # not pyplot, which would keep it for ever
+    plots = figure.subplots(len(levels), sharex=True, squeeze=False)[:, 0]
+    for level, axes in zip(levels, plots, strict=True):
+        image = specshow(
+            level,
+            sr=params.sample_rate,
+            hop_length=params.hop_length,
+            n_fft=params.n_fft,
+            fmin=params.f_min,
+            fmax=params.upper_hz,
+            htk=params.mel_scale == "htk",
+            x_axis="time",
+            y_axis="mel" if params.kind == "mel" else "linear",
+            y_coords=None
+            if params.kind == "mel"
+            else np.fft.rfftfreq(params.n_fft, 1 / params.sample_rate)[params.fft_bins],
+            vmin=level_range.low,
+            vmax=level_range.high,
+            cmap=cmap,
+            ax=axes,
+        )
+        axes.set(xlabel="s" if axes is plots[-1] else "", ylabel="Hz")
+    plots[0].set_title(drawable(title), parse_math=False, family=families(title))  # a name may hold dollar signs
+    figure.colorbar(image, ax=list(plots), label="dB re full scale" if params.level == "db" else "log(1 + power)")
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png")
     return buffer.getvalue()
@@ -117,7 +135,8 @@ def to_overview(rows: Sequence[tuple[str, Sequence[Tensor | None]]], columns: Se
     """Draws many spectrograms side by side, as a PNG.
 
     Args:
-        rows: of each its name and a spectrogram (n_bins, n_frames) in [-1, 1] for each column; None leaves it empty.
+        rows: of each its name and a spectrogram (n_bins, n_frames) or (channels, n_bins, n_frames) in [-1, 1] for each
+            column; None leaves it empty.
         columns: their names.
     """
     from matplotlib.figure import Figure
@@ -128,7 +147,9 @@ def to_overview(rows: Sequence[tuple[str, Sequence[Tensor | None]]], columns: Se
         for spectrogram, axes in zip(spectrograms, row, strict=True):
             axes.set(xticks=[], yticks=[])
             if spectrogram is not None:
-                axes.imshow(spectrogram.cpu().numpy(), origin="lower", aspect="auto", cmap="magma", vmin=-1, vmax=1)
+                axes.imshow(
+                    stacked(spectrogram.cpu()).numpy(), origin="lower", aspect="auto", cmap="magma", vmin=-1, vmax=1
+                )
         row[0].set_ylabel(drawable(name), parse_math=False, family=families(name))
     for name, axes in zip(columns, grid[0], strict=True):
         axes.set_title(drawable(name), fontsize="medium", parse_math=False, family=families(name))

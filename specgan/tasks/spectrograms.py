@@ -77,7 +77,7 @@ def make_spectrograms(
         device: "cpu": the workers do it all, each alone. Any other torch device, "cuda" for one: the workers decode,
             and this process transforms what they send in batches on that device; the numbers agree within 1e-4.
         on_error: "skip" records a bad file in failures.csv and goes on; "raise" stops at the first.
-        **recipe: what is made of a recording, see `Recipe`: mono, downmix, peak, format, pooling, pictures.
+        **recipe: what is made of a recording, see `Recipe`: channels, downmix, peak, format, pooling, pictures.
     Raises:
         FileNotFoundError, ValueError: nothing to do, arguments or labels that cannot work, or a file is in the way that
             no earlier run wrote; nothing is written.
@@ -112,6 +112,7 @@ def make_spectrograms(
     if made_of.format == "shards":
         join_small_shards(in_order, journal, shard_size)
 
+    _note_channels([entry["n_channels"] for entry in journal.entries.values() if "n_channels" in entry])
     table = _table([clip for clip in clips if clip.recording in journal.entries], journal)
     table["split"] = assign_splits(table["recording"], table["label"], percentages=splits, seed=seed)
     _warn_of_copies(table)
@@ -124,6 +125,7 @@ def make_spectrograms(
         downmix=made_of.downmix,
         peak=made_of.peak,
         seed=seed,
+        channels=made_of.channels,
     )
     if sound_rate is not None:
         settings["sound_rate"] = sound_rate
@@ -168,6 +170,19 @@ def _shuffled(clips: Sequence[Clip], split_of: Sequence[str], seed: int) -> list
     together = list(zip(split_of, clips, strict=True))
     random.Random(seed).shuffle(together)
     return [clip for _, clip in sorted(together, key=lambda pair: SPLITS.index(pair[0]))]
+
+
+def _note_channels(n_channels: Sequence[int]) -> None:
+    """Logs how many recordings, by the channels of their files, did not have the two of their spectrograms."""
+    n_single, n_many = sum(n == 1 for n in n_channels), sum(n > 2 for n in n_channels)
+    if n_single:
+        log.info("%d of %d recordings are mono: both channels are the same", n_single, len(n_channels))
+    if n_many:
+        log.info(
+            "%d of %d recordings have more than two channels: each side has its front, the centre and its surround",
+            n_many,
+            len(n_channels),
+        )
 
 
 def _warn_of_copies(table: pd.DataFrame) -> None:

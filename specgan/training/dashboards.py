@@ -34,7 +34,7 @@ class Exhibit:
     caption: str
     sound: Path
     picture: Path
-    waveform: Tensor  # (T,)
+    waveform: Tensor  # (T,) or (channels, T)
     sample_rate: int
     heard_as: str = ""  # "": without a judge
     probability: float | None = None  # of `heard_as`, by the judge
@@ -174,12 +174,27 @@ class TensorBoardDashboard(TensorBoardLogger, Dashboard):
         from PIL import Image
 
         for exhibit in exhibits:
-            self.experiment.add_audio(
-                f"audio/{exhibit.place}", exhibit.waveform, epoch, sample_rate=exhibit.sample_rate
-            )
+            self._add_audio(exhibit, epoch)
             with Image.open(exhibit.picture) as picture:
                 pixels = np.asarray(picture.convert("RGB"))
             self.experiment.add_image(f"spectrogram/{exhibit.place}", pixels, epoch, dataformats="HWC")
+
+    def _add_audio(self, exhibit: Exhibit, epoch: int) -> None:
+        tag = f"audio/{exhibit.place}"
+        if exhibit.waveform.ndim == 1:
+            self.experiment.add_audio(tag, exhibit.waveform, epoch, sample_rate=exhibit.sample_rate)
+            return
+        from tensorboard.compat.proto.summary_pb2 import Summary
+
+        # PyTorch's add_audio takes one channel only.
+        audio = Summary.Audio(
+            sample_rate=exhibit.sample_rate,
+            num_channels=len(exhibit.waveform),
+            length_frames=exhibit.waveform.shape[-1],
+            encoded_audio_string=exhibit.sound.read_bytes(),
+            content_type="audio/wav",
+        )
+        self.experiment.file_writer.add_summary(Summary(value=[Summary.Value(tag=tag, audio=audio)]), epoch)
 
     def log_confusion(self, confusion: Sequence[Sequence[int]], class_names: Sequence[str], *, epoch: int) -> None:
         pixels = confusion_picture(confusion, class_names)

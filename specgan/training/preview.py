@@ -19,7 +19,7 @@ from specgan.files import write_bytes, write_json
 from specgan.generation import class_folders
 from specgan.pictures.figures import to_figure
 from specgan.pictures.gallery import Entry, write_gallery
-from specgan.spectrogram import Spectrogram, SpectrogramParams, normalise, params_at
+from specgan.spectrogram import Spectrogram, SpectrogramParams, normalise_channels, params_at
 from specgan.training.cadence import Cadence
 from specgan.training.dashboards import Exhibit, dashboards
 from specgan.training.pace import log_known
@@ -39,9 +39,9 @@ class _Sample:
     class_name: str
     kind: str  # which also names its files
     title: str
-    spectrogram: Tensor  # (1, n_mels, n_frames)
+    spectrogram: Tensor  # (channels, n_mels, n_frames)
     params: SpectrogramParams  # of the spectrogram
-    waveform: Tensor  # (T,) at their rate
+    waveform: Tensor  # (T,), or (channels, T) of several, at their rate
     verdict: tuple[str, float | None]
     seed: int | None = None
 
@@ -121,7 +121,7 @@ class Preview(L.Callback):
             if index is None:
                 continue
             spectrogram = clips[index][0]
-            rows = []  # kind, title, waveform (1, T), its rate
+            rows = []  # kind, title, waveform (1, T) or (1, channels, T), its rate
             if index in clips.with_sound:
                 recorded = clips.waveforms([(index, 0.0)])
                 rows.append(("real", "as recorded", recorded, rate))
@@ -136,7 +136,8 @@ class Preview(L.Callback):
                 (verdict,) = self._classify(waveform, of_rate)
                 level = spectrogram
                 if kind == "real, vocoded" or shown != params:
-                    level = normalise(Spectrogram(shown)(waveform), shown, data.level_range)
+                    levels = Spectrogram(shown)(torch.atleast_2d(waveform[0]))
+                    level = normalise_channels(levels, shown, data.level_range)
                 sample = _Sample(name, kind, title, level, shown, waveform[0], verdict)
                 exhibits.append(self._write(pl_module, sample))
         self._exhibit(trainer, exhibits, epoch=0)
@@ -188,7 +189,7 @@ class Preview(L.Callback):
         note_results(self.folder, [f"{stem}.wav"])
         save_wav(sound, waveform, params.sample_rate)
         above = f"{sample.class_name}, {title}\n{verdict}".strip()
-        write_bytes(picture, to_figure(sample.spectrogram[0], params, pl_module.level_range, title=above))
+        write_bytes(picture, to_figure(sample.spectrogram, params, pl_module.level_range, title=above))
         caption = f"{title}, {verdict}" if verdict else title
         entries = self.entries.setdefault(sample.class_name, {})
         entries[stem] = Entry(caption, f"{stem}.png", f"{stem}.wav")
@@ -222,7 +223,7 @@ def _read_entries(folder: Path) -> dict[str, dict[str, Entry]]:
 
 
 def mean_distance(spectrograms: Tensor) -> float:
-    """Returns the mean distance between all pairs of (B, 1, n_mels, n_frames), as a root mean square; B >= 2."""
+    """Returns the mean distance between all pairs of (B, channels, n_mels, n_frames), as a root mean square; B >= 2."""
     flat = spectrograms.flatten(1)
     return float(torch.pdist(flat).mean()) / flat.shape[1] ** 0.5
 

@@ -50,7 +50,9 @@ def fit(cfg: DictConfig) -> float | None:
     datamodule.fixed_range = level_range
     model = instantiate(cfg.model, _convert_="all")
     with isolate_rng():
-        model.networks(datamodule.params, n_classes=1)  # impossible sizes are refused before anything else is done
+        model.networks(
+            datamodule.params, n_classes=1, channels=datamodule.channels
+        )  # impossible sizes are refused before anything else is done
     trainer = instantiate(cfg.trainer, _convert_="all")
     run_dir = Path(cfg.paths.run_dir)
 
@@ -218,6 +220,7 @@ def _require_same_data(trained: TrainedGenerator, datamodule: L.LightningDataMod
         f"{name}: checkpoint {there!r}, data set {here!r}"
         for name, there, here in (
             ("spectrogram", trained.params, datamodule.params),
+            ("channels", trained.channels, datamodule.channels),
             ("class_names", *([composed(name) for name in of.class_names] for of in (trained, datamodule))),
         )
         if there != here

@@ -24,6 +24,9 @@ class GriffinLim(Vocoder):
     and random in noise. The search for a better one aims at the mel bands, not at one way to spread them, so that the
     bins of a band may share its power as a sound needs it.
 
+    All channels of a sound start from one phase, that of their mean power: of several ways tried, it keeps best how
+    alike they are (docs/vocoder.md has the figures).
+
     Args:
         params: settings of the spectrograms.
         level_range: the levels of their -1 and 1.
@@ -53,12 +56,17 @@ class GriffinLim(Vocoder):
 
     def waveform(self, power: Tensor, seeds: Sequence[int]) -> Tensor:
         """Maps power (B, n_bins, n_frames) >= 0 to waveforms (B, n_frames * hop_length), a few at a time."""
-        n_at_once = max(1, len(power))
+        return self.channels(power.unsqueeze(1), seeds).squeeze(1)
+
+    def channels(self, power: Tensor, seeds: Sequence[int]) -> Tensor:
+        """Maps power (B, channels, n_bins, n_frames) >= 0 to waveforms (B, channels, n_frames * hop_length)."""
+        n_at_once, n_channels = max(1, len(power)), power.shape[1]
         if power.device.type == "cpu":
-            n_at_once = max(1, CACHED_VALUES // (self.params.n_fft // 2 * power.shape[-1]))
+            n_at_once = max(1, CACHED_VALUES // (self.params.n_fft // 2 * power.shape[-1] * n_channels))
         starts = range(0, len(power), n_at_once)
-        parts = [self._waveform(power[i : i + n_at_once], seeds[i : i + n_at_once]) for i in starts]
-        return torch.cat(parts) if parts else power.new_zeros(0, power.shape[-1] * self.params.hop_length)
+        parts = [self._waveform(power[i : i + n_at_once].flatten(0, 1), seeds[i : i + n_at_once]) for i in starts]
+        n_samples = power.shape[-1] * self.params.hop_length
+        return (torch.cat(parts) if parts else power.new_zeros(0, n_samples)).unflatten(0, (len(power), n_channels))
 
     def _waveform(self, power: Tensor, seeds: Sequence[int]) -> Tensor:
         if self.inversion is not None:
@@ -71,12 +79,14 @@ class GriffinLim(Vocoder):
 
         Args:
             power: (B, n_fft // 2 + 1, n_frames) >= 0.
-            seeds: B seeds of the first phases.
+            seeds: of the first phases: one for each, or for all channels of a sound, which follow one another in B.
             mel_power: (B, n_mels, n_frames): if given, the search aims at it, and `power` is only its start.
         """
         p = self.params
         power = power.mT.contiguous()
-        spectrum = torch.polar(power.sqrt(), 2 * torch.pi * _start_turns(power, p, seeds))
+        n_channels = len(power) // len(seeds)
+        turns = _start_turns(power.unflatten(0, (-1, n_channels)).mean(1), p, seeds).repeat_interleave(n_channels, 0)
+        spectrum = torch.polar(power.sqrt(), 2 * torch.pi * turns)
         frames = _Frames(power.shape[1], p.n_fft, p.hop_length, p.win_length, power)
         # Within the search, which makes up for what a fade takes away: the mel error of drums is half of that without.
         frames.scale[:, frames.start : frames.stop] *= edge_fade(frames.stop - frames.start, p.sample_rate).to(power)

@@ -30,17 +30,27 @@ class Vocoder(nn.Module, ABC):
         """Returns the sound of each spectrogram.
 
         Args:
-            spectrogram: (B, 1, n_bins, n_frames) in [-1, 1].
+            spectrogram: (B, channels, n_bins, n_frames) in [-1, 1].
             seeds: B seeds of all that is random; a sound depends on its own seed and spectrogram alone.
         Returns:
-            waveform (B, n_frames * hop_length), faded at both ends. It may exceed [-1, 1]; `save_wav` scales it.
+            waveform (B, n_frames * hop_length), or (B, channels, n_frames * hop_length) of several channels, faded at
+            both ends. It may exceed [-1, 1]; `save_wav` scales it.
         Raises:
             ValueError: not one seed for each spectrogram.
         """
         if len(seeds) != len(spectrogram):
             raise ValueError(f"{len(seeds)} seeds for {len(spectrogram)} spectrograms; give one seed for each")
-        level = denormalise(spectrogram.squeeze(1).float(), self.level_range)
-        return self.waveform(self.transform.to_power(level), seeds)
+        power = self.transform.to_power(denormalise(spectrogram.float(), self.level_range))
+        return self.waveform(power.squeeze(1), seeds) if power.shape[1] == 1 else self.channels(power, seeds)
+
+    def channels(self, power: Tensor, seeds: Sequence[int]) -> Tensor:
+        """Maps power (B, channels, n_bins, n_frames) >= 0 to waveforms (B, channels, n_frames * hop_length).
+
+        Here channel by channel, all of a sound from its one seed.
+        """
+        n_channels = power.shape[1]
+        of_channels = [seed for seed in seeds for _ in range(n_channels)]
+        return self.waveform(power.flatten(0, 1), of_channels).unflatten(0, (-1, n_channels))
 
     @abstractmethod
     def waveform(self, power: Tensor, seeds: Sequence[int]) -> Tensor:
