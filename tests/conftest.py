@@ -7,7 +7,6 @@ import torch
 from specgan.audio import save_wav
 from specgan.data.drums import drum
 
-
 # With minutes of work: they start first, so that no worker is left alone with one of them at the end.
 LONG = ("survival", "sweeps", "scripts", "notebooks", "dashboards", "task_spectrograms", "server", "processes")
 

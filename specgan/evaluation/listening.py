@@ -130,7 +130,7 @@ def at_one_level(rows: Mapping[str, Tensor], sample_rate: int) -> dict[str, Tens
 
     def scaled(sound: Tensor) -> Tensor:
         peak = float(sound.abs().max())
-        return sound if peak < SILENT_PEAK else sound * min(level / loudest_rms(sound, sample_rate), 1 / peak)
+        return sound * min(level / loudest_rms(sound, sample_rate), 1 / peak) if peak >= SILENT_PEAK else sound
 
     return {row: torch.stack([scaled(sound) for sound in waveforms]) for row, waveforms in rows.items()}
 
