@@ -10,7 +10,6 @@ from contextlib import contextmanager
 from itertools import product
 from pathlib import Path
 
-import pandas as pd
 import pytest
 import soundfile
 import torch
@@ -21,7 +20,7 @@ from specgan.batch.failures import UnitError
 from specgan.evaluation import listening
 from specgan.evaluation.listening import at_one_level, loudest_rms, write_listening
 from specgan.evaluation.ratings import Key, read_key
-from specgan.evaluation.scores import COLUMNS, SCORES, score
+from specgan.evaluation.scores import SCORES, Rating, score
 from specgan.tasks.listening import join_listeners
 
 RATE = 8000
@@ -107,11 +106,14 @@ def test_a_page_that_would_be_too_large_has_fewer_sounds(tmp_path, monkeypatch, 
 
 
 def test_names_stay_text(tmp_path):
-    content, _ = written(tmp_path, some_sounds(1, names=ODD_NAMES, length=10))
+    content, key = written(tmp_path, some_sounds(1, names=ODD_NAMES, length=10))
     assert [of_class["name"] for of_class in content["classes"]] == ODD_NAMES
     page = Page(tmp_path / "listening.html")
     assert len(page.texts["script"]) == 2 and not {"b", "i", "img"} & set(page.texts)
     assert not page.values("src")
+    saved(tmp_path / "in", key, "=1+1 <b>", lambda *_: 5)
+    join_listeners(tmp_path / "in", tmp_path / "out")
+    assert list(table(tmp_path / "out")) == [(label, row) for label in [*ODD_NAMES, "all"] for row in ROWS]
 
 
 def test_a_sound_that_cannot_be_encoded_leaves_no_page(tmp_path):
@@ -165,8 +167,7 @@ def test_high_peaks_lower_the_level_of_the_whole_class(n_pulses, expected_db):
 
 def ratings_of(rated, *, row="generated"):
     """From (listener, class, item, name): points."""
-    rows = [(listener, label, row, item, name, points) for (listener, label, item, name), points in rated.items()]
-    return pd.DataFrame(rows, columns=list(COLUMNS))
+    return [Rating(listener, label, row, item, name, points) for (listener, label, item, name), points in rated.items()]
 
 
 def test_the_interval_has_the_spread_of_listeners_and_that_of_sounds():
@@ -223,8 +224,8 @@ def saved(folder, key, listener, points, *, browser=None, at="2026-01-01T10:00:0
 
 
 def table(folder):
-    with (folder / "table.csv").open(newline="") as file:
-        return {(row["class"], row["row"]): row for row in csv.DictReader(file)}
+    with (folder / "table.csv").open(newline="", encoding="utf-8", errors="surrogateescape") as file:
+        return {(row["label"], row["row"]): row for row in csv.DictReader(file)}
 
 
 @pytest.fixture

@@ -1,9 +1,11 @@
 """The ratings of several listeners -> scores with intervals."""
 
-from collections.abc import Mapping
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from statistics import fmean, variance
+from typing import NamedTuple
 
-import pandas as pd
 from scipy.special import stdtrit
 
 from specgan.evaluation.ratings import MOST
@@ -11,7 +13,26 @@ from specgan.evaluation.ratings import MOST
 # The weights of DCASE 2023 task 7 (Foley sound synthesis).
 WEIGHTS = {"quality": 2.0, "fit": 2.0, "diversity": 1.0}
 SCORES: dict[str, dict[str, float]] = {**{name: {name: 1.0} for name in WEIGHTS}, "total": WEIGHTS}
-COLUMNS = ("listener", "label", "row", "item", "name", "points")
+
+
+class Rating(NamedTuple):
+    """The points of a listener for a sound, or for a set of sounds.
+
+    Args:
+        listener: who gave them.
+        label: the class.
+        row: where the sound comes from.
+        item: the number of the sound or the set.
+        name: what is rated.
+        points: from 0 to `MOST`.
+    """
+
+    listener: str
+    label: str
+    row: str
+    item: str
+    name: str
+    points: int
 
 
 @dataclass(frozen=True)
@@ -23,7 +44,7 @@ class Score:
     high: float | None
 
 
-def score(ratings: pd.DataFrame, weights: Mapping[str, float]) -> Score | None:
+def score(ratings: Iterable[Rating], weights: Mapping[str, float]) -> Score | None:
     """The mean over classes of the weighted mean of what is rated, with an interval for other listeners and sounds.
 
     Each sound counts the same in its class, and each class in the whole; a class in which one of the things to weigh
@@ -33,43 +54,51 @@ def score(ratings: pd.DataFrame, weights: Mapping[str, float]) -> Score | None:
     sounds alone. A set of sounds is rated as one, so for diversity it is of other listeners alone.
 
     Args:
-        ratings: of one row of sounds, with the columns COLUMNS: `item` is a sound or a set, `name` what is rated.
+        ratings: of one row of sounds.
         weights: by name of what is rated; they need not sum to 1.
     Returns:
         The score; None: no class has all that is to be weighed.
     Source: Satterthwaite, "An approximate distribution of estimates of variance components", 1946.
     """
-    used = ratings[ratings["name"].isin(weights)]
-    of_items = used.groupby(["label", "name", "item"])["points"].mean()
-    cells = of_items.groupby(["label", "name"]).mean().unstack("name").reindex(columns=list(weights)).dropna()
-    if cells.empty:
+    points: dict[tuple[str, str], dict[str, dict[str, int]]] = defaultdict(lambda: defaultdict(dict))
+    for rating in ratings:
+        points[rating.label, rating.name][rating.item][rating.listener] = rating.points
+    labels = [
+        label for label in {label: None for label, _ in points} if all((label, name) in points for name in weights)
+    ]
+    if not labels:
         return None
-    shares = pd.Series(weights) / sum(weights.values()) / len(cells)
-    value = float((cells * shares).to_numpy().sum())
+    value = 0.0
+    of_listeners: dict[str, float] = defaultdict(float)  # how far their ratings are above those of the others
+    of_sounds: dict[str, dict[str, float]] = {label: defaultdict(float) for label in labels}  # the same in their class
+    for label in labels:
+        for name, weight in weights.items():
+            share, rated = weight / sum(weights.values()) / len(labels), points[label, name]
+            means = {item: fmean(by_listener.values()) for item, by_listener in rated.items()}
+            mean = fmean(means.values())
+            value += share * mean
+            above: dict[str, list[float]] = defaultdict(list)
+            for item, by_listener in rated.items():
+                for listener, given in by_listener.items():
+                    above[listener].append(given - means[item])
+                if len(means) > 1:
+                    of_sounds[label][item] += share * (means[item] - mean)
+            for listener, differences in above.items():
+                of_listeners[listener] += share * fmean(differences)
+    samples = [list(each.values()) for each in (of_listeners, *of_sounds.values())]
+    return Score(value, *_interval(value, [sample for sample in samples if len(sample) > 1]))
 
-    used = used[used["label"].isin(cells.index)]
-    share = used["name"].map(shares)
-    above = share * (used["points"] - used.groupby(["label", "name", "item"])["points"].transform("mean"))
-    of_listeners = above.groupby([used["listener"], used["label"], used["name"]]).mean().groupby("listener").sum()
 
-    of_items = of_items[of_items.index.get_level_values("label").isin(cells.index)]
-    of_items = of_items[of_items.groupby(["label", "name"]).transform("size") > 1]
-    centred = of_items - of_items.groupby(["label", "name"]).transform("mean")
-    centred *= centred.index.get_level_values("name").map(shares).to_numpy(float)
-    of_sounds = centred.groupby(["label", "item"]).sum()
-
-    means = [of_listeners, *(of_class for _, of_class in of_sounds.groupby("label"))]
-    return Score(value, *_interval(value, [each for each in means if len(each) > 1]))
-
-
-def _interval(value: float, means: list[pd.Series], *, confidence: float = 0.95) -> tuple[float | None, float | None]:
-    """The interval about the sum of means that are independent of each other."""
-    if not means:
+def _interval(
+    value: float, samples: Sequence[Sequence[float]], *, confidence: float = 0.95
+) -> tuple[float | None, float | None]:
+    """The interval about a sum of means of samples that are independent of each other."""
+    if not samples:
         return None, None
-    variances = [float(each.var()) / len(each) for each in means]
+    variances = [variance(sample) / len(sample) for sample in samples]
     total = sum(variances)
-    if total == 0:  # all are of one opinion
+    if total < 1e-18:  # all are of one opinion
         return value, value
-    freedom = total**2 / sum(variance**2 / (len(each) - 1) for variance, each in zip(variances, means, strict=True))
+    freedom = total**2 / sum(each**2 / (len(sample) - 1) for each, sample in zip(variances, samples, strict=True))
     width = float(stdtrit(freedom, (1 + confidence) / 2)) * total**0.5
     return max(0.0, value - width), min(float(MOST), value + width)

@@ -6,8 +6,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import pandas as pd
-
 from specgan.batch.failures import (
     FAILURES_NAME,
     Failure,
@@ -21,7 +19,7 @@ from specgan.batch.failures import (
 from specgan.batch.runner import Report
 from specgan.command_line.tables import print_rows
 from specgan.evaluation.ratings import KEY_NAME, OF_SETS, OF_SOUNDS, Key, Ratings, read_key, read_ratings
-from specgan.evaluation.scores import COLUMNS, SCORES, Score, score
+from specgan.evaluation.scores import SCORES, Rating, Score, score
 from specgan.files import Outputs, atomic_path, find_files
 
 log = logging.getLogger(__name__)
@@ -96,10 +94,10 @@ def join_listeners(
     counted = _last_of_each(ratings)
     for one in counted:
         _log_missing(one, page_key)
-    joined = pd.concat([_rated(one, page_key) for one in counted], ignore_index=True)
+    joined = [rating for one in counted for rating in _rated(one, page_key)]
     cells = _scored(joined, page_key)
-    _write(joined.rename(columns={"label": "class"}), output / RATINGS_NAME)
-    _write(pd.DataFrame(map(_figures, cells)), output / TABLE_NAME)
+    _write([rating._asdict() for rating in joined], output / RATINGS_NAME)
+    _write([_figures(cell) for cell in cells], output / TABLE_NAME)
     print_rows([_words(cell) for cell in cells], ["class", "row", *SCORES, "listeners"])
     if len(counted) == 1:
         log.warning("one listener: the intervals tell how other sounds would be rated, not what others would say")
@@ -149,37 +147,34 @@ def _log_missing(ratings: Ratings, key: Key) -> None:
         log.warning("%s: %d of %d ratings are missing", ratings.listener, wanted - ratings.n_ratings, wanted)
 
 
-def _rated(ratings: Ratings, key: Key) -> pd.DataFrame:
-    """A row for each rating, with COLUMNS."""
-    rows = [
-        (ratings.listener, origins[item].label, origins[item].row, item, name, value)
+def _rated(ratings: Ratings, key: Key) -> list[Rating]:
+    return [
+        Rating(ratings.listener, origins[item].label, origins[item].row, item, name, value)
         for rated, origins in ((ratings.sounds, key.sounds), (ratings.sets, key.sets))
         for item, points in rated.items()
         for name, value in points.items()
     ]
-    return pd.DataFrame(rows, columns=list(COLUMNS))
 
 
-def _scored(joined: pd.DataFrame, key: Key) -> list[_Cell]:
+def _scored(joined: Sequence[Rating], key: Key) -> list[_Cell]:
     """Of each class and row, and of all classes together, those that anybody rated."""
-    labels = list(dict.fromkeys(origin.label for origin in key.sounds.values()))
     cells = []
-    for label in [*labels, None]:
-        of_label = joined if label is None else joined[joined["label"] == label]
+    for label in [*dict.fromkeys(origin.label for origin in key.sounds.values()), None]:
         for row in key.rows:
-            own = of_label[of_label["row"] == row]
-            if len(own):
+            own = [rating for rating in joined if rating.row == row and label in (rating.label, None)]
+            if own:
                 scores = {name: score(own, weights) for name, weights in SCORES.items()}
-                cells.append(_Cell(label, row, scores, own["listener"].nunique(), len(own)))
+                cells.append(_Cell(label, row, scores, len({rating.listener for rating in own}), len(own)))
     return cells
 
 
 def _figures(cell: _Cell) -> dict[str, object]:
     """A row of table.csv."""
-    figures: dict[str, object] = {"class": cell.label or ALL, "row": cell.row}
+    figures: dict[str, object] = {"label": cell.label or ALL, "row": cell.row}
     for name, found in cell.scores.items():
         for column, value in (("", "value"), ("_low", "low"), ("_high", "high")):
-            figures[name + column] = getattr(found, value, None)
+            figure = getattr(found, value, None)
+            figures[name + column] = None if figure is None else round(figure, 4)
     return {**figures, "listeners": cell.n_listeners, "ratings": cell.n_ratings}
 
 
@@ -200,6 +195,12 @@ def _message(output: Path, cells: Sequence[_Cell]) -> str:
     return f"{output / TABLE_NAME}: {n} listener{'s' * (n > 1)}; of 10 points {totals}"
 
 
-def _write(table: pd.DataFrame, path: Path) -> None:
-    with atomic_path(path) as temporary:  # quoted, and surrogateescape: the name of a class may hold anything
-        table.round(4).to_csv(temporary, index=False, quoting=csv.QUOTE_NONNUMERIC, errors="surrogateescape")
+def _write(rows: Sequence[Mapping[str, object]], path: Path) -> None:
+    # surrogateescape: the name of a class may be that of a folder, which need not be UTF-8
+    with (
+        atomic_path(path) as temporary,
+        temporary.open("w", newline="", encoding="utf-8", errors="surrogateescape") as file,
+    ):
+        writer = csv.DictWriter(file, rows[0])
+        writer.writeheader()
+        writer.writerows(rows)
