@@ -1,3 +1,4 @@
+import shutil
 import socket
 
 import pytest
@@ -36,6 +37,22 @@ def empty_hub(monkeypatch, tmp_path):
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
     return tmp_path / "hub"
+
+
+@pytest.fixture(scope="module")
+def browser():
+    """A headless Chromium; each module has its own, because its event loop would be in the way of others."""
+    playwright = pytest.importorskip("playwright.sync_api", reason="needs a browser's remote control: playwright")
+    chromium = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+    if chromium is None:
+        pytest.skip("needs a browser: chromium")
+    quiet = ["--no-first-run", "--disable-background-networking", "--disable-component-update", "--disable-sync"]
+    # Without a screen; and without a sandbox, which root does not get.
+    switches = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", *quiet]
+    with playwright.sync_playwright() as control:
+        browser = control.chromium.launch(executable_path=chromium, args=switches)
+        yield browser
+        browser.close()
 
 
 @pytest.fixture(autouse=True)

@@ -14,6 +14,7 @@ from specgan.data.datamodule import SpectrogramDataModule
 from specgan.data.drums import drum
 from specgan.evaluation import judge as judge_module
 from specgan.evaluation.evaluator import Evaluation, Evaluator
+from specgan.evaluation.listening import choose_sounds
 from specgan.evaluation.page import write_report
 from specgan.models.classifier import Classifier
 from specgan.spectrogram import Spectrogram, SpectrogramParams, normalise
@@ -377,6 +378,39 @@ def test_what_the_rate_of_a_preset_costs_is_a_row_of_its_own(wide):
     for row, sounds in examples["open_hat"].items():  # the upper bands of a picture are those that a row lacks
         top = sounds[0].spectrogram[-4:, 2:8].amax()  # not at the edge, where a sound that is cut has a click
         assert (top > -0.8) == (row == "real"), (row, top)
+
+
+# --- sounds for listeners
+
+
+def test_sounds_to_rate_are_real_clips_the_same_through_the_vocoder_and_new_ones(data):
+    evaluator = prepared(data)
+    sounds = evaluator.sounds_to_rate(perfect(data))
+    assert list(sounds) == list(NAMES)
+    vocoder = VOCODER(PARAMS, data.level_range)
+    for label, rows in enumerate(sounds.values()):
+        assert list(rows) == ["real", "vocoded", "generated"]
+        assert {len(waveforms) for waveforms in rows.values()} == {2}
+        own = (data.test.labels == label).nonzero()[:, 0].tolist()
+        chosen = [i for wave in rows["real"] for i in own if torch.equal(sound_of(data.test, i)[0], wave)]
+        assert len(set(chosen)) == 2
+        torch.testing.assert_close(rows["vocoded"], vocoder(data.test.__getitems__(chosen)[0], seeds=[0, 1]))
+        torch.testing.assert_close(rows["generated"], vocoder(perfect(data)([label] * 2, [0, 1]), seeds=[0, 1]))
+    choose = partial(choose_sounds, perfect(data), evaluator.clips, split="test", n_each=2)
+    others = [choose(seed=seed) for seed in (1, 2, 3)]
+    assert not all(torch.equal(each["clap"]["real"], sounds["clap"]["real"]) for each in others)
+
+
+def test_sounds_to_rate_have_the_rate_of_the_recordings(wide):
+    clips = make_evaluation().recipe.clips(wide, torch.device("cpu"))
+    rows = choose_sounds(perfect(wide), clips, split="val", n_each=1, seed=0)["kick"]
+    assert list(rows) == ["real", "vocoded", "generated"]
+    assert {waveforms.shape for waveforms in rows.values()} == {(1, clips.n_samples)}
+
+
+def test_nothing_to_show_is_nothing_to_rate(data):
+    with pytest.raises(ValueError, match="n_shown is 0"):
+        make_evaluation(n_shown=0, listening=True)
 
 
 # --- the report

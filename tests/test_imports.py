@@ -30,7 +30,7 @@ ALLOWED = {
     "generation": "audio spectrogram vocoders models batch pictures",
     "server": "command_line audio generation models pictures",
     "training": "command_line audio spectrogram vocoders models data pictures evaluation survey generation",
-    "tasks": "command_line audio spectrogram vocoders batch captions codec data clips pictures survey",
+    "tasks": "command_line audio spectrogram vocoders batch captions codec data clips pictures evaluation survey",
 }
 
 

@@ -2,7 +2,6 @@
 
 import json
 import os
-import shutil
 from contextlib import contextmanager
 from urllib.error import HTTPError
 from urllib.request import Request, urlopen
@@ -26,21 +25,6 @@ def fetch(url, content=None, **headers):
         return urlopen(Request(url, data=content, headers=headers), timeout=60).read()
     except HTTPError as err:
         return err.read()
-
-
-@pytest.fixture(scope="module")
-def browser():
-    playwright = pytest.importorskip("playwright.sync_api", reason="needs a browser's remote control: playwright")
-    chromium = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-    if chromium is None:
-        pytest.skip("needs a browser: chromium")
-    quiet = ["--no-first-run", "--disable-background-networking", "--disable-component-update", "--disable-sync"]
-    # Without a screen; and without a sandbox, which root does not get.
-    switches = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", *quiet]
-    with playwright.sync_playwright() as control:
-        browser = control.chromium.launch(executable_path=chromium, args=switches)
-        yield browser
-        browser.close()
 
 
 @pytest.fixture(scope="module")

@@ -10,6 +10,8 @@ import pytest
 import torch
 from runs import TINY, folder_source, run
 
+from specgan.evaluation.ratings import read_key
+
 
 def content(folder):
     return {str(path.relative_to(folder)): path.stat().st_mtime_ns for path in Path(folder).rglob("*")}
@@ -221,11 +223,21 @@ def test_a_trained_generator_is_measured_with_the_settings_of_its_run(trained):
 
 
 def test_the_command_line_takes_precedence_over_the_settings_of_the_run_wherever_it_is_given(trained, tmp_path):
-    """The run had a relative data.audio_dir."""
+    """The run had a relative data.audio_dir, and its settings.json knows nothing of listening, as earlier ones."""
     shutil.copytree(trained / "runs" / "a", tmp_path / "a")
+    settings = json.loads((tmp_path / "a" / "settings.json").read_text())
+    del settings["evaluation"]["listening"]
+    (tmp_path / "a" / "settings.json").write_text(json.dumps(settings))
     arguments = ["evaluation.split=val", "evaluation.n_samples=7", "evaluation.classifier_steps=0", "data=folder"]
-    run("train.py", "stage=test", f"ckpt_path={tmp_path}/a/checkpoints/last.ckpt", *arguments, cwd=tmp_path)
+    arguments += ["evaluation.listening=true"]
+    checkpoint = f"{tmp_path}/a/checkpoints/last.ckpt"
+    output = run("train.py", "stage=test", f"ckpt_path={checkpoint}", *arguments, cwd=tmp_path)
     assert os.listdir(tmp_path) == ["a"]  # the data are where they were
+    key = read_key(tmp_path / "a" / "listening_key.json")
+    assert key.checkpoint == checkpoint
+    assert len(key.sounds) == 3 * 3 * 1  # there is one val clip of each class
+    assert (tmp_path / "a" / "listening.html").stat().st_size > 10_000
+    assert f"preprocess.py task=listening input=ratings task.key={tmp_path}/a/listening_key.json" in output
     report = json.loads((tmp_path / "a" / "report.json").read_text())
     assert report["split"] == "val"
     assert report["rows"]["generated"]["conditional_accuracy"]["n"] == 3 * 7

@@ -10,6 +10,7 @@ from specgan.data.datamodule import SpectrogramDataModule
 from specgan.evaluation.clips import MeasuredClips, judged_rate
 from specgan.evaluation.distances import balanced
 from specgan.evaluation.judge import Judge, JudgeRecipe, MakeClassifier, MakeVocoder, load_judge, load_or_train_judge
+from specgan.evaluation.listening import Sounds, choose_sounds
 from specgan.evaluation.metrics import frechet_distance
 from specgan.evaluation.report import Embedder, Examples, Report, ReportSettings, Sampler, confusion, make_report
 
@@ -32,6 +33,7 @@ class Evaluation:
         classifier_steps: batches on which the classifiers of the classification accuracy score are trained; 0: it is
             left out.
         split: whose real clips the generated ones are compared with, "test" or "val".
+        listening: also write a page on which people rate sounds blindly, `n_shown` of each class and row.
         device: of torch; "auto": a GPU if there is one.
         seed: of the generated sounds (sound i of a class has seed + i), the judge and all choices.
     Raises:
@@ -52,6 +54,7 @@ class Evaluation:
         most_vocoded: int = 100,
         classifier_steps: int = 300,
         split: str = "test",
+        listening: bool = False,
         device: str = "auto",
         seed: int = 0,
     ) -> None:
@@ -70,6 +73,7 @@ class Evaluation:
             n_neighbors=n_neighbors,
             classifier_steps=classifier_steps,
             split=split,
+            listening=listening,
             make_embedder=muq if features == "muq" else None,
         )
         automatic = "cuda" if torch.cuda.is_available() else "cpu"
@@ -181,6 +185,11 @@ class Evaluator:
         """Sounds of each class: `n_samples` on average, at least one, each its share of the training clips."""
         counts = torch.bincount(self.judge.reference_labels, minlength=len(self.clips.data.class_names)).double()
         return (counts / counts.sum() * n_samples * len(counts)).round().long().clamp_min(1)
+
+    def sounds_to_rate(self, sample: Sampler) -> Sounds:
+        """Chooses sounds for `specgan.evaluation.listening.write_listening`."""
+        settings = self.settings
+        return choose_sounds(sample, self.clips, split=settings.split, n_each=settings.n_shown, seed=self.recipe.seed)
 
     def report(self, sample: Sampler) -> tuple[Report, Examples]:
         """Measures a generator in full, see `make_report`."""

@@ -54,6 +54,7 @@ class ReportSettings:
     n_neighbors: int
     classifier_steps: int
     split: str
+    listening: bool
     make_embedder: Callable[[], Embedder] | None
 
     def __post_init__(self) -> None:
@@ -61,6 +62,8 @@ class ReportSettings:
             raise ValueError(f"n_samples is {self.n_samples}; more than n_neighbors={self.n_neighbors}, better 50")
         if self.split not in ("test", "val"):
             raise ValueError(f"split is {self.split!r}; test or val")
+        if self.listening and self.n_shown < 1:
+            raise ValueError(f"n_shown is {self.n_shown}; at least 1 sound of each class for listening")
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,6 @@
-"""Figures of each class and each recording, as tables: for a terminal, a page, and a file."""
+"""Figures of each class and each recording, as tables: in words, and as a file."""
 
 import csv
-from collections.abc import Sequence
 from pathlib import Path
 
 import pandas as pd
@@ -57,24 +56,6 @@ def _median(values: pd.Series) -> str:
 def _kinds(values: pd.Series) -> str:
     """The values, the most frequent first."""
     return " ".join(map(str, values.value_counts().index))
-
-
-def print_rows(rows: Sequence[Sequence[str]], heads: Sequence[str] = HEADS) -> None:
-    """Prints a table to standard output, as wide as the terminal."""
-    from rich.box import SIMPLE_HEAD
-    from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
-
-    table = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
-    for number, head in enumerate(heads):
-        table.add_column(head, justify="right" if number else "left", overflow="fold")
-    for row in rows:
-        table.add_row(*(Text(cell.encode(errors="replace").decode()) for cell in row))
-    console = Console()
-    if not console.is_terminal:  # a file or a pipe has no width
-        console.width = max(console.width, 200)
-    console.print(table)
 
 
 def write_table(table: pd.DataFrame, path: Path) -> None:

@@ -18,6 +18,7 @@ from specgan.batch.runner import Batch, OpenExecutor, Report, one_by_one
 from specgan.clips.clip import Clip
 from specgan.clips.listing import list_clips
 from specgan.command_line.commands import command
+from specgan.command_line.tables import print_rows
 from specgan.files import require_free
 from specgan.spectrogram import SpectrogramParams
 from specgan.survey.advice import Settings, advise, training_settings
@@ -25,7 +26,7 @@ from specgan.survey.excerpts import excerpts
 from specgan.survey.findings import findings
 from specgan.survey.page import headline, write_survey
 from specgan.survey.recording import Measures, measure
-from specgan.survey.tables import class_rows, print_rows, write_table
+from specgan.survey.tables import HEADS, class_rows, write_table
 
 log = logging.getLogger(__name__)
 
@@ -110,7 +111,7 @@ def survey(
         excerpts=shown,
         failures=[failure.error for failure in failures],
     )
-    print_rows(class_rows(table))
+    print_rows(class_rows(table), HEADS)
     for sentence in found:
         log.warning("%s", sentence)
     if advice is not None:

@@ -96,6 +96,8 @@ def fit(cfg: DictConfig) -> float | None:
 def test(cfg: DictConfig) -> float | None:
     """Measures the generator of a checkpoint; writes report.json, report.html and report.png into its run's folder.
 
+    With evaluation.listening also listening.html, on which people rate sounds, and listening_key.json.
+
     Settings of data and measuring are those that the run was started with (its settings.json); what the command line
     says takes precedence.
 
@@ -103,7 +105,9 @@ def test(cfg: DictConfig) -> float | None:
         FileNotFoundError, ValueError: no such checkpoint, it does not fit the data, or a file is in the way that no
             earlier measurement wrote.
     """
+    from specgan.evaluation.listening import PAGE_NAME, write_listening
     from specgan.evaluation.page import write_overview, write_report
+    from specgan.evaluation.ratings import KEY_NAME
 
     if cfg.ckpt_path is None:
         raise ValueError("ckpt_path is not set; name the checkpoint to measure: ckpt_path=<run>/checkpoints/best.ckpt")
@@ -118,7 +122,9 @@ def test(cfg: DictConfig) -> float | None:
             "%s: no such file, so data and spectrogram are taken from the command line", run_dir / SETTINGS_NAME
         )
         run_dir = Path(cfg.paths.run_dir)
-    outputs, names = Outputs(run_dir, "test"), ("report.json", "report.html", "report.png")
+    evaluation = instantiate(cfg.evaluation, _convert_="all")
+    outputs, names = Outputs(run_dir, "test"), ["report.json", "report.html", "report.png"]
+    names += [PAGE_NAME, KEY_NAME] if evaluation.report_settings.listening else []
     outputs.require_free(names)
     _begin(cfg)
     datamodule = instantiate(cfg.data, _convert_="all")
@@ -126,7 +132,7 @@ def test(cfg: DictConfig) -> float | None:
     datamodule.prepare_data()
     datamodule.setup("test")
     _require_same_data(trained, datamodule)
-    evaluator = instantiate(cfg.evaluation, _convert_="all").of(datamodule)
+    evaluator = evaluation.of(datamodule)
     report, examples = evaluator.report(trained.sample_indices)
     report["warnings"] += [datamodule.range_note] if datamodule.range_note else []
     curve = run_dir / "curve.json"
@@ -146,6 +152,19 @@ def test(cfg: DictConfig) -> float | None:
     for warning in report["warnings"]:
         log.warning("%s", warning)
     log.info("see and hear it: %s", run_dir / "report.html")
+    if evaluator.settings.listening:
+        write_listening(
+            run_dir,
+            evaluator.sounds_to_rate(trained.sample_indices),
+            checkpoint=str(cfg.ckpt_path),
+            sample_rate=evaluator.clips.sample_rate,
+            seed=evaluator.recipe.seed,
+        )
+        log.info("give listeners this page alone: %s", run_dir / PAGE_NAME)
+        log.info(
+            "join what they save: %s",
+            command("preprocess.py", task="listening", input="ratings", **{"task.key": run_dir / KEY_NAME}),
+        )
     metrics = {f"test/{name}": figure["value"] for name, figure in report["rows"]["generated"].items()}
     return metrics.get(cfg.optimized_metric)
 
