@@ -47,6 +47,7 @@ def _server() -> subprocess.Popen[str]:
 
 def serve() -> None:
     """Answers each request, a line on stdin, with the exit status of its script, a line on stdout."""
+    sys.path[0] = str(Path(__file__).parents[1])  # this checkout, wherever another one is installed
     for name in IMPORTED:
         importlib.import_module(name)
     Plugins.instance()  # looks for Hydra's plugins, and imports them
