@@ -376,7 +376,7 @@ def test_what_the_rate_of_a_preset_costs_is_a_row_of_its_own(wide):
     (said,) = (text for text in report["warnings"] if "The preset's 16000 Hz" in text)
     assert "above 8000 Hz" in said and f"{lost['resampled']:.1f} dB" in said and f"{lost['vocoded']:.1f} dB" in said
     for row, sounds in examples["open_hat"].items():  # the upper bands of a picture are those that a row lacks
-        top = sounds[0].spectrogram[-4:, 2:8].amax()  # not at the edge, where a sound that is cut has a click
+        top = sounds[0].spectrogram[..., -4:, 2:8].amax()  # not at the edge, where a sound that is cut has a click
         assert (top > -0.8) == (row == "real"), (row, top)
 
 
