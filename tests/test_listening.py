@@ -80,6 +80,14 @@ def test_the_same_sounds_give_the_same_page_and_others_another_order(tmp_path):
     assert written(tmp_path / "c", some_sounds(4), seed=1)[1].page != first[1].page
 
 
+def test_stereo_stays_stereo(tmp_path):
+    sounds = {"kick": {row: 0.2 * torch.randn(2, 2, 400) for row in ROWS}}
+    content, _ = written(tmp_path, sounds)
+    assert {soundfile.read(io.BytesIO(base64.b64decode(flac)))[0].shape for flac in content["audio"].values()} == {
+        (400, 2)
+    }
+
+
 def test_a_new_page_in_the_folder_keeps_the_key_of_the_one_before(tmp_path):
     _, old = written(tmp_path, some_sounds(seed=0))
     _, new = written(tmp_path, some_sounds(seed=1))
