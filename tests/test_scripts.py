@@ -266,7 +266,7 @@ def test_a_checkpoint_without_its_run_must_fit_the_data(trained, tiny_drums, tmp
 
 
 def test_the_judge_can_be_trained_by_itself(tiny_drums, tmp_path):
-    shared = ("spectrogram.", "vocoder.", "evaluation.device")
+    shared = ("spectrogram", "vocoder.", "evaluation.device")
     settings = [argument for argument in TINY if argument.startswith(shared)]
     judge = ["model=classifier", "model.width=8", "model.n_steps=20", "hydra.run.dir=judge"]
     run("train.py", *judge, *folder_source(tiny_drums), *settings, cwd=tmp_path)
