@@ -27,7 +27,7 @@ from specgan.training.best import BestCheckpoint
 from specgan.training.cadence import Cadence
 from specgan.training.dashboards import Dashboard
 from specgan.training.measure import Measure
-from specgan.training.pace import Pace
+from specgan.training.pace import Pace, ProgressBar
 from specgan.training.preview import Preview, mean_distance
 from specgan.training.stages import write_metrics
 from specgan.vocoders.griffin_lim import GriffinLim
@@ -713,3 +713,18 @@ def test_speed_counts_the_examples_of_all_processes_but_not_what_callbacks_do(mo
     now[0] += 50  # a measurement at the end of the epoch
     pace.on_train_epoch_end(trainer, module)
     assert module.logged == {"epoch": 5, "n_steps": 15, "train/examples_per_s": 2 * 24 / 6}
+
+
+@pytest.mark.parametrize(
+    ("limits", "shown"),
+    [
+        ({"max_epochs": 9}, "Epoch 3/9"),
+        ({"max_epochs": -1, "max_time": {"minutes": 5}}, "Epoch 3, 0:05:00 left"),
+        ({"max_epochs": 9, "max_time": {"minutes": 5}}, "Epoch 3/9, 0:05:00 left"),
+        ({"max_epochs": -1}, "Epoch 3"),
+    ],
+)
+def test_the_progress_bar_counts_from_1_and_shows_the_time_left(limits, shown):
+    bar = ProgressBar()
+    bar._trainer = L.Trainer(**limits, callbacks=[bar], logger=False, enable_checkpointing=False, accelerator="cpu")
+    assert bar._get_train_description(2) == shown

@@ -1,9 +1,11 @@
-"""How far and how fast training is, logged every epoch."""
+"""How far and how fast training is: logged every epoch, and shown."""
 
 import time
+from datetime import timedelta
 
 import lightning as L
 import torch
+from lightning.pytorch.callbacks import RichProgressBar, Timer
 from torch import Tensor
 
 
@@ -41,6 +43,17 @@ class Pace(L.Callback):
         if self.n_examples:
             metrics["train/examples_per_s"] = self.n_examples / (self.end_s - self.start_s)
         log_known(pl_module, metrics)
+
+
+class ProgressBar(RichProgressBar):
+    """Lightning's. It counts epochs from 1, as previews do, and shows the time left of a training that has a time."""
+
+    def _get_train_description(self, current_epoch: int) -> str:
+        n_epochs = self.trainer.max_epochs
+        of_all = f"/{n_epochs}" if n_epochs not in (None, -1) else ""
+        left = [callback.time_remaining() for callback in self.trainer.callbacks if isinstance(callback, Timer)]
+        times = "".join(f", {timedelta(seconds=round(seconds))} left" for seconds in left if seconds is not None)
+        return f"Epoch {current_epoch + 1}{of_all}{times}"
 
 
 def log_known(pl_module: L.LightningModule, metrics: dict[str, float], *, prog_bar: bool = False) -> None:
