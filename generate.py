@@ -4,6 +4,7 @@ import hydra
 from omegaconf import DictConfig, OmegaConf
 
 from specgan.command_line.arguments import run
+from specgan.command_line.workers import warm_up
 
 
 @hydra.main(version_base="1.3", config_path="conf", config_name="generate")
@@ -15,15 +16,6 @@ def main(cfg: DictConfig) -> None:
     if isinstance(cfg.n_samples, int) and cfg.n_samples >= cfg.workers_from:
         warm_up(cfg.executor)
     instantiate(cfg.generate, _convert_="all")()
-
-
-def warm_up(executor: DictConfig) -> None:
-    """Lets the workers import torch while this process does, where the executor can."""
-    from hydra.utils import instantiate
-
-    opener = instantiate(executor)
-    if getattr(opener, "n_workers", None) != 1 and hasattr(opener, "warm_up"):
-        opener.warm_up()
 
 
 if __name__ == "__main__":

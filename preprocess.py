@@ -6,6 +6,7 @@ import hydra
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 from specgan.command_line.arguments import run
+from specgan.command_line.workers import warm_up
 
 
 @hydra.main(version_base="1.3", config_path="conf", config_name="preprocess")
@@ -25,15 +26,6 @@ def main(cfg: DictConfig) -> None:
     logging.getLogger(__name__).info("%s", report)
     if report.failures:
         sys.exit(1)
-
-
-def warm_up(executor: DictConfig | None) -> None:
-    """Lets the workers import torch while this process does, where the executor can."""
-    from hydra.utils import instantiate
-
-    start = getattr(instantiate(executor), "warm_up", None)
-    if start is not None:
-        start()
 
 
 if __name__ == "__main__":
