@@ -2,7 +2,7 @@
 
     python benchmarks/generate.py                                       # a minute on 2 cores
     git worktree add ../before <commit>
-    python benchmarks/generate.py --against ../before                   # both, in turn; are the bytes the same?
+    python benchmarks/generate.py --against ../before                   # both, in turn; are the samples the same?
     taskset -c 1 python benchmarks/generate.py --against ../before      # on one core
 
 The command is timed as a whole, from its start to its exit, because that is what one waits for; and with N_FEW sounds,
@@ -20,6 +20,7 @@ import tempfile
 import time
 from pathlib import Path
 
+import soundfile
 from server import untrained
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -55,13 +56,17 @@ def main() -> None:
         if args.against:
             ratio = best["other", args.n_samples] / best["this", args.n_samples]
             same = sounds_in(Path(folder) / "this") == sounds_in(Path(folder) / "other")
-            print(f"    this is {ratio:.2f} x as fast; the bytes are {'the same' if same else 'NOT the same'}")
+            print(
+                f"    this is {ratio:.2f} x as fast; samples and pictures are {'the same' if same else 'NOT the same'}"
+            )
 
 
 def seconds(root: Path, ckpt_path: Path, output: Path, n_samples: int) -> float:
     """Runs the command of a checkout into a folder that is removed before."""
     shutil.rmtree(output, ignore_errors=True)
     settings = [f"ckpt_path={ckpt_path}", "label=kick", f"n_samples={n_samples}", f"output={output}"]
+    if "trim_db:" in (root / "conf" / "generate.yaml").read_text(encoding="utf-8"):
+        settings.append("trim_db=null")  # as checkouts from before there was trimming
     start = time.perf_counter()
     done = subprocess.run(
         [sys.executable, "generate.py", *settings],
@@ -77,8 +82,9 @@ def seconds(root: Path, ckpt_path: Path, output: Path, n_samples: int) -> float:
 
 
 def sounds_in(folder: Path) -> dict[str, bytes]:
-    """WAVs and pictures, by name."""
-    return {path.name: path.read_bytes() for path in folder.rglob("kick_*.*")}
+    """The samples of WAVs, and pictures, by name."""
+    wavs = {path.name: soundfile.read(path, dtype="int16")[0].tobytes() for path in folder.rglob("kick_*.wav")}
+    return wavs | {path.name: path.read_bytes() for path in folder.rglob("kick_*.png")}
 
 
 if __name__ == "__main__":
