@@ -6,6 +6,7 @@ import math
 import re
 import shlex
 import shutil
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -407,7 +408,12 @@ def dataset(tmp_path):
     (tmp_path / "data").mkdir()
     write_manifest(pd.DataFrame(table), tmp_path / "data")
     frames = np.array([row["n_frames"] for row in table])
-    return partial(first_look, tmp_path / "data", SMALL, PRESETS, n_frames=frames, local_dir=tmp_path / "data")
+
+    def look(params=SMALL, presets=PRESETS, *, may_read):
+        folder = tmp_path / "data"
+        return first_look(folder, params, presets, n_frames=frames, local_dir=folder, may_read=may_read)
+
+    return look
 
 
 def test_what_a_preset_cuts_is_said_with_numbers(dataset, tmp_path):
@@ -416,12 +422,20 @@ def test_what_a_preset_cuts_is_said_with_numbers(dataset, tmp_path):
         f"{tmp_path}/data: 12 clips of 12 recordings, 2 classes of 6; 0.16 to 1.92 s long, 1.04 s in the median; "
     )
     assert "(12 recordings)" in look.summary
-    assert look.cuts == [
+    assert look.warnings == [
         "6 of 12 clips are longer than the 1.02 s of spectrogram=small: pieces of that length are taken from them; "
         "spectrogram=long keeps 4.10 s, with 4.0 times the values",
         "12 of 12 recordings have audible sound above 8000 Hz, which spectrogram=small leaves out; spectrogram=high "
         "reaches 22050 Hz, with 4.0 times the values",
     ]
+
+
+def test_a_band_without_sound_is_said_with_the_preset_that_ends_earlier(dataset, tmp_path):
+    for i in range(12):
+        write(tmp_path / "clips" / f"{i}.wav", tone(0.2, 44100), 44100)
+    wide = replace(SMALL, sample_rate=44100, hop_length=706)
+    (said,) = (text for text in dataset(wide, {**PRESETS, "wide": wide}, may_read=True).warnings if "goes on" in text)
+    assert "and spectrogram=wide goes on to 22050 Hz; spectrogram=phone ends at 4000 Hz" in said
 
 
 def test_the_band_is_measured_once_and_printed_from_then_on(dataset, tmp_path, monkeypatch):
@@ -437,7 +451,7 @@ def test_of_recordings_that_are_elsewhere_nothing_is_said_of_the_band(dataset, t
     shutil.rmtree(tmp_path / "clips")
     assert dataset(may_read=True) == unread
     assert "Hz" not in unread.summary
-    assert [cut.partition(" clips")[0] for cut in unread.cuts] == ["6 of 12"]
+    assert [cut.partition(" clips")[0] for cut in unread.warnings] == ["6 of 12"]
     assert not (tmp_path / "data" / ".bands.json").exists()
 
 

@@ -22,6 +22,7 @@ BANDS_NAME = ".bands.json"  # in a dataset folder: up to where the sound of some
 _MOST_RECORDINGS = 100  # whose band is measured
 _MOST_S = 5.0  # of each of them
 _WORTH_SAYING = 0.05  # share of the clips
+_EMPTY = 2  # times the frequency where the sound ends, from which a preset's band is called empty
 
 
 @dataclass(frozen=True)
@@ -30,11 +31,12 @@ class FirstLook:
 
     Args:
         summary: a sentence about what there is.
-        cuts: one about each thing that the spectrogram settings leave out of much of it.
+        warnings: one about each thing that the spectrogram settings leave out of much of it, and one about a band in
+            which there is nothing.
     """
 
     summary: str
-    cuts: Sequence[str]
+    warnings: Sequence[str]
 
 
 def first_look(
@@ -63,8 +65,12 @@ def first_look(
     audible_hz = _audible_hz(table, local_dir / BANDS_NAME, may_read)
     name = next((f"spectrogram={name}" for name, preset in presets.items() if preset == params), "the spectrogram")
     own, others = fit(name, params, length_s, audible_hz), fit_all(presets, length_s, audible_hz)
-    cuts = [*_about_length(own, others, len(length_s)), *_about_band(own, others, len(audible_hz))]
-    return FirstLook(f"{folder}: {_summary(table, length_s, audible_hz)}", cuts)
+    warnings = [
+        *_about_length(own, others, len(length_s)),
+        *_about_band(own, others, len(audible_hz)),
+        *_about_empty_band(own, others, audible_hz),
+    ]
+    return FirstLook(f"{folder}: {_summary(table, length_s, audible_hz)}", warnings)
 
 
 def _summary(table: pd.DataFrame, length_s: np.ndarray, audible_hz: np.ndarray) -> str:
@@ -111,6 +117,25 @@ def _about_band(own: Fit, others: Sequence[Fit], n: int) -> list[str]:
     return [
         f"{own.n_higher} of {n} recordings have audible sound above {own.params.upper_hz:.0f} Hz, which {own.name} "
         f"leaves out; {way_out}"
+    ]
+
+
+def _about_empty_band(own: Fit, others: Sequence[Fit], audible_hz: np.ndarray) -> list[str]:
+    if not len(audible_hz) or own.params.upper_hz < _EMPTY * audible_hz.max():
+        return []
+    lower = [
+        each
+        for each in others
+        if audible_hz.max() <= each.params.upper_hz < own.params.upper_hz
+        and each.values == own.values
+        and each.example_s >= 0.9 * own.example_s
+    ]
+    if not lower:
+        return []
+    best = min(lower, key=lambda each: each.params.upper_hz)
+    return [
+        f"audible sound ends at {audible_hz.max():.0f} Hz, and {own.name} goes on to {own.params.upper_hz:.0f} Hz; "
+        f"spectrogram={best.name} ends at {best.params.upper_hz:.0f} Hz, so more of its bands show the sound"
     ]
 
 
