@@ -16,13 +16,8 @@ from specgan.files import composed, safe_name, unique_names
 
 log = logging.getLogger(__name__)
 
-_RESERVED = {
-    MANIFEST_NAME,
-    PARAMS_NAME,
-    FAILURES_NAME,
-    SHARDS_NAME,
-    SOUNDS_NAME,
-}  # in a dataset folder; not names of labels' folders
+# In a dataset folder; not names of labels' folders.
+_RESERVED = {MANIFEST_NAME, PARAMS_NAME, FAILURES_NAME, SHARDS_NAME, SOUNDS_NAME}
 
 
 def list_clips(

@@ -49,10 +49,8 @@ def fit(cfg: DictConfig) -> float | None:
     datamodule = instantiate(cfg.data, _convert_="all")
     datamodule.fixed_range = level_range
     model = instantiate(cfg.model, _convert_="all")
-    with isolate_rng():
-        model.networks(
-            datamodule.params, n_classes=1, channels=datamodule.channels
-        )  # impossible sizes are refused before anything else is done
+    with isolate_rng():  # impossible sizes are refused before anything else is done
+        model.networks(datamodule.params, n_classes=1, channels=datamodule.channels)
     trainer = instantiate(cfg.trainer, _convert_="all")
     run_dir = Path(cfg.paths.run_dir)
 
