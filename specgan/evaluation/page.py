@@ -1,6 +1,5 @@
 """The evaluation of a generator as one page to read, look at and listen to."""
 
-from base64 import b64encode
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +13,7 @@ from specgan.evaluation.glossary import POINTS, RATIOS, number, percent
 from specgan.evaluation.tables import COLUMNS, class_rows, known, matrices, metric_rows
 from specgan.files import write_bytes
 from specgan.pictures.figures import to_overview, to_png
-from specgan.pictures.pages import write_page
+from specgan.pictures.pages import data_uri, write_page
 
 ROWS = {
     "real": "Real {split} clips, as recorded",
@@ -169,14 +168,10 @@ def _sound(example: Example, sample_rate: int, *, before: str = "") -> _Sound:
         caption += f" (turned down to full scale, its peak was {number(peak)})"
     return _Sound(
         caption,
-        picture=_data_uri("image/png", to_png(example.spectrogram.detach())),
-        audio=_data_uri("audio/flac", sound),
+        picture=data_uri("image/png", to_png(example.spectrogram.detach())),
+        audio=data_uri("audio/flac", sound),
         nearest=_sound(example.nearest, sample_rate, before="nearest training clip: ") if example.nearest else None,
     )
-
-
-def _data_uri(media_type: str, content: bytes) -> str:
-    return f"data:{media_type};base64,{b64encode(content).decode()}"
 
 
 def _settings(report: EvaluationReport, labels: Mapping[str, str]) -> dict[str, str | int]:

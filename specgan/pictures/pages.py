@@ -1,5 +1,6 @@
 """HTML pages from templates: one file each that loads nothing from elsewhere."""
 
+from base64 import b64encode
 from pathlib import Path
 
 from specgan.files import write_text
@@ -28,3 +29,8 @@ def write_page(path: str | Path, template: Path, **values: object) -> None:
     )
     page = environment.get_template(template.name).render(values)
     write_text(path, page, errors="replace")
+
+
+def data_uri(media_type: str, content: bytes) -> str:
+    """Returns the address of a picture or sound that a page holds itself; the type is that of MIME: "audio/flac"."""
+    return f"data:{media_type};base64,{b64encode(content).decode()}"

@@ -1,6 +1,5 @@
 """Beginnings of a few recordings of each class, to see and to hear."""
 
-from base64 import b64encode
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -9,6 +8,7 @@ import torch
 from torch import Tensor
 
 from specgan.audio import encode_flac, open_audio
+from specgan.pictures.pages import data_uri
 from specgan.pictures.scale import Scale
 from specgan.pictures.settings import PictureSettings
 from specgan.spectrogram import power_blocks
@@ -69,8 +69,8 @@ def _excerpt(row, rate: int, most_s: float, mark_hz: float | None) -> Excerpt:
     caption = f"{row.path}, {row.duration_s:.2f} s, {row.sample_rate} Hz, {ends}"
     return Excerpt(
         caption,
-        picture=_data_uri("image/png", _draw(waveform, rate, mark_hz)),
-        audio=_data_uri("audio/flac", encode_flac(waveform[0], rate)),
+        picture=data_uri("image/png", _draw(waveform, rate, mark_hz)),
+        audio=data_uri("audio/flac", encode_flac(waveform[0], rate)),
     )
 
 
@@ -96,7 +96,3 @@ def _draw(waveform: Tensor, rate: int, mark_hz: float | None) -> bytes:
     if row < _HEIGHT_PX:
         level[row].view(-1, 2 * _DASH_PX)[:, :_DASH_PX] = 0.0
     return look.png(level)
-
-
-def _data_uri(media_type: str, content: bytes) -> str:
-    return f"data:{media_type};base64,{b64encode(content).decode()}"
