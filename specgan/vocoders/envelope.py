@@ -35,7 +35,7 @@ def shape(waveform: Tensor, power: Tensor, params: SpectrogramParams) -> Tensor:
     wanted = _fine_power(_pool(power, length // 2 + 1, params), params)  # (B, length // 2 + 1, n_frames * _CELLS)
     centres = torch.arange(spectrum.shape[1], device=power.device) * hop * _CELLS / params.hop_length
     cells = (centres.long()).clamp_(max=wanted.shape[-1] - 1)
-    wanted = _smooth(wanted[..., cells].mT * frames.window.square().sum())
+    wanted = wanted[..., cells].mT * frames.window.square().sum()
     gain = (wanted / _smooth(squared_magnitude(spectrum)).clamp_min_(1e-30)).sqrt_().clamp_(_LEAST, _MOST)
     shaped = frames.synthesise(spectrum * gain)
     return shaped[:, frames.start : frames.start + waveform.shape[-1]]
