@@ -45,7 +45,7 @@ class GriffinLim(Vocoder):
         params: SpectrogramParams,
         level_range: LevelRange,
         *,
-        n_iter: int = 32,
+        n_iter: int = 16,
         momentum: float = 0.99,
         n_inversion_iter: int = 30,
         start: str = "envelope",
@@ -98,7 +98,6 @@ class GriffinLim(Vocoder):
         bins = None if mel_power is None else BinSearch(self.inversion, mel_power.mT.contiguous())
         adapt = None if bins is None else partial(_adapt, bins=bins)
         return _search(spectrum, power, frames, self.n_iter, self.momentum, adapt)
-
 
     def _first_phase(self, power: Tensor, frames: Frames, seeds: Sequence[int]) -> Tensor:
         """Complex numbers (B, n_frames, bins) on the unit circle, for power (B, n_frames, bins)."""
