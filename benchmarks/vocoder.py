@@ -5,14 +5,14 @@
     python benchmarks/vocoder.py --vocoders griffin_lim "griffin_lim start=steady n_iter=32" "learned path=voc.ckpt"
     python benchmarks/vocoder.py --ckpt <run>/checkpoints/best.ckpt    # what it generates, too: the preset is its own
 
-A vocoder is a name of conf/vocoder and settings, each as with train.py without "vocoder."; or "torchaudio" or "librosa",
-whose mel inversion (gelsd, and their own) and Griffin-Lim have 32 iterations. All hear every fifth recording, at most
---n-sounds of them, at the preset's rate; --frechet trains a judge on the others, which hears no vocoder.
+A vocoder is a name of conf/vocoder and settings, as with train.py but without "vocoder."; or "torchaudio" or "librosa",
+whose mel inversion (gelsd, and their own) and Griffin-Lim have 32 iterations. All are tried on every fifth recording,
+at most --n-sounds of them, at the preset's rate; --frechet trains a judge on the others, as they were recorded.
 
 attack       error of the envelope in the 60 ms after the onset in dB, against the recording
 LSD 256      log-spectral distance in dB against the recording, FFT and window of 256 samples; LSD: of 4096, 1024, 256
-mel, mel dB  of the sound's mel bands against those asked for: ||a - b|| / ||b|| of magnitudes, and log-spectral distance
-envelope     of generated sounds: error of the level of a frame, against what was asked for, in dB (60 dB below: silence)
+mel, mel dB  of its mel bands against those asked for: ||a - b|| / ||b|| of magnitudes, and log-spectral distance
+envelope     of generated sounds: error of the level of a frame, against what was asked for, in dB (silence: -60)
 PESQ         narrow band, at 8 kHz alone, with the package pesq (it needs a C compiler): 1 to 4.5, higher is better
 Fréchet      to the recordings of the judge's training, over that of the recordings themselves; 1 is best
 CPU          seconds for a second of sound on one thread
@@ -35,7 +35,7 @@ from torch import Tensor
 from torchaudio.transforms import GriffinLim as TorchaudioGriffinLim
 from torchaudio.transforms import InverseMelScale
 
-from specgan.audio import find_audio, load_audio, resample, scale_to_peak
+from specgan.audio import find_audio, load_audio, resample
 from specgan.data.drums import CLASSES, drum
 from specgan.evaluation import fidelity
 from specgan.evaluation.judge import fit_classifier
@@ -45,7 +45,6 @@ from specgan.models.trained import TrainedGenerator
 from specgan.spectrogram import LevelRange, Spectrogram, SpectrogramParams, denormalise, normalise
 
 CONF = Path(__file__).resolve().parent.parent / "conf"
-PEAK = 0.5
 HELD_OUT, N_DRUMS = 5, 700  # every fifth; built-in drums
 OTHERS_ITER = 32
 AUDIBLE_DB = 60
@@ -74,18 +73,14 @@ def main() -> None:
     trained = TrainedGenerator.load(args.ckpt) if args.ckpt else None
     params = trained.params if trained else preset(args.preset)
     sounds = folder_sounds(args.sounds) if args.sounds else drum_sounds(params.sample_rate)
-    held_out = sounds[::HELD_OUT]
-    recorded = load(evenly(held_out, args.n_sounds), params)
+    recorded = load(evenly(sounds[::HELD_OUT], args.n_sounds), params)
     level = Spectrogram(params)(recorded)
     level_range = trained.level_range if trained else LevelRange(params.silence, level.max().item())
     spectrograms = normalise(level, params, level_range).unsqueeze(1)
     vocoders = {words: make_vocoder(words, params, level_range) for words in args.vocoders}
-    distance = (
-        train_judge([s for i, s in enumerate(sounds) if i % HELD_OUT], held_out, params) if args.frechet else None
-    )
-    print(
-        f"{len(recorded)} recordings of {args.sounds or 'built-in drums'}, {params.n_samples / params.sample_rate:.2f} s"
-    )
+    others = [sound for i, sound in enumerate(sounds) if i % HELD_OUT]
+    distance = train_judge(others, recorded, params) if args.frechet else None
+    print(f"{len(recorded)} recordings of {args.sounds or 'built-in drums'}, {params.sample_rate} Hz")
     print_row("", [*FIGURES, "Fréchet", "CPU"])
     for words, vocoder in vocoders.items():
         found, seconds = timed(vocoder, spectrograms, params)
@@ -208,7 +203,7 @@ def asked_power(spectrograms: Tensor, params: SpectrogramParams, level_range: Le
     return Spectrogram(params).to_power(denormalise(spectrograms, level_range)).squeeze(1)
 
 
-def train_judge(learnt: list[Sound], held_out: list[Sound], params: SpectrogramParams) -> Callable[[Tensor], float]:
+def train_judge(learnt: list[Sound], held_out: Tensor, params: SpectrogramParams) -> Callable[[Tensor], float]:
     """Maps waveforms to their Fréchet distance to recordings, over that of other recordings."""
     names = sorted({name for name, _ in learnt})
     classifier = Classifier(sample_rate=params.sample_rate, n_samples=params.n_samples, class_names=names)
@@ -217,7 +212,7 @@ def train_judge(learnt: list[Sound], held_out: list[Sound], params: SpectrogramP
     with torch.inference_mode(False), torch.enable_grad():
         fit_classifier(classifier, recorded.clone(), labels, seed=0, device=torch.device("cpu"), description="judge")
     reference = classifier.judge(recorded)[0]
-    of_real = frechet_distance(classifier.judge(load(held_out, params))[0], reference)
+    of_real = frechet_distance(classifier.judge(held_out)[0], reference)
     return lambda waveforms: frechet_distance(classifier.judge(waveforms)[0], reference) / of_real
 
 
@@ -249,7 +244,7 @@ def load(sounds: list[Sound], params: SpectrogramParams) -> Tensor:
     for _, read in sounds:
         waveform, rate = read()
         waveform = resample(waveform[:1], rate, params.sample_rate)[0, : params.n_samples]
-        waveforms.append(F.pad(scale_to_peak(waveform, PEAK), (0, params.n_samples - len(waveform))))
+        waveforms.append(F.pad(waveform, (0, params.n_samples - len(waveform))))
     return torch.stack(waveforms)
 
 

@@ -34,10 +34,10 @@ def gradient_turns(power: Tensor, params: SpectrogramParams, seeds: Sequence[int
     towards an onset, which is then in its place in the frame. Bins follow the highest bin near them, and that bin its
     own phase a frame before; where a sound begins, all bins follow from the onset.
 
-    Source: Průša, Balazs, Søndergaard, "A noniterative method for reconstruction of phase from STFT magnitude", IEEE/ACM
-    TASLP 2017. They go from bin to bin by falling magnitude, with a heap; peaks and their surroundings, frame by frame,
-    are those of Laroche, Dolson, "Improved phase vocoder time-scale modification of audio", IEEE TSAP 1999, and take
-    a quarter of the time.
+    Source: Průša, Balazs, Søndergaard, "A noniterative method for reconstruction of phase from STFT magnitude",
+    IEEE/ACM TASLP 2017. They go from bin to bin by falling magnitude, with a heap; peaks and what is around them, frame
+    by frame, are from Laroche, Dolson, "Improved phase vocoder time-scale modification of audio", IEEE TSAP 1999, and
+    take a fifth of the time.
     """
     log = _log_magnitude(power)
     peak = _peaks(log)
