@@ -209,8 +209,8 @@ def train_judge(learnt: list[Sound], held_out: Tensor, params: SpectrogramParams
     classifier = Classifier(sample_rate=params.sample_rate, n_samples=params.n_samples, class_names=names)
     recorded = load(learnt, params)
     labels = torch.tensor([names.index(name) for name, _ in learnt])
-    with torch.inference_mode(False), torch.enable_grad():
-        fit_classifier(classifier, recorded.clone(), labels, seed=0, device=torch.device("cpu"), description="judge")
+    with torch.enable_grad():
+        fit_classifier(classifier, recorded, labels, seed=0, device=torch.device("cpu"), description="judge")
     reference = classifier.judge(recorded)[0]
     of_real = frechet_distance(classifier.judge(held_out)[0], reference)
     return lambda waveforms: frechet_distance(classifier.judge(waveforms)[0], reference) / of_real
@@ -249,5 +249,5 @@ def load(sounds: list[Sound], params: SpectrogramParams) -> Tensor:
 
 
 if __name__ == "__main__":
-    with torch.inference_mode():
+    with torch.no_grad():
         main()

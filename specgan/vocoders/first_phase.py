@@ -49,13 +49,11 @@ def gradient_turns(power: Tensor, params: SpectrogramParams, seeds: Sequence[int
     of_bin = torch.arange(power.shape[-1], device=power.device) * params.hop_length % params.n_fft
     along = (_beside(log, params) * params.hop_length + of_bin) / params.n_fft
     step += torch.where(is_new, 0, along.gather(2, peak))
-    step -= step.round()  # a float keeps more of a fraction of a turn
-    turns = torch.empty_like(power)
-    for t in range(power.shape[1]):
-        turns[:, t] = step[:, t]
-        if t > 0:
-            turns[:, t] += torch.where(is_new[:, t], 0, turns[:, t - 1].gather(1, peak[:, t]))
-    return turns
+    turns = [step[:, 0]]
+    for t in range(1, power.shape[1]):
+        before = turns[-1] - turns[-1].round()  # a float keeps more of a fraction of a turn
+        turns.append(step[:, t] + torch.where(is_new[:, t], 0, before.gather(1, peak[:, t])))
+    return torch.stack(turns, 1)
 
 
 def _random(power: Tensor, seeds: Sequence[int]) -> Tensor:

@@ -21,9 +21,9 @@ STARTS = {"steady": steady_turns, "gradient": gradient_turns, "envelope": gradie
 class GriffinLim(Vocoder):
     """Turns normalised spectrograms into sound: mel inversion, then the fast Griffin-Lim algorithm.
 
-    The power of mel bands is spread over FFT bins. The first phase, which a spectrogram lacks, is that of steady tones,
-    and random in noise. The search for a better one aims at the mel bands, not at one way to spread them, so that the
-    bins of a band may share its power as a sound needs it.
+    The power of mel bands is spread over FFT bins. The first phase, which a spectrogram lacks, follows tones and
+    onsets, and is random in noise. The search for a better one aims at the mel bands, not at one way to spread them, so
+    that the bins of a band may share its power as a sound needs it.
 
     All channels of a sound start from one phase, that of their mean power: of several ways tried, it keeps best how
     alike they are (docs/vocoder.md has the figures).
@@ -34,10 +34,13 @@ class GriffinLim(Vocoder):
         n_iter: Griffin-Lim iterations; more is cleaner and slower.
         momentum: 0 is the original algorithm, 0.99 converges much faster.
         n_inversion_iter: updates of the mel inversion before the first iteration.
+        start: the first phase. "gradient" follows tones and onsets, see `first_phase.gradient_turns`; "envelope" is
+            that of such a sound after `envelope.shape`; "steady" knows tones alone.
+    Raises:
+        ValueError: `n_iter` < 0, `momentum` not at least 0 and below 1, another `start`.
 
-    Source: Perraudin, Balazs, Søndergaard, "A fast Griffin-Lim algorithm", WASPAA 2013. Průša, Balazs, Søndergaard, "A
-    noniterative method for reconstruction of phase from STFT magnitude", IEEE/ACM TASLP 2017, for the first phase. Our
-    own because torchaudio's GriffinLim takes no generator and starts on a quarter of the circle.
+    Source: Perraudin, Balazs, Søndergaard, "A fast Griffin-Lim algorithm", WASPAA 2013. Our own because
+    torchaudio's GriffinLim takes no generator and starts on a quarter of the circle.
     """
 
     def __init__(
@@ -53,7 +56,7 @@ class GriffinLim(Vocoder):
         super().__init__(params, level_range)
         _check_search(n_iter, momentum)
         if start not in STARTS:
-            raise ValueError(f"start is {start!r}; {', '.join(STARTS)}")
+            raise ValueError(f"start is {start!r}; steady, gradient or envelope")
         self.n_iter = n_iter
         self.momentum = momentum
         self.start = start
