@@ -13,7 +13,7 @@ attack       error of the envelope in the 60 ms after the onset in dB, against t
 LSD 256      log-spectral distance in dB against the recording, FFT and window of 256 samples; LSD: of 4096, 1024, 256
 mel, mel dB  of its mel bands against those asked for: ||a - b|| / ||b|| of magnitudes, and log-spectral distance
 envelope     of generated sounds: error of the level of a frame, against what was asked for, in dB (silence: -60)
-PESQ         narrow band, at 8 kHz alone, with the package pesq (it needs a C compiler): 1 to 4.5, higher is better
+PESQ         narrow band, at 8 kHz alone, with pip install -e ".[speech]": 1 to 4.5, higher is better
 Fréchet      to the recordings of the judge's training, over that of the recordings themselves; 1 is best
 CPU          seconds for a second of sound on one thread
 """
@@ -90,7 +90,7 @@ def main() -> None:
     if trained:
         print_generated(trained, vocoders, args.n_sounds, distance)
     if params.sample_rate == 8000 and "PESQ" not in figures:
-        print("no PESQ, for the package pesq is not installed: pip install pesq")
+        print("no PESQ, for the package pesq is not installed: pip install -e '.[speech]'")
 
 
 def print_generated(trained: TrainedGenerator, vocoders: dict[str, Vocoder], n: int, distance: Callable | None) -> None:
