@@ -2,7 +2,7 @@
 
     python benchmarks/vocoder.py                                       # built-in drums, 2 minutes
     python benchmarks/vocoder.py --preset mel_8k_64x64 --sounds clips/ # your own: clips/<class>/... or <class>_name.wav
-    python benchmarks/vocoder.py --vocoders griffin_lim "griffin_lim start=steady n_iter=32" "learned path=voc.ckpt"
+    python benchmarks/vocoder.py --vocoders griffin_lim "griffin_lim start=envelope n_iter=16" "learned path=voc.ckpt"
     python benchmarks/vocoder.py --ckpt <run>/checkpoints/best.ckpt    # what it generates, too: the preset is its own
 
 A vocoder is a name of conf/vocoder and settings, as with train.py but without "vocoder."; or "torchaudio" or "librosa",
@@ -48,7 +48,7 @@ CONF = Path(__file__).resolve().parent.parent / "conf"
 HELD_OUT, N_DRUMS = 5, 700  # every fifth; built-in drums
 OTHERS_ITER = 32
 AUDIBLE_DB = 60
-DEFAULT = ["griffin_lim", "griffin_lim start=steady n_iter=32", "torchaudio"]
+DEFAULT = ["griffin_lim", "griffin_lim start=envelope n_iter=16", "torchaudio"]
 
 FIGURES = ("attack", "LSD 256", "LSD", "mel", "mel dB", "PESQ")
 

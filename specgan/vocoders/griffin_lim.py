@@ -48,10 +48,10 @@ class GriffinLim(Vocoder):
         params: SpectrogramParams,
         level_range: LevelRange,
         *,
-        n_iter: int = 16,
+        n_iter: int = 32,
         momentum: float = 0.99,
         n_inversion_iter: int = 30,
-        start: str = "envelope",
+        start: str = "steady",
     ) -> None:
         super().__init__(params, level_range)
         _check_search(n_iter, momentum)
