@@ -1,232 +1,256 @@
-"""How near to a recording is the sound that specgan, torchaudio and librosa make of its mel spectrogram, how fast?
+"""How near to a recording is the sound that vocoders make of its spectrogram, and how fast are they?
 
-    python benchmarks/vocoder.py                     # made-up drums and tones, 40 s with OMP_NUM_THREADS=1
-    python benchmarks/vocoder.py --sounds speech/    # your own: the first second of up to --n-sounds files
+    python benchmarks/vocoder.py                                       # built-in drums, 2 minutes
+    python benchmarks/vocoder.py --preset mel_8k_64x64 --sounds clips/ # your own: clips/<class>/... or <class>_name.wav
+    python benchmarks/vocoder.py --vocoders griffin_lim "griffin_lim start=envelope n_iter=16" "learned path=voc.ckpt"
+    python benchmarks/vocoder.py --ckpt <run>/checkpoints/best.ckpt    # what it generates, too: the preset is its own
 
-Each sound becomes a mel spectrogram of power, and each tool makes sound of that, with 32 iterations of Griffin-Lim:
+A vocoder is a name of conf/vocoder and settings, as with train.py but without "vocoder."; or "torchaudio" or "librosa",
+whose mel inversion (gelsd, and their own) and Griffin-Lim have 32 iterations. All are tried on every fifth recording,
+at most --n-sounds of them, at the preset's rate; --frechet trains a judge on the others, as they were recorded.
 
-torchaudio   InverseMelScale(driver="gelsd"), then GriffinLim
-librosa      feature.inverse.mel_to_audio, of --n-librosa sounds only: its mel inversion is slow
-specgan      as vocoder=griffin_lim does it, and its first guess of the phase alone (n_iter=0)
-
-inverted     mel inversion alone: ||mel(inverted) - mel|| / ||mel||, power, mean and worst sound
-seconds      for the mel inversion of all sounds, and for all; the shortest of --repeats
-mel          of the final sound against what was asked for: spectral convergence ||a - b|| / ||b|| of magnitudes, and
-             log-spectral distance in dB re a full-scale sine, floor -80 dB, RMS in a frame, mean over frames
-STFT         the same by FFT bins against the recording, which the mel spectrogram does not hold
-level        of the final sound less that of the recording: mean, and the largest error
-
-At last 8 sounds of 6 s at 22.05 kHz (n_fft 2048, window 1024, hop 256, 128 mels), for the time. All tools take the same
-threads; one (OMP_NUM_THREADS=1) where others compute beside, because all stall when they share cores.
+attack       error of the envelope in the 60 ms after the onset in dB, against the recording
+LSD 256      log-spectral distance in dB against the recording, FFT and window of 256 samples; LSD: of 4096, 1024, 256
+mel, mel dB  of its mel bands against those asked for: ||a - b|| / ||b|| of magnitudes, and log-spectral distance
+envelope     of generated sounds: error of the level of a frame, against what was asked for, in dB (silence: -60)
+PESQ         narrow band, at 8 kHz alone, with pip install -e ".[speech]": 1 to 4.5, higher is better
+Fréchet      to the recordings of the judge's training, over that of the recordings themselves; 1 is best
+CPU          seconds for a second of sound on one thread
 """
 
 import argparse
-import math
 import time
-import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from functools import partial
+from importlib.util import find_spec
 from pathlib import Path
 
 import librosa
+import numpy as np
 import torch
 import torch.nn.functional as F
+from hydra import compose, initialize_config_dir
+from hydra.utils import instantiate
 from torch import Tensor
 from torchaudio.transforms import GriffinLim as TorchaudioGriffinLim
 from torchaudio.transforms import InverseMelScale
 
-from specgan.audio import find_audio, load_audio, resample, scale_to_peak
+from specgan.audio import find_audio, load_audio, resample
 from specgan.data.drums import CLASSES, drum
-from specgan.spectrogram import LevelRange, Spectrogram, SpectrogramParams
-from specgan.vocoders.griffin_lim import GriffinLim
+from specgan.evaluation import fidelity
+from specgan.evaluation.judge import fit_classifier
+from specgan.evaluation.metrics import frechet_distance
+from specgan.models.classifier import Classifier
+from specgan.models.trained import TrainedGenerator
+from specgan.spectrogram import LevelRange, Spectrogram, SpectrogramParams, denormalise, normalise
 
-N_ITER = 32
-PEAK = 0.9
-SPEECH = SpectrogramParams(sample_rate=8000, n_fft=512, win_length=512, hop_length=128)  # spectrogram=mel_8k_64x64
-SOUNDS = SpectrogramParams()  # spectrogram=mel_64x64
-LONG = SpectrogramParams(sample_rate=22050, n_fft=2048, win_length=1024, n_mels=128, n_frames=512)
+CONF = Path(__file__).resolve().parent.parent / "conf"
+HELD_OUT, N_DRUMS = 5, 700  # every fifth; built-in drums
+OTHERS_ITER = 32
+AUDIBLE_DB = 60
+DEFAULT = ["griffin_lim", "griffin_lim start=envelope n_iter=16", "torchaudio"]
 
+FIGURES = ("attack", "LSD 256", "LSD", "mel", "mel dB", "PESQ")
 
-def fit(waveform: Tensor, params: SpectrogramParams) -> Tensor:
-    waveform = scale_to_peak(waveform.flatten()[: params.n_samples], PEAK)
-    return F.pad(waveform, (0, params.n_samples - len(waveform)))
-
-
-def read(folder: Path, params: SpectrogramParams, n_sounds: int) -> Tensor:
-    """(n, n_samples): files from the whole folder, evenly."""
-    files = find_audio(folder)
-    files = [files[i * len(files) // n_sounds] for i in range(n_sounds)] if len(files) > n_sounds else files
-    loaded = [load_audio(file) for file in files]
-    return torch.stack([fit(resample(waveform, rate, params.sample_rate), params) for waveform, rate in loaded])
-
-
-def drums(params: SpectrogramParams) -> Tensor:
-    sounds = [drum(name, seed=seed, sample_rate=params.sample_rate) for name in CLASSES for seed in range(4)]
-    return torch.stack([fit(sound, params) for sound in sounds])
-
-
-def tones(params: SpectrogramParams) -> Tensor:
-    """Steady sines, decaying harmonic notes, a sweep, noise."""
-    t = torch.arange(params.n_samples) / params.sample_rate
-    sounds = [torch.sin(2 * math.pi * hz * t) for hz in (110, 220, 441, 997, 3000)]
-    for hz in (110, 220, 441, 600):
-        notes = sum(torch.sin(2 * math.pi * hz * k * t + k) / k for k in range(1, int(4000 / hz)))
-        sounds.append(notes * torch.exp(-3 * t))
-    sounds.append(torch.sin(2 * math.pi * (200 * t + 1500 * t**2)))
-    sounds.append(torch.randn(len(t), generator=torch.Generator().manual_seed(0)))
-    return torch.stack([fit(sound, params) for sound in sounds])
-
-
-def songs(params: SpectrogramParams, n: int) -> Tensor:
-    """Decaying notes, two a second, in noise."""
-    t = torch.arange(params.n_samples) / params.sample_rate
-    beat = (2 * t).long()
-    sounds = []
-    for seed in range(n):
-        generator = torch.Generator().manual_seed(seed)
-        hz = (80 + 720 * torch.rand(int(beat[-1]) + 1, generator=generator, dtype=torch.float64))[beat]
-        phase = 2 * math.pi * hz.cumsum(0) / params.sample_rate
-        notes = sum(torch.sin(k * phase) / k for k in range(1, 6)).float() * torch.exp(-4 * (t - beat / 2))
-        sounds.append(fit(notes + 0.05 * torch.randn(len(t), generator=generator), params))
-    return torch.stack(sounds)
-
-
-def torchaudio_steps(params: SpectrogramParams) -> tuple[Callable, Callable]:
-    invert = InverseMelScale(
-        n_stft=params.n_fft // 2 + 1,
-        n_mels=params.n_mels,
-        sample_rate=params.sample_rate,
-        f_min=params.f_min,
-        f_max=params.upper_hz,
-        norm=params.norm,
-        mel_scale=params.mel_scale,
-        driver="gelsd",
-    )
-    search = TorchaudioGriffinLim(params.n_fft, N_ITER, params.win_length, params.hop_length, power=2)
-
-    def find(power: Tensor, mel_power: Tensor) -> Tensor:
-        waveform = search(power)  # a hop shorter
-        return F.pad(waveform, (0, mel_power.shape[-1] * params.hop_length - waveform.shape[-1]))
-
-    return invert, find
-
-
-def specgan_steps(params: SpectrogramParams, mel_power: Tensor, n_iter: int) -> tuple[Callable, Callable]:
-    """Whole, as it is used: what it takes is the normalised spectrogram."""
-    transform = Spectrogram(params)
-    level = transform.to_level(mel_power)
-    level_range = LevelRange(params.silence, level.max().item())
-    spectrogram = 2 * (level - level_range.low) / (level_range.high - level_range.low) - 1
-    vocoder = GriffinLim(params, level_range, n_iter=n_iter)
-    seeds = range(len(mel_power))
-    # The vocoder inverts by itself, as part of the time for all.
-    return vocoder.inversion, lambda power, mel_power: vocoder(spectrogram.unsqueeze(1), seeds=seeds)
-
-
-def librosa_steps(params: SpectrogramParams) -> tuple[Callable, Callable]:
-    settings = {"sr": params.sample_rate, "n_fft": params.n_fft, "power": 2.0}
-    filters = {"fmin": params.f_min, "fmax": params.upper_hz, "htk": params.mel_scale == "htk", "norm": params.norm}
-    frames = {"hop_length": params.hop_length, "win_length": params.win_length, "pad_mode": "constant"}
-
-    def invert(mel_power: Tensor) -> Tensor:
-        inverted = [librosa.feature.inverse.mel_to_stft(mel, **settings, **filters) for mel in mel_power.numpy()]
-        return torch.stack([torch.from_numpy(magnitude) for magnitude in inverted]).float() ** 2
-
-    def find(power: Tensor, mel_power: Tensor) -> Tensor:
-        found = [
-            librosa.griffinlim(magnitude, n_iter=N_ITER, n_fft=params.n_fft, **frames, random_state=0)
-            for magnitude in power.sqrt().numpy()
-        ]
-        waveform = torch.stack([torch.from_numpy(each) for each in found]).float()  # a hop shorter
-        return F.pad(waveform, (0, mel_power.shape[-1] * params.hop_length - waveform.shape[-1]))
-
-    return invert, find
-
-
-def shortest(call: Callable[[], Tensor], repeats: int) -> tuple[float, Tensor]:
-    best = math.inf
-    for _ in range(repeats):
-        start = time.perf_counter()
-        result = call()
-        best = min(best, time.perf_counter() - start)
-    return best, result
-
-
-def distances(found: Tensor, wanted: Tensor, params: SpectrogramParams) -> tuple[Tensor, Tensor]:
-    """Spectral convergence (B,) and log-spectral distance in dB (B,) of power (B, bins, n_frames)."""
-    convergence = (found.sqrt() - wanted.sqrt()).norm(dim=(1, 2)) / wanted.sqrt().norm(dim=(1, 2))
-    to_level = Spectrogram(params).to_level
-    return convergence, (to_level(found) - to_level(wanted)).square().mean(1).sqrt().mean(1)
-
-
-def stft_power(waveform: Tensor, params: SpectrogramParams) -> Tensor:
-    linear = SpectrogramParams(**{**vars(params), "kind": "linear"})
-    return Spectrogram(linear).power(waveform)
-
-
-def energy_db(waveform: Tensor) -> Tensor:
-    return 10 * waveform.square().sum(-1).log10()
-
-
-HEADER = (
-    f"{'':28}{'n':>3} | {'inverted':>8} {'worst':>6} {'seconds':>8} {'all':>7} | {'mel':>6} {'dB':>6} "
-    f"| {'STFT':>6} {'dB':>6} | {'level dB':>8} {'worst':>6}"
-)
-
-
-def measure(name: str, waveform: Tensor, params: SpectrogramParams, n_librosa: int, repeats: int) -> None:
-    transform = Spectrogram(params)
-    mel_power = transform.power(waveform)
-    tools = {
-        "torchaudio": (len(waveform), torchaudio_steps(params)),
-        "librosa": (min(n_librosa, len(waveform)), librosa_steps(params)),
-        "specgan": (len(waveform), specgan_steps(params, mel_power, N_ITER)),
-        "specgan, n_iter=0": (len(waveform), specgan_steps(params, mel_power, 0)),
-    }
-    for tool, (n, (invert, find)) in tools.items():
-        if n == 0:
-            continue
-        wanted, original = mel_power[:n], waveform[:n]
-        n_repeats = 1 if tool == "librosa" else repeats
-        inversion_s, power = shortest(lambda wanted=wanted, invert=invert: invert(wanted), n_repeats)
-        rest_s, found = shortest(lambda power=power, wanted=wanted, find=find: find(power, wanted), n_repeats)
-        all_s = rest_s if tool.startswith("specgan") else inversion_s + rest_s
-        residual = (transform.filters @ power - wanted).norm(dim=(1, 2)) / wanted.norm(dim=(1, 2))
-        mel, mel_db = distances(transform.power(found), wanted, params)
-        stft, stft_db = distances(stft_power(found, params), stft_power(original, params), params)
-        level = energy_db(found) - energy_db(original)
-        print(
-            f"{name + ', ' + tool:28}{n:3} "
-            f"| {residual.mean():8.4f} {residual.max():6.3f} {inversion_s:8.3f} {all_s:7.3f} "
-            f"| {mel.mean():6.3f} {mel_db.mean():6.2f} | {stft.mean():6.3f} {stft_db.mean():6.2f} "
-            f"| {level.mean():8.2f} {level.abs().max():6.2f}",
-            flush=True,
-        )
+Vocoder = Callable[[Tensor, Sequence[int]], Tensor]  # spectrograms (B, 1, n_bins, n_frames), seeds -> (B, T)
+Sound = tuple[str, Callable[[], tuple[Tensor, int]]]  # its class, and what loads it, with its rate
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--sounds", type=Path, metavar="FOLDER", help="of audio files, in place of the made-up ones")
-    parser.add_argument("--n-sounds", type=int, default=40, help="files of the folder, evenly picked")
-    parser.add_argument("--rate", type=int, choices=(8000, 16000), default=16000, help="Hz: mel_8k_64x64 or mel_64x64")
-    parser.add_argument("--n-librosa", type=int, default=1, help="sounds for librosa; 0 leaves it out")
-    parser.add_argument("--repeats", type=int, default=3, help="of what is timed")
-    arguments = parser.parse_args()
-    if arguments.sounds and not arguments.sounds.is_dir():
-        parser.error(f"--sounds is {arguments.sounds}; an existing folder")
-    if min(arguments.n_sounds, arguments.repeats) < 1 or arguments.n_librosa < 0:
-        parser.error("--n-sounds and --repeats are at least 1, --n-librosa at least 0")
-    params = SPEECH if arguments.rate == 8000 else SOUNDS
-    if arguments.sounds:
-        sets = {arguments.sounds.name: read(arguments.sounds, params, arguments.n_sounds)}
-    else:
-        sets = {"drums": drums(params), "tones": tones(params)}
-    warnings.filterwarnings("ignore", message="Empty filters", category=UserWarning)
-    print(f"{torch.get_num_threads()} threads\n{HEADER}")
-    with torch.inference_mode():
-        for name, waveform in sets.items():
-            measure(name, waveform, params, arguments.n_librosa, arguments.repeats)
-        measure("8 x 6 s", songs(LONG, 8), LONG, 0, arguments.repeats)
+    parser.add_argument("--sounds", type=Path, metavar="FOLDER", help="of audio files; default: built-in drums")
+    parser.add_argument("--preset", default="mel_44k_64x64", help="a name of conf/spectrogram")
+    parser.add_argument("--vocoders", nargs="+", default=DEFAULT, metavar="NAME", help='default: "%(default)s"')
+    parser.add_argument("--ckpt", type=Path, help="of train.py: measures what it generates, too, at its preset")
+    parser.add_argument("--n-sounds", type=int, default=40, help="recordings, and generated sounds, at most")
+    parser.add_argument("--frechet", action="store_true", help="trains a judge, for some minutes")
+    args = parser.parse_args()
+    if args.sounds and not args.sounds.is_dir():
+        parser.error(f"--sounds is {args.sounds}; an existing folder")
+    if args.n_sounds < 1:
+        parser.error(f"--n-sounds is {args.n_sounds}; at least 1")
+    torch.set_num_threads(1)
+    trained = TrainedGenerator.load(args.ckpt) if args.ckpt else None
+    params = trained.params if trained else preset(args.preset)
+    sounds = folder_sounds(args.sounds) if args.sounds else drum_sounds(params.sample_rate)
+    recorded = load(evenly(sounds[::HELD_OUT], args.n_sounds), params)
+    level = Spectrogram(params)(recorded)
+    level_range = trained.level_range if trained else LevelRange(params.silence, level.max().item())
+    spectrograms = normalise(level, params, level_range).unsqueeze(1)
+    vocoders = {words: make_vocoder(words, params, level_range) for words in args.vocoders}
+    others = [sound for i, sound in enumerate(sounds) if i % HELD_OUT]
+    distance = train_judge(others, recorded, params) if args.frechet else None
+    print(f"{len(recorded)} recordings of {args.sounds or 'built-in drums'}, {params.sample_rate} Hz")
+    print_row("", [*FIGURES, "Fréchet", "CPU"])
+    for words, vocoder in vocoders.items():
+        found, seconds = timed(vocoder, spectrograms, params)
+        figures = against_recordings(recorded, found, params)
+        figures |= against_asked(found, spectrograms, params, level_range)
+        print_row(words, [*(figures.get(name) for name in FIGURES), distance and distance(found), seconds])
+    if trained:
+        print_generated(trained, vocoders, args.n_sounds, distance)
+    if params.sample_rate == 8000 and "PESQ" not in figures:
+        print("no PESQ, for the package pesq is not installed: pip install -e '.[speech]'")
+
+
+def print_generated(trained: TrainedGenerator, vocoders: dict[str, Vocoder], n: int, distance: Callable | None) -> None:
+    names = [trained.class_names[i % len(trained.class_names)] for i in range(n)]
+    drawn = trained.sample(names, range(n))
+    print(f"\n{n} sounds that {trained.checkpoint} generates")
+    print_row("", ["envelope", "mel", "mel dB", "Fréchet"])
+    for words, vocoder in vocoders.items():
+        found, _ = timed(vocoder, drawn, trained.params)
+        figures = against_asked(found, drawn, trained.params, trained.level_range)
+        columns = [figures[name] for name in ("envelope", "mel", "mel dB")]
+        print_row(words, [*columns, distance and distance(found)])
+
+
+def print_row(name: str, columns: Sequence[str | float | None]) -> None:
+    cells = ["" if value is None else value if isinstance(value, str) else f"{value:.3f}" for value in columns]
+    print(f"{name:44}" + "".join(f"{cell:>9}" for cell in cells), flush=True)
+
+
+# --- vocoders
+
+
+def preset(name: str) -> SpectrogramParams:
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        return instantiate(compose("train", [f"spectrogram={name}"]).spectrogram)
+
+
+def make_vocoder(words: str, params: SpectrogramParams, level_range: LevelRange) -> Vocoder:
+    name, *settings = words.split()
+    if name in OTHERS:
+        return partial(OTHERS[name], params=params, level_range=level_range)
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        config = compose("train", [f"vocoder={name}", *(f"vocoder.{setting}" for setting in settings)])
+    vocoder = instantiate(config.vocoder, _convert_="all")(params, level_range)
+    return lambda spectrograms, seeds: vocoder(spectrograms, seeds=seeds)
+
+
+def by_torchaudio(
+    spectrograms: Tensor, seeds: Sequence[int], *, params: SpectrogramParams, level_range: LevelRange
+) -> Tensor:
+    p = params
+    filters = {"f_min": p.f_min, "f_max": p.upper_hz, "norm": p.norm, "mel_scale": p.mel_scale}
+    invert = InverseMelScale(p.n_fft // 2 + 1, p.n_mels, p.sample_rate, **filters, driver="gelsd")
+    search = TorchaudioGriffinLim(p.n_fft, OTHERS_ITER, p.win_length, p.hop_length, power=2)
+    torch.manual_seed(seeds[0])
+    return search(invert(asked_power(spectrograms, params, level_range)))
+
+
+def by_librosa(
+    spectrograms: Tensor, seeds: Sequence[int], *, params: SpectrogramParams, level_range: LevelRange
+) -> Tensor:
+    p = params
+    filters = {"fmin": p.f_min, "fmax": p.upper_hz, "norm": p.norm, "htk": p.mel_scale == "htk"}
+    frames = {"n_fft": p.n_fft, "win_length": p.win_length, "hop_length": p.hop_length, "pad_mode": "constant"}
+    found = []
+    for mel, seed in zip(asked_power(spectrograms, params, level_range).numpy(), seeds, strict=True):
+        magnitude = librosa.feature.inverse.mel_to_stft(mel, sr=p.sample_rate, n_fft=p.n_fft, **filters)
+        found.append(librosa.griffinlim(magnitude, n_iter=OTHERS_ITER, **frames, random_state=seed))
+    return torch.from_numpy(np.stack(found)).float()
+
+
+OTHERS = {"torchaudio": by_torchaudio, "librosa": by_librosa}
+
+
+def timed(vocoder: Vocoder, spectrograms: Tensor, params: SpectrogramParams) -> tuple[Tensor, float]:
+    """Waveforms, and seconds of CPU for a second of sound."""
+    vocoder(spectrograms[:1], range(1))  # what is done once
+    started = time.process_time()
+    found = vocoder(spectrograms, range(len(spectrograms)))
+    seconds = (time.process_time() - started) * params.sample_rate / params.n_samples / len(found)
+    return F.pad(found, (0, params.n_samples - found.shape[-1])), seconds  # those of others lack a hop
+
+
+# --- figures
+
+
+def against_recordings(recorded: Tensor, found: Tensor, params: SpectrogramParams) -> dict[str, float]:
+    errors = fidelity.attack_error(recorded, found, sample_rate=params.sample_rate)
+    figures = {
+        "attack": errors.nanmean().item(),
+        "LSD 256": fidelity.log_spectral_distance(recorded, found, n_ffts=(256,)).nanmean().item(),
+        "LSD": fidelity.log_spectral_distance(recorded, found).nanmean().item(),
+    }
+    if params.sample_rate == 8000 and find_spec("pesq"):
+        from pesq import PesqError, pesq
+
+        pairs = zip(recorded.numpy(), found.numpy(), strict=True)
+        scores = [pesq(8000, *pair, "nb", on_error=PesqError.RETURN_VALUES) for pair in pairs]
+        heard = [score for score in scores if score > 0]  # in the others it finds no utterance
+        figures["PESQ"] = sum(heard) / max(1, len(heard))
+    return figures
+
+
+def against_asked(
+    found: Tensor, spectrograms: Tensor, params: SpectrogramParams, level_range: LevelRange
+) -> dict[str, float]:
+    transform = Spectrogram(params)
+    power, asked = transform.power(found), asked_power(spectrograms, params, level_range)
+    lack = (power.sqrt() - asked.sqrt()).norm(dim=(1, 2)) / asked.sqrt().norm(dim=(1, 2))
+    db = (transform.to_level(power) - transform.to_level(asked)).square().mean(1).sqrt()
+    levels = [frames.sum(1) for frames in (power, asked)]  # (B, n_frames)
+    faintest = levels[1].amax(1, keepdim=True) * 10 ** (-AUDIBLE_DB / 10)
+    envelope = 10 * ((levels[0] + faintest) / (levels[1] + faintest)).log10()
+    return {
+        "mel": lack.mean().item(),
+        "mel dB": db.mean().item(),
+        "envelope": envelope.square().mean(1).sqrt().mean().item(),
+    }
+
+
+def asked_power(spectrograms: Tensor, params: SpectrogramParams, level_range: LevelRange) -> Tensor:
+    """(B, n_bins, n_frames), >= 0."""
+    return Spectrogram(params).to_power(denormalise(spectrograms, level_range)).squeeze(1)
+
+
+def train_judge(learnt: list[Sound], held_out: Tensor, params: SpectrogramParams) -> Callable[[Tensor], float]:
+    """Maps waveforms to their Fréchet distance to recordings, over that of other recordings."""
+    names = sorted({name for name, _ in learnt})
+    classifier = Classifier(sample_rate=params.sample_rate, n_samples=params.n_samples, class_names=names)
+    recorded = load(learnt, params)
+    labels = torch.tensor([names.index(name) for name, _ in learnt])
+    with torch.enable_grad():
+        fit_classifier(classifier, recorded, labels, seed=0, device=torch.device("cpu"), description="judge")
+    reference = classifier.judge(recorded)[0]
+    of_real = frechet_distance(classifier.judge(held_out)[0], reference)
+    return lambda waveforms: frechet_distance(classifier.judge(waveforms)[0], reference) / of_real
+
+
+# --- recordings
+
+
+def drum_sounds(sample_rate: int) -> list[Sound]:
+    order = [CLASSES[i % len(CLASSES)] for i in range(N_DRUMS)]
+    return [
+        (name, partial(lambda name, seed: (drum(name, seed=seed, sample_rate=sample_rate)[None], sample_rate), name, i))
+        for i, name in enumerate(order)
+    ]
+
+
+def folder_sounds(folder: Path) -> list[Sound]:
+    return [
+        (path.parent.name if path.parent != folder else path.stem.split("_")[0], partial(load_audio, path))
+        for path in find_audio(folder)
+    ]
+
+
+def evenly(sounds: list[Sound], n: int) -> list[Sound]:
+    return [sounds[i * len(sounds) // n] for i in range(n)] if len(sounds) > n else sounds
+
+
+def load(sounds: list[Sound], params: SpectrogramParams) -> Tensor:
+    """Their first channels' first n_samples: (n, n_samples)."""
+    waveforms = []
+    for _, read in sounds:
+        waveform, rate = read()
+        waveform = resample(waveform[:1], rate, params.sample_rate)[0, : params.n_samples]
+        waveforms.append(F.pad(waveform, (0, params.n_samples - len(waveform))))
+    return torch.stack(waveforms)
 
 
 if __name__ == "__main__":
-    main()
+    with torch.no_grad():
+        main()

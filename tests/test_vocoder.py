@@ -7,7 +7,9 @@ import pytest
 import torch
 
 from specgan.spectrogram import LevelRange, Spectrogram, SpectrogramParams, mel_filters, normalise
-from specgan.vocoders.griffin_lim import GriffinLim, griffin_lim
+from specgan.vocoders import first_phase
+from specgan.vocoders.envelope import shape
+from specgan.vocoders.griffin_lim import STARTS, GriffinLim, griffin_lim
 from specgan.vocoders.mel_inversion import MelInversion
 from specgan.vocoders.vocoder import edge_fade
 
@@ -187,16 +189,70 @@ def spectra(monkeypatch):
     return spectra
 
 
+@pytest.mark.parametrize("start", STARTS)
 @pytest.mark.parametrize("hz", [437.5, 441.0, 997.0])
-def test_the_phase_of_a_tone_starts_steady(hz, spectra):
+def test_the_phase_of_a_tone_starts_steady(hz, start, spectra):
     params = SpectrogramParams()
     waveform = 0.5 * torch.sin(2 * math.pi * hz / 16000 * torch.arange(params.n_samples))[None]
     power = stft_magnitude(waveform, params)[..., :64].square()
-    vocoder(n_iter=0).find_phase(power, seeds=[0])
+    vocoder(n_iter=0, start=start).find_phase(power, seeds=[0])
     of_tone = spectra[0][0, 4:-5, round(hz * 1024 / 16000)]
     advance = torch.polar(torch.tensor(1.0), torch.tensor(2 * math.pi * hz * 256 / 16000))
     error = (of_tone[1:] * of_tone[:-1].conj() * advance.conj()).angle()
     assert error.abs().max() < 0.2
+
+
+@pytest.mark.parametrize("place", [0, 3000, 3100, 3217, 8000])
+@pytest.mark.parametrize(("start", "reach"), [("gradient", 80), ("envelope", 160)])
+def test_a_click_starts_in_its_place(place, start, reach, monkeypatch):
+    if start == "gradient":  # without the random part of noise, which a click is alike by its even power
+        monkeypatch.setattr(first_phase, "_noisy", lambda power, params: torch.zeros_like(power))
+    params = SpectrogramParams()
+    waveform = torch.zeros(1, params.n_samples)
+    waveform[0, place] = 1
+    power = stft_magnitude(waveform, params)[..., :64].square()
+    sound = vocoder(n_iter=0, start=start).find_phase(power, seeds=[0])[0]
+    near = slice(max(0, place - reach), place + reach)  # 5 or 10 ms; the window has 64
+    assert sound[near].square().sum() > 0.5 * sound.square().sum()
+
+
+def test_a_tone_is_louder_when_its_bins_start_together():
+    params = SpectrogramParams()
+    waveform = 0.5 * torch.sin(2 * math.pi * 441 / 16000 * torch.arange(params.n_samples))[None]
+    power = stft_magnitude(waveform, params)[..., :64].square()
+    steady, gradient = (
+        level_db(vocoder(n_iter=0, start=start).find_phase(power, seeds=[0])) for start in ("steady", "gradient")
+    )
+    assert (gradient - level_db(waveform)).abs() < 0.5
+    assert steady < level_db(waveform) - 2
+
+
+def test_a_sound_gets_the_envelope_of_a_spectrogram():
+    params = SpectrogramParams()
+    noise = 0.1 * torch.randn(2, 2, params.n_samples, generator=torch.Generator().manual_seed(0))
+    gated, even = noise
+    gated[:, :8000] = 0
+    power = stft_magnitude(gated, params)[..., :64].square().mT
+    shaped = shape(even, power, params)
+    assert shaped.shape == even.shape
+    assert (level_db(shaped[:, :7400]) < level_db(even[:, :7400]) - 20).all()
+    assert (level_db(shaped[:, 8400:]) - level_db(gated[:, 8400:])).abs().max() < 1
+    alone = torch.cat([shape(even[i : i + 1], power[i : i + 1], params) for i in range(2)])
+    torch.testing.assert_close(shaped, alone, rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("start", ["gradient", "envelope"])
+def test_an_attack_in_a_frame_is_sharper_than_of_a_steady_start(start):
+    params = SpectrogramParams()
+    t = torch.arange(params.n_samples - 5000) / params.sample_rate
+    hit = torch.exp(-t / 0.05) * torch.sin(2 * math.pi * 300 * t)
+    waveform = torch.nn.functional.pad(hit, (5000, 0))[None]
+    spectrogram, level_range = encode(waveform, params)
+    before = {
+        name: level_db(GriffinLim(params, level_range, n_iter=0, start=name)(spectrogram, seeds=[0])[:, :4900])
+        for name in ("steady", start)
+    }
+    assert before[start] < before["steady"] - 3
 
 
 @pytest.mark.parametrize("params", [SpectrogramParams(n_frames=128), SpectrogramParams(n_frames=128, hop_length=128)])
@@ -355,11 +411,12 @@ def test_the_same_seed_gives_the_same_bytes_and_another_seed_another_phase():
     assert (level_db(other) - level_db(first)).abs().max() < 1
 
 
+@pytest.mark.parametrize("start", STARTS)
 @pytest.mark.parametrize("params", [SpectrogramParams(), RANK_DEFICIENT])
-def test_a_batch_gives_each_spectrogram_the_sound_it_gets_alone(params):
+def test_a_batch_gives_each_spectrogram_the_sound_it_gets_alone(params, start):
     spectrogram, level_range = encode(notes(params), params)
     spectrogram[1] *= 0.3
-    draw = GriffinLim(params, level_range)
+    draw = GriffinLim(params, level_range, start=start)
     batch = draw(spectrogram, seeds=[5, 6, 7])
     alone = torch.cat([draw(item[None], seeds=[seed]) for item, seed in zip(spectrogram, (5, 6, 7), strict=True)])
     # Griffin-Lim enlarges the rounding of a batched product.
@@ -389,6 +446,11 @@ def test_an_impossible_setting_is_named_with_its_value_and_the_fix(settings, mes
         vocoder(**settings)
     with pytest.raises(ValueError, match=message):
         griffin_lim(torch.zeros(1, 129, 4, dtype=torch.complex64), **STFT, **settings)
+
+
+def test_an_unknown_start_is_named():
+    with pytest.raises(ValueError, match="start is 'random'; steady, gradient or envelope"):
+        vocoder(start="random")
 
 
 def test_an_impossible_number_of_updates_is_named():

@@ -1,6 +1,6 @@
 """What is lost between a recording and the same through a lower rate or a vocoder: in band, and in attack."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import torch
 from scipy.signal import hilbert
@@ -53,18 +53,18 @@ def lost_band(rows: Mapping[str, Mapping[str, Figure]], sample_rate: int) -> lis
     ]
 
 
-def log_spectral_distance(recorded: Tensor, others: Tensor) -> Tensor:
+def log_spectral_distance(recorded: Tensor, others: Tensor, *, n_ffts: Sequence[int] = _N_FFTS) -> Tensor:
     """Maps recordings (N, T) and others (N, T) to their log-spectral distances (N,) in dB; NaN: a silent recording.
 
     That is the root mean square over bins of the difference of two powers in dB, averaged over the frames in which the
-    recording is audible, and over FFTs of 4096, 1024 and 256 samples. A band that is missing counts in full, as far
+    recording is audible, and over FFTs of `n_ffts` samples. A band that is missing counts in full, as far
     down as -100 dB re a full-scale sine.
 
     Source: A. H. Gray and J. D. Markel, Distance measures for speech processing, IEEE Trans. ASSP 24 (5), 1976. The
     three sizes are those by which recordings were compared with what vocoders make of them.
     """
     distances = []
-    for n_fft in _N_FFTS:
+    for n_fft in n_ffts:
         wanted, found = _levels(recorded, n_fft), _levels(others, n_fft)
         distance = (wanted - found).square().mean(dim=1).sqrt()  # (N, frames)
         is_audible = wanted.amax(dim=1) > _AUDIBLE_DB
