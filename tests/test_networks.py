@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from specgan.models.discriminators import ChannelDiscriminator, ProjectionDiscriminator
+from specgan.models.discriminators import ChannelDiscriminator, ProjectionDiscriminator, SpreadInClass
 from specgan.models.generators import DCGANGenerator, PixelNorm, sample
 from specgan.models.losses import BCELoss, HingeLoss, RelativisticPairingLoss, gradient_penalty
 from specgan.models.sizes import depth_for
@@ -262,6 +262,12 @@ def test_pixel_norm_gives_each_position_a_mean_square_of_1():
     torch.testing.assert_close(many.square().mean(1), torch.ones(2, 3, 5))
 
 
+def test_pixel_norm_has_the_right_first_and_second_derivatives():
+    x = torch.randn(2, 5, 2, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(0)).requires_grad_()
+    assert torch.autograd.gradcheck(PixelNorm(), x)
+    assert torch.autograd.gradgradcheck(PixelNorm(), x)
+
+
 # --- labels
 
 
@@ -319,6 +325,17 @@ def test_the_discriminator_sees_how_much_the_sounds_of_a_class_differ():
     assert collapsed.max() < 1e-3 < half.min() < varied.min()
     assert varied[0].unique().numel() == 1 and varied[0].equal(varied[2])  # one number for each class
     assert not varied.equal(otherwise)
+
+
+@pytest.mark.parametrize("n_classes", [3, 1000])
+def test_the_spread_is_the_mean_standard_deviation_of_the_items_of_the_class(n_classes):
+    maps = torch.randn(7, 5, 2, 3, generator=torch.Generator().manual_seed(0))
+    labels = n_classes - 1 - torch.tensor([0, 2, 0, 1, 2, 0, 0])
+    seen = SpreadInClass(n_classes)(maps, labels)
+    assert seen.shape == (7, 1, 2, 3)
+    for item, label in zip(seen, labels, strict=True):
+        expected = maps[labels == label].std(dim=0, correction=0).mean()
+        torch.testing.assert_close(item, expected.expand(1, 2, 3), atol=1e-4, rtol=1e-4)
 
 
 def test_a_class_with_one_sound_in_the_batch_differs_by_nothing():

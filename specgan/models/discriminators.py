@@ -53,7 +53,7 @@ class ProjectionDiscriminator(nn.Module):
         self.class_weight = class_weight
         self.depth = depth_for(n_mels, n_frames, depth)
         self.stages = _stages(channels, width, self.depth, norm, spectral_norm, n_added=int(compare_in_class))
-        self.spread = SpreadInClass() if compare_in_class else None
+        self.spread = SpreadInClass(n_classes) if compare_in_class else None
         n_features = _n_features(n_mels, n_frames, width, self.depth)
         self.logit = _maybe_spectral(nn.Linear(n_features, 1), spectral_norm)
         embedding = nn.Embedding(n_classes, n_features)
@@ -123,11 +123,18 @@ class SpreadInClass(nn.Module):
     """Measures how much the items of each class differ within the batch, over all processes of a training.
 
     Mean standard deviation of the maps over the items that have the same label.
+
+    Args:
+        n_classes: labels.
     """
+
+    def __init__(self, n_classes: int) -> None:
+        super().__init__()
+        self.n_classes = n_classes
 
     def forward(self, maps: Tensor, labels: Tensor) -> Tensor:
         """Maps (B, C, H, W) and labels (B,) to (B, 1, H, W), which holds one number for each class."""
-        spread = _spread(*_gathered(maps, labels))
+        spread = _spread(*_gathered(maps, labels), self.n_classes)
         if len(spread) > len(maps):
             spread = spread.chunk(dist.get_world_size())[dist.get_rank()]
         return spread.to(maps.dtype).view(-1, 1, 1, 1).expand(-1, 1, *maps.shape[2:])
@@ -142,15 +149,18 @@ def _gathered(maps: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
     return torch.cat(all_gather(maps)), torch.cat(all_gather(labels))
 
 
-def _spread(maps: Tensor, labels: Tensor) -> Tensor:
+def _spread(maps: Tensor, labels: Tensor, n_classes: int) -> Tensor:
     """(B, C, H, W) and (B,) -> (B,)."""
-    same = (labels.unsqueeze(0) == labels.unsqueeze(1)).to(torch.promote_types(maps.dtype, torch.float32))
-    average = same / same.sum(dim=1, keepdim=True)
+    if n_classes > len(labels):  # as few groups as can be: the place of a class's first item is its number
+        labels, n_classes = (labels.unsqueeze(1) == labels).int().argmax(dim=1), len(labels)
     with torch.autocast(maps.device.type, enabled=False):  # small differences of large numbers
-        values = maps.to(same.dtype).flatten(1)
-        centred = values - average @ values
+        # (B, C, H, W) -> (B, H W C), as channels_last has them in memory
+        values = maps.to(torch.promote_types(maps.dtype, torch.float32)).permute(0, 2, 3, 1).flatten(1)
+        is_of = F.one_hot(labels, n_classes).to(values.dtype)  # (B, n_classes)
+        average = (is_of / is_of.sum(dim=0).clamp_min(1)).T
         # not E[x^2] - E[x]^2: each item's own distance from its class's mean
-        return (average @ centred.square() + 1e-8).sqrt().mean(dim=1)
+        centred = values - is_of @ (average @ values)
+        return is_of @ (average @ centred.square() + 1e-8).sqrt().mean(dim=1)
 
 
 def _stages(
@@ -168,7 +178,7 @@ def _stages(
         stage = nn.Sequential(_maybe_spectral(convolution, spectral_norm))
         if norm == "batch" and len(stages):  # DCGAN: no norm on the layer that sees the data
             stage.append(nn.BatchNorm2d(n_after))
-        stages.append(stage.append(nn.LeakyReLU(0.2)))
+        stages.append(stage.append(nn.LeakyReLU(0.2, inplace=True)))
     return stages
 
 
