@@ -405,7 +405,7 @@ def test_impossible_settings_of_measure(tmp_path, settings):
         Measure(Scripted([]), tmp_path / "curve.json", **settings)
 
 
-def make_run(tiny_drums, folder, evaluation, *, max_epochs, keep_sounds=18):
+def make_run(tiny_drums, folder, evaluation, *, max_epochs, keep_sounds=18, tolerance=0.0):
     """A trainer with the callbacks of conf/callbacks, a model and its data."""
     data = SpectrogramDataModule(
         params=PARAMS,
@@ -419,6 +419,7 @@ def make_run(tiny_drums, folder, evaluation, *, max_epochs, keep_sounds=18):
         epoch_size=8,
     )
     checkpoints = folder / "checkpoints"
+    kept = {"monitor": "val/fad", "enable_version_counter": False, "evaluation": evaluation, "tolerance": tolerance}
     trainer = L.Trainer(
         max_epochs=max_epochs,
         accelerator="cpu",
@@ -426,7 +427,7 @@ def make_run(tiny_drums, folder, evaluation, *, max_epochs, keep_sounds=18):
         callbacks=[
             Pace(),
             Measure(evaluation, folder / "curve.json", every_n_epochs=2, n_samples=2),
-            BestCheckpoint(checkpoints, "best", monitor="val/fad", enable_version_counter=False, evaluation=evaluation),
+            BestCheckpoint(checkpoints, "best", **kept),
             ModelCheckpoint(checkpoints, "last", every_n_epochs=1, enable_version_counter=False),
         ],
         enable_progress_bar=False,
@@ -458,6 +459,17 @@ def test_the_best_checkpoint_is_that_of_the_smallest_distance(tiny_drums, tmp_pa
     curve = json.loads((tmp_path / "curve.json").read_text())
     assert [point["epoch"] for point in curve] == [2, 4, 6, 7, 8]
     assert epoch_of(tmp_path / "checkpoints" / "best.ckpt") == 8
+
+
+def test_a_later_checkpoint_may_be_a_little_worse_than_the_best_of_all(tiny_drums, tmp_path):
+    """Compared with the best score so far, so that many small steps down do not add up, also after a resume."""
+    checkpoints = tmp_path / "checkpoints"
+    trainer, model, data = make_run(tiny_drums, tmp_path, Scripted([1.0, 1.15, 1.3, 1.19]), max_epochs=8, tolerance=0.2)
+    trainer.fit(model, datamodule=data)
+    assert epoch_of(checkpoints / "best.ckpt") == 8
+    trainer, model, data = make_run(tiny_drums, tmp_path, Scripted([1.25]), max_epochs=10, tolerance=0.2)
+    trainer.fit(model, datamodule=data, ckpt_path=checkpoints / "last.ckpt", weights_only=True)
+    assert epoch_of(checkpoints / "best.ckpt") == 8
 
 
 def test_a_worse_resumed_run_leaves_the_best_checkpoint(tiny_drums, tmp_path):

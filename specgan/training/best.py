@@ -7,6 +7,7 @@ from typing import Any
 
 import lightning as L
 from lightning.pytorch.callbacks import ModelCheckpoint
+from torch import Tensor
 
 from specgan.data.datamodule import SpectrogramDataModule
 from specgan.evaluation.evaluator import Evaluation
@@ -21,15 +22,24 @@ class BestCheckpoint(ModelCheckpoint):
     Lightning's own goes by the checkpoint that a training goes on from: it forgets all scores if the folder has another
     path than before, and a checkpoint from before the best one knows a lower bar. Each file says its own score.
 
+    Two measurements of one generator differ by chance, and the later of two equally good ones has learned for longer,
+    with smaller steps. So a later checkpoint also replaces the one in the folder where it is a little worse.
+
     Args:
         *args, **kwargs: of ModelCheckpoint.
+        tolerance: share of the best score so far, >= 0, by which a later checkpoint may be worse. It counts where one
+            checkpoint is kept (`save_top_k=1`).
         evaluation: whose judge measures the metric. The score of a checkpoint of another judge does not count, because
             the two do not compare; it is kept under another name. None: all scores compare.
     """
 
-    def __init__(self, *args: Any, evaluation: Evaluation | None = None, **kwargs: Any) -> None:
+    def __init__(self, *args: Any, evaluation: Evaluation | None = None, tolerance: float = 0.0, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self.evaluation = evaluation
+        if tolerance < 0:
+            raise ValueError(f"tolerance is {tolerance}; a share of the best score, at least 0")
+        self.evaluation, self.tolerance = evaluation, tolerance
+        self.record: float | None = None  # the best score so far, also if a later checkpoint was kept
+        self.latest: float | None = None
         self.judge: str | None = None  # its name, from `setup` on
 
     def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
@@ -38,11 +48,24 @@ class BestCheckpoint(ModelCheckpoint):
         if stage == "fit" and trainer.is_global_zero:
             self.judge = None if self.evaluation is None else self.evaluation.judge_name(trainer.datamodule)
             found = self._find(trainer.datamodule)
-        if scores := trainer.strategy.broadcast(found):
+        scores, self.record = trainer.strategy.broadcast((found, self.record))
+        if scores:
             by_score = sorted(scores, key=lambda path: scores[path], reverse=self.mode == "max")
             self.best_k_models = scores
             self.best_model_path, self.kth_best_model_path = by_score[0], by_score[-1]
             self.best_model_score, self.kth_value = scores[by_score[0]], scores[by_score[-1]]
+
+    def check_monitor_top_k(self, trainer: L.Trainer, current: Tensor | None = None) -> bool:
+        """Whether to keep a checkpoint of this score, now that it is measured."""
+        is_better = super().check_monitor_top_k(trainer, current)
+        if current is None or self.save_top_k != 1:
+            return is_better
+        score, sign = float(current), -1 if self.mode == "max" else 1
+        is_new, self.latest = score != self.latest, score  # it stays what it was until the next measurement
+        if self.record is None or sign * score < sign * self.record:
+            self.record = score
+        is_near = is_new and sign * (score - self.record) <= self.tolerance * abs(self.record)
+        return trainer.strategy.reduce_boolean_decision(is_better or is_near)
 
     def _find(self, data: SpectrogramDataModule) -> dict[str, Any]:
         """The score of each checkpoint in the folder that this callback wrote."""
@@ -63,10 +86,12 @@ class BestCheckpoint(ModelCheckpoint):
                 shutil.copy2(path, copy)
                 continue
             scores |= found
+            if found and self.save_top_k == 1:
+                self.record = own.get("record", float(next(iter(found.values()))))
         return scores
 
     def state_dict(self) -> dict[str, Any]:
-        return {**super().state_dict(), "judge": self.judge}
+        return {**super().state_dict(), "judge": self.judge, "record": self.record}
 
     @property
     def state_key(self) -> str:
