@@ -12,12 +12,11 @@ from typing import Any
 import lightning as L
 import torch
 import torch.nn.functional as F
-from lightning.pytorch.callbacks import Timer
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from specgan.models.losses import AdversarialLoss, gradient_penalty
-from specgan.models.schedule import Schedule
+from specgan.models.schedule import Schedule, share_over
 from specgan.models.trained import CHECKPOINT_KEY, TrainedGenerator
 from specgan.spectrogram import LevelRange, SpectrogramParams
 
@@ -176,7 +175,7 @@ class CGAN(L.LightningModule):
         return scalars
 
     def _set_rates(self, batch_idx: int) -> None:
-        over = self._share_over(batch_idx)
+        over = share_over(self.trainer, batch_idx, device=self.device)
         if self.n_steps == _TRIED_STEPS:  # by now their speed is known
             n_steps = self.n_steps / over if over else math.inf
             self.schedule = self._schedule_for(n_steps)
@@ -201,20 +200,6 @@ class CGAN(L.LightningModule):
             "ema_decay": self.ema_decay,
         }
         return replace(schedule, **{name: value for name, value in given.items() if value is not None})
-
-    def _share_over(self, batch_idx: int) -> float:
-        """The share of the training that is done, 0..1, the same in all processes."""
-        trainer = self.trainer
-        over = 0.0
-        if trainer.max_epochs and trainer.max_epochs > 0:
-            over = (trainer.current_epoch + batch_idx / trainer.num_training_batches) / trainer.max_epochs
-        for timer in trainer.callbacks:
-            if isinstance(timer, Timer) and timer.time_remaining() is not None:
-                elapsed_s = timer.time_elapsed()
-                over = max(over, elapsed_s / (elapsed_s + max(0.0, timer.time_remaining())))
-                if trainer.world_size > 1:  # each process has its own clock
-                    over = float(trainer.strategy.reduce(torch.tensor(over, device=self.device), reduce_op="mean"))
-        return min(over, 1.0)
 
     def _discriminator_step(
         self, real: Tensor, fake: Tensor, labels: Tensor, optimizer: Optimizer
@@ -280,6 +265,13 @@ class CGAN(L.LightningModule):
     def sample(self, labels: Sequence[int], seeds: Sequence[int]) -> Tensor:
         """Draws spectrograms (B, channels, n_mels, n_frames) from the averaged generator; see `generators.sample`."""
         return self.trained.sample_indices(labels, seeds)
+
+    def commands(self, checkpoint: str) -> list[tuple[str, str, dict[str, str]]]:
+        """What can be done with a checkpoint: what for, the script, and its arguments."""
+        return [
+            ("new sounds", "generate.py", {"ckpt_path": checkpoint, "label": "all"}),
+            ("how good are they", "train.py", {"stage": "test", "ckpt_path": checkpoint}),
+        ]
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Adds the trained generator, and what a training needs to go on. It loads with weights_only=True."""

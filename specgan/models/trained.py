@@ -14,6 +14,7 @@ from specgan.models.generators import sample
 from specgan.spectrogram import LevelRange, SpectrogramParams
 
 CHECKPOINT_KEY = "specgan"  # the dictionary of `TrainedGenerator.to_dict`, beside what Lightning writes
+VOCODER_KEY = "vocoder"  # in it: a vocoder that a checkpoint carries, plain values
 EMA = "ema"  # the submodule of CGAN, and so the prefix of the weights in `state_dict`
 
 _UNSAID = {"channels": 1}  # settings of networks from before there were others
@@ -134,6 +135,18 @@ def level_range_of(ckpt_path: str | Path) -> LevelRange:
         return LevelRange(**checkpoint[CHECKPOINT_KEY]["level_range"])
     except Exception as err:  # a stranger's file can hold anything
         raise ValueError(f"ckpt_path is {ckpt_path}: not a checkpoint of specgan's train.py") from err
+
+
+def is_vocoder(ckpt_path: str | Path) -> bool:
+    """Whether a checkpoint of train.py is one of model=vocoder, without a generator.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: it is damaged.
+    """
+    checkpoint = _read(ckpt_path)
+    saved = checkpoint.get(CHECKPOINT_KEY) if isinstance(checkpoint, dict) else None
+    return isinstance(saved, dict) and VOCODER_KEY in saved and "generator" not in saved
 
 
 def _read(ckpt_path: str | Path) -> Any:
