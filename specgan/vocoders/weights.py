@@ -17,7 +17,7 @@ CHECKPOINT_KEY, VOCODER_KEY = "specgan", "vocoder"  # in a checkpoint of train.p
 
 BASES = Path(__file__).parent / "bases"
 
-_MOST_SETTING = 4096  # so that a stranger's file cannot ask for any amount of memory
+_MOST = {"width": 512, "n_blocks": 16, "n_bands": 256, "n_steps": 8}  # that a stranger's file can ask for
 
 
 def new_network(params: SpectrogramParams, *, start: str | Path | None = None, **settings: int) -> Refiner:
@@ -56,19 +56,18 @@ def rebuilt(held: Any, params: SpectrogramParams, *, origin: str) -> Refiner:
         own = SpectrogramParams(**held["params"])
         settings = dict(held["settings"])
         weights = dict(held["weights"])
-        if not all(isinstance(value, int) and 0 < value <= _MOST_SETTING for value in settings.values()):
+        if not all(isinstance(value, int) and 0 < value <= _MOST.get(name, 0) for name, value in settings.items()):
             raise ValueError(f"impossible settings {settings}")
     except Exception as err:  # a stranger's file can hold anything
         reason = f"it has no {err}" if isinstance(err, KeyError) else str(err)[:300]
         raise ValueError(f"{origin}: not a vocoder that train.py model=vocoder trained ({reason})") from err
     require_same(own, params, origin=origin)
     try:
-        with torch.device("meta"):  # takes no memory, whatever size the settings claim
-            sizes = {name: weight.shape for name, weight in Refiner(own, **settings).state_dict().items()}
-    except (TypeError, ValueError, RuntimeError) as err:
+        network = Refiner(params, **settings)
+    except (TypeError, ValueError) as err:
         raise ValueError(f"{origin}: not a vocoder that train.py model=vocoder trained ({str(err)[:300]})") from err
+    sizes = {name: weight.shape for name, weight in network.state_dict().items()}
     _require_weights(weights, sizes, origin=origin)
-    network = Refiner(params, **settings)
     network.load_state_dict(weights)
     return network.requires_grad_(False).eval()
 
