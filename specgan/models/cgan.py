@@ -3,7 +3,7 @@
 import copy
 import logging
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, replace
 from functools import partial
@@ -17,7 +17,7 @@ from torch.optim import Optimizer
 
 from specgan.models.losses import AdversarialLoss, gradient_penalty
 from specgan.models.schedule import Schedule, share_over
-from specgan.models.trained import CHECKPOINT_KEY, TrainedGenerator
+from specgan.models.trained import CHECKPOINT_KEY, VOCODER_KEY, TrainedGenerator
 from specgan.spectrogram import LevelRange, SpectrogramParams
 
 log = logging.getLogger(__name__)
@@ -86,6 +86,7 @@ class CGAN(L.LightningModule):
         self.rate_scale = 1.0  # of the learning rates; a rollback lowers it
         self.noise = torch.Generator().manual_seed(seed)
         self.generator: nn.Module | None = None
+        self.carried: Mapping[str, Any] | None = None  # a trained vocoder, for its checkpoints to carry
         self.n_steps = 0  # batches seen; Lightning's global_step counts the steps of both players
 
     def configure_model(self) -> None:
@@ -260,7 +261,9 @@ class CGAN(L.LightningModule):
     @property
     def trained(self) -> TrainedGenerator:
         """The averaged generator and what its output means. Known after `build`."""
-        return TrainedGenerator(self.ema, self.params, self.level_range, self.class_names, self.n_steps)
+        return TrainedGenerator(
+            self.ema, self.params, self.level_range, self.class_names, self.n_steps, vocoder=self.carried
+        )
 
     def sample(self, labels: Sequence[int], seeds: Sequence[int]) -> Tensor:
         """Draws spectrograms (B, channels, n_mels, n_frames) from the averaged generator; see `generators.sample`."""
@@ -289,6 +292,7 @@ class CGAN(L.LightningModule):
         saved = checkpoint[CHECKPOINT_KEY]
         self.trained.require_continues(saved)
         self.n_steps = saved["n_steps"]
+        self.carried = self.carried or saved.get(VOCODER_KEY)
         self.rate_scale = saved["rate_scale"]
         if "schedule" in saved:  # not in checkpoints from before there were any
             self.schedule = self._with_given(Schedule(**saved["schedule"]))

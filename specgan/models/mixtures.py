@@ -22,9 +22,7 @@ class Mixtures:
         synthetic: share of synthesised sounds.
     """
 
-    def __init__(
-        self, recordings: Tensor, *, sample_rate: int, n_samples: int, synthetic: float = _SYNTHETIC
-    ) -> None:
+    def __init__(self, recordings: Tensor, *, sample_rate: int, n_samples: int, synthetic: float = _SYNTHETIC) -> None:
         is_audible = recordings.abs().amax(1) > 1e-4
         if not bool(is_audible.any()):
             raise ValueError("all recordings to train on are silent; check the folder of sounds")

@@ -32,6 +32,7 @@ class TrainedGenerator:
         class_names: by label.
         n_steps: batches that it was trained on.
         checkpoint: name of the file that it was read from; "": of none.
+        vocoder: that the checkpoint carries, plain values of `specgan.vocoders.learned.Learned`; None: it carries none.
     """
 
     network: nn.Module
@@ -40,6 +41,7 @@ class TrainedGenerator:
     class_names: Sequence[str]
     n_steps: int
     checkpoint: str = ""
+    vocoder: Mapping[str, Any] | None = None
 
     @property
     def channels(self) -> int:
@@ -55,6 +57,7 @@ class TrainedGenerator:
             "class_names": list(self.class_names),
             "generator": {"_target_": f"{network.__module__}.{network.__qualname__}", **self.network.settings},
             "n_steps": self.n_steps,
+            **({} if self.vocoder is None else {VOCODER_KEY: dict(self.vocoder)}),
         }
 
     @classmethod
@@ -84,6 +87,7 @@ class TrainedGenerator:
                 class_names=_checked_names(saved["class_names"]),
                 n_steps=int(saved["n_steps"]),
                 checkpoint=Path(ckpt_path).name,
+                vocoder=saved.get(VOCODER_KEY),
             )
         except Exception as err:  # a stranger's file can hold anything
             reason = f"it has no {err}" if isinstance(err, KeyError) else str(err)[:300]

@@ -111,7 +111,8 @@ def test(cfg: DictConfig) -> float | None:
         raise ValueError("ckpt_path is not set; name the checkpoint to measure: ckpt_path=<run>/checkpoints/best.ckpt")
     checkpoint = Path(cfg.ckpt_path)
     if is_vocoder(checkpoint):
-        return test_vocoder(cfg, checkpoint)
+        test_vocoder(cfg, checkpoint)
+        return None
     # A network of your own is run if the command line names it, not because the checkpoint does.
     trained = TrainedGenerator.load(checkpoint, network=OmegaConf.select(cfg, "generator._target_"))
     run_dir = checkpoint.absolute().parent.parent

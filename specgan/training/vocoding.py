@@ -7,9 +7,10 @@ from pathlib import Path
 
 import lightning as L
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
-from specgan.audio import at_rate, resample
+from specgan.audio import resample
 from specgan.data.datamodule import SpectrogramDataModule
 from specgan.data.dataset import SpectrogramDataset
 from specgan.evaluation.fidelity import losses
@@ -70,19 +71,21 @@ class VocoderPreview(Preview):
 
 
 def recordings(clips: SpectrogramDataset, *, most: int) -> tuple[Tensor, Tensor]:
-    """The beginnings of clips whose sound is kept, evenly chosen: waveforms at the spectrograms' rate, and spectrograms.
+    """The beginnings of clips whose sound is kept, evenly chosen: waveforms at their spectrograms' rate, spectrograms.
 
     Raises:
         ValueError: no sound is kept.
     """
     known = clips.with_sound.tolist()
     if not known:
-        raise ValueError(f"{clips.folder}: it keeps no sounds, so a vocoder cannot be measured; make it with data=folder")
-    places = [(known[i * len(known) // most], 0.0) for i in range(most)] if len(known) > most else known
-    places = [place if isinstance(place, tuple) else (place, 0.0) for place in places]
-    n_samples = at_rate(clips.params.n_samples, clips.params.sample_rate, clips.params.sample_rate)
+        raise ValueError(
+            f"{clips.folder}: it keeps no sounds, so a vocoder cannot be measured; make it with data=folder"
+        )
+    n = min(most, len(known))
+    places = [(known[i * len(known) // n], 0.0) for i in range(n)]
+    n_samples = clips.params.n_samples
     recorded = resample(clips.waveforms(places), clips.sound_rate, clips.params.sample_rate)
-    recorded = torch.nn.functional.pad(recorded, (0, max(0, n_samples - recorded.shape[-1])))[..., :n_samples]
+    recorded = F.pad(recorded, (0, max(0, n_samples - recorded.shape[-1])))[..., :n_samples]
     return recorded, clips.__getitems__(places)[0]
 
 
