@@ -6,7 +6,6 @@ from torch import Tensor
 
 _START, _MOVED = 0.4, 0.3  # shares of the pieces that begin with the recording, and somewhere before it
 _MIXED = 0.3  # share that another piece is added to
-_SYNTHETIC = 0.2  # share of synthesised sounds
 _LOWEST_DB = 30.0  # dB that a piece is lowered by at most
 _PEAK = 0.9
 _MOST_PARTIALS = 24
@@ -22,7 +21,7 @@ class Mixtures:
         synthetic: share of synthesised sounds.
     """
 
-    def __init__(self, recordings: Tensor, *, sample_rate: int, n_samples: int, synthetic: float = _SYNTHETIC) -> None:
+    def __init__(self, recordings: Tensor, *, sample_rate: int, n_samples: int, synthetic: float = 0.2) -> None:
         is_audible = recordings.abs().amax(1) > 1e-4
         if not bool(is_audible.any()):
             raise ValueError("all recordings to train on are silent; check the folder of sounds")
@@ -32,7 +31,8 @@ class Mixtures:
     def draw(self, n: int, generator: torch.Generator) -> Tensor:
         """Returns n sounds (n, n_samples); none of them is silent or exceeds full scale."""
         sounds = torch.stack([self._one(generator) for _ in range(n)])
-        sounds = torch.where(sounds.abs().amax(1, keepdim=True) > 1e-4, sounds, self._synthetic(n, generator))
+        silent = sounds.abs().amax(1) < 1e-4
+        sounds[silent] = self._synthetic(int(silent.sum()), generator)
         peak = _PEAK * 10 ** (-_LOWEST_DB / 20 * torch.rand(n, 1, generator=generator))
         return sounds / sounds.abs().amax(1, keepdim=True) * peak
 
@@ -92,7 +92,7 @@ def synthesised(n: int, *, n_samples: int, sample_rate: int, generator: torch.Ge
         if float(uniform(0, 1, 1)) < 0.3:
             sound[click : click + 3] += float(uniform(0.2, 1, 1))
         sounds.append(_unit(sound))
-    return torch.stack(sounds)
+    return torch.stack(sounds) if sounds else torch.zeros(0, n_samples)
 
 
 def _noise(n_samples: int, generator: torch.Generator) -> Tensor:

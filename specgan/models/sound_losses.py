@@ -1,8 +1,11 @@
 """Distances of waveforms (B, T) that a vocoder learns by: in spectra of several window lengths, and in envelope."""
 
+import math
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torchaudio.functional import melscale_fbanks
 
 _FLOOR = 1e-7  # power re the loudest of a sound, below which differences do not count
 _ATTACK_S = 0.06
@@ -30,6 +33,24 @@ def _spectral_loss(found: Tensor, wanted: Tensor, n_fft: int) -> Tensor:
     found, wanted = (found + floor).sqrt(), (wanted + floor).sqrt()
     convergence = (found - wanted).flatten(1).norm(dim=1) / wanted.flatten(1).norm(dim=1)
     return levels + 0.5 * convergence.mean()
+
+
+def mel_loss(found: Tensor, wanted: Tensor, *, sample_rate: int) -> Tensor:
+    """Mean absolute difference of the levels of 40 mel bands in bels, in windows of 50 and 12 ms; a scalar."""
+    losses = []
+    for duration_s in (0.05, 0.0125):
+        n_fft = 2 ** round(math.log2(duration_s * sample_rate))
+        filters = melscale_fbanks(n_fft // 2 + 1, 0.0, sample_rate / 2, _bands_for(n_fft), sample_rate)
+        window = torch.hann_window(n_fft, device=found.device)
+        both = torch.stft(torch.cat([found, wanted]), n_fft, n_fft // 4, window=window, return_complex=True)
+        power = torch.view_as_real(both).square().sum(-1).mT @ filters.to(found)
+        levels = torch.log10(power + _FLOOR * power.chunk(2)[1].amax((1, 2)).repeat(2)[:, None, None] + 1e-20)
+        losses.append(F.l1_loss(*levels.chunk(2)))
+    return torch.stack(losses).mean()
+
+
+def _bands_for(n_fft: int) -> int:
+    return 40 if n_fft >= 1024 else 20  # no filter may be empty
 
 
 def envelope_loss(found: Tensor, wanted: Tensor, *, sample_rate: int) -> Tensor:

@@ -2,7 +2,7 @@
 
 A spectrogram has one level for each band and hop, from windows of 40 ms and more: where in them an attack lies, it only
 implies. A network infers it from a few neighbouring frames and says how loud each band is every millisecond or two.
-Phases it need not know: these come from the first guess of Griffin-Lim, and are corrected by one step of it.
+Phases it need not know: these come from the first guess of Griffin-Lim, and are corrected by a few steps of it.
 """
 
 import math
@@ -16,11 +16,14 @@ from torch import Tensor, nn
 
 from specgan.spectrogram import SpectrogramParams, mel_filters, squared_magnitude
 from specgan.vocoders.griffin_lim import _Frames, _start_turns
+from specgan.vocoders.mel_inversion import MelInversion
 from specgan.vocoders.vocoder import edge_fade
 
 SHORT_S = 0.0058  # the short windows, in seconds; the next power of two in samples
 _OVERLAP = 4.5  # short windows that cover a sample, about
 _LOWEST = 1e-8  # power re the loudest value of a spectrogram, below which all is silence
+_LEAST = 1e-10  # power that is added where powers are compared
+_N_INVERSION_ITER = 10  # of the mel inversion, whose rest the search makes up for
 _DB = 10 / math.log(10)
 
 
@@ -48,7 +51,7 @@ class Refiner(nn.Module):
         width: channels of the network.
         n_blocks: ConvNeXt blocks.
         n_bands: of the short-time levels.
-        n_steps: corrections of the spectrogram, each followed by one of the short-time levels.
+        n_steps: corrections of the short-time levels, each followed by one of the spectrogram.
     Raises:
         ValueError: `hop_length` has no divisor that suits as the step of short windows, or a size is below 1.
 
@@ -57,7 +60,7 @@ class Refiner(nn.Module):
     """
 
     def __init__(
-        self, params: SpectrogramParams, *, width: int = 128, n_blocks: int = 3, n_bands: int = 32, n_steps: int = 1
+        self, params: SpectrogramParams, *, width: int = 160, n_blocks: int = 3, n_bands: int = 32, n_steps: int = 2
     ) -> None:
         super().__init__()
         self.settings: dict[str, Any] = {"width": width, "n_blocks": n_blocks, "n_bands": n_bands, "n_steps": n_steps}
@@ -76,19 +79,13 @@ class Refiner(nn.Module):
         self.norm = nn.LayerNorm(n_inner)
         self.to_short = nn.Linear(n_inner, self.per_frame * len(bands))
         self.skip = nn.Linear(params.n_bins, len(bands))
-        if params.kind == "mel":
-            filters = mel_filters(params)
-            self.register_buffer("filters", filters, persistent=False)
-            self.register_buffer("of_bin", filters.sum(0).clamp_min(1e-8), persistent=False)
-            self.register_buffer("of_band", filters.sum(1), persistent=False)
-            self.to_bins = nn.Linear(n_inner, params.n_fft // 2 + 1)
+        self.inversion = MelInversion(params, n_iter=_N_INVERSION_ITER) if params.kind == "mel" else None
         self._initialise()
 
     @torch.no_grad()
     def _initialise(self) -> None:
-        for head in [self.to_short, *([self.to_bins] if self.params.kind == "mel" else [])]:
-            head.weight.mul_(0.1)
-            head.bias.zero_()
+        self.to_short.weight.mul_(0.1)
+        self.to_short.bias.zero_()
         # The short-time level of a band is about that of its mel bands: power of a window is as its sum of squares.
         p = self.params
         shares = mel_filters(p) if p.kind == "mel" else torch.eye(p.n_fft // 2 + 1)[p.fft_bins]
@@ -107,75 +104,73 @@ class Refiner(nn.Module):
         """Maps power (B, n_bins, n_frames) >= 0 to waveforms (B, n_frames * hop_length), from the seeds' phases."""
         loudest = power.amax((1, 2)).clamp_min(1e-30)
         power = (power / loudest[:, None, None]).mT.contiguous()  # (B, n_frames, n_bins)
-        bins, short = self.predict(power)
-        waveform = self.synthesise(power, bins, short, seeds)
+        waveform = self.synthesise(power, self.predict(power), seeds)
         return waveform * loudest.sqrt().unsqueeze(1)
 
-    def predict(self, power: Tensor) -> tuple[Tensor, Tensor]:
-        """Maps relative power (B, n_frames, n_bins) to that of all FFT bins and to short-time levels.
+    def predict(self, power: Tensor) -> Tensor:
+        """Maps relative power (B, n_frames, n_bins) to short-time levels.
 
         Returns:
-            (B, n_frames, n_fft // 2 + 1), power, whose bands are nearly those given; and
             (B, n_frames * steps in a hop, n_bands), power of the short windows in dB.
         """
         level = _DB * torch.log(power + _LOWEST)
         hidden = self.norm(self.blocks(self.enter(level.mT / 20 + 2).mT))
-        short = self.to_short(20 * hidden).unflatten(-1, (self.per_frame, -1)) + self.skip(level).unsqueeze(2)
-        return self._bins(power, hidden), short.flatten(1, 2)
+        residual = self.to_short(hidden).unflatten(-1, (self.per_frame, -1))
+        return (10 * residual + self.skip(level).unsqueeze(2)).flatten(1, 2)
 
-    def _bins(self, power: Tensor, hidden: Tensor) -> Tensor:
-        p = self.params
-        if p.kind == "linear":
-            return F.pad(power, (p.fft_bins.start, p.n_fft // 2 + 1 - p.fft_bins.stop))
-        shape = self.to_bins(hidden).clamp(-8, 8).exp()
-        return self._share_out(power, shape * self.even(power))
+    def short_levels(self, waveform: Tensor) -> Tensor:
+        """What `predict` should say of waveforms (B, n_frames * hop_length) whose spectrogram has 1 as its loudest value."""
+        return _DB * torch.log(self._short_power(self._short_frames(waveform), waveform)[1] + _LOWEST)
 
-    def even(self, power: Tensor) -> Tensor:
-        """Spreads the power of bands evenly over their bins."""
-        return (power / self.of_band) @ self.filters / self.of_bin
-
-    def _share_out(self, wanted: Tensor, power: Tensor) -> Tensor:
-        """Multiplies bins by what their bands lack: an update of `MelInversion`."""
-        lack = wanted / (power @ self.filters.T).clamp_min(1e-12)
-        return power * ((lack @ self.filters) / self.of_bin)
-
-    def synthesise(self, power: Tensor, bins: Tensor, short: Tensor, seeds: Sequence[int]) -> Tensor:
-        """Finds waveforms (B, n_frames * hop_length) with these powers, in turns for long and for short windows."""
+    def synthesise(self, power: Tensor, short: Tensor, seeds: Sequence[int]) -> Tensor:
+        """Finds waveforms (B, n_frames * hop_length) with these powers, in turns for short and for long windows."""
         p, n_frames = self.params, power.shape[1]
-        frames = _Frames(n_frames, p.n_fft, p.hop_length, p.win_length, bins)
-        n_channels = len(power) // len(seeds)
-        with torch.no_grad():
-            mean = bins.unflatten(0, (-1, n_channels)).mean(1)
-            turns = _start_turns(mean, p, seeds).repeat_interleave(n_channels, 0)
-        spectrum = torch.polar(bins.clamp_min(1e-20).sqrt(), 2 * torch.pi * turns)
-        waveform = _sound(frames, F.pad(spectrum, (0, 0, 0, 1)))
-        n_samples = n_frames * p.hop_length
-        fade = edge_fade(n_samples, p.sample_rate).to(waveform)
-        wanted = torch.exp(short / _DB)
+        frames = _Frames(n_frames, p.n_fft, p.hop_length, p.win_length, power)
+        # within the search, as in Griffin-Lim: it makes up for what a fade takes away
+        frames.scale[:, frames.start : frames.stop] *= edge_fade(frames.stop - frames.start, p.sample_rate).to(power)
+        waveform = _sound(frames, F.pad(self._first_guess(power.detach(), seeds), (0, 0, 0, 1)))
+        short_frames, wanted = self._short_frames(waveform), torch.exp(short / _DB)
         for _ in range(self.n_steps):
-            waveform = self._short_step(waveform, wanted)
-            waveform = self._long_step(waveform, power, frames)
-        return self._short_step(waveform, wanted) * fade
+            spectrum, found = self._short_power(short_frames, waveform)
+            gain = torch.log((wanted + _LOWEST) / (found + _LOWEST)).clamp(-8, 8)  # 35 dB
+            waveform = _sound(short_frames, spectrum * _padded(torch.exp(0.5 * gain @ self.bands)))
+            spectrum = _analysed(frames, waveform)
+            gain = self._lack(power, squared_magnitude(spectrum[:, :-1]))
+            waveform = _sound(frames, spectrum * _padded(gain.clamp(1e-8, 1e4).sqrt()))
+        return waveform
 
-    def _short_step(self, waveform: Tensor, wanted: Tensor) -> Tensor:
-        """Gives each band of each short window the power wanted, as far as neighbours allow."""
-        frames = _Frames(waveform.shape[1] // self.short_hop, self.n_short, self.short_hop, self.n_short, waveform)
-        spectrum = _analysed(frames, waveform)
-        found = squared_magnitude(spectrum[:, :-1]) @ self.bands.T
-        gain = torch.log((wanted + _LOWEST) / (found + _LOWEST)).clamp(-8, 8)
-        return _sound(frames, spectrum * F.pad(torch.exp(0.5 * gain @ self.bands), (0, 0, 0, 1), value=1.0))
-
-    def _long_step(self, waveform: Tensor, power: Tensor, frames: _Frames) -> Tensor:
-        """Gives each mel band, or bin, of each frame the power wanted."""
-        spectrum = _analysed(frames, waveform)
-        found = squared_magnitude(spectrum[:, :-1])
-        if self.params.kind == "mel":
-            lack = (power + 1e-10) / (found @ self.filters.T + 1e-10)
-            gain = (lack @ self.filters) / self.of_bin
+    @torch.no_grad()
+    def _first_guess(self, power: Tensor, seeds: Sequence[int]) -> Tensor:
+        """A spectrum (B, n_frames, n_fft // 2 + 1) with the power wanted and the first phases of Griffin-Lim."""
+        p = self.params
+        if self.inversion is None:
+            bins = F.pad(power, (p.fft_bins.start, p.n_fft // 2 + 1 - p.fft_bins.stop))
         else:
-            gain = (power + 1e-10) / (found[..., self.params.fft_bins] + 1e-10)
-            gain = F.pad(gain, (self.params.fft_bins.start, found.shape[-1] - self.params.fft_bins.stop))
-        return _sound(frames, spectrum * F.pad(gain.clamp(1e-8, 1e4).sqrt(), (0, 0, 0, 1), value=1.0))
+            bins = self.inversion(power.mT).mT
+        n_channels = len(power) // len(seeds)
+        turns = _start_turns(bins.unflatten(0, (-1, n_channels)).mean(1), p, seeds).repeat_interleave(n_channels, 0)
+        return torch.polar(bins.sqrt(), 2 * torch.pi * turns)
+
+    def _lack(self, power: Tensor, found: Tensor) -> Tensor:
+        """What bins must be multiplied by, so that what they give in a spectrogram comes near to `power`."""
+        if self.inversion is not None:  # an update of MelInversion
+            lack = (power + _LEAST) / (found @ self.inversion.filters.T + _LEAST)
+            return (lack @ self.inversion.filters) / self.inversion.of_bin
+        bins = self.params.fft_bins
+        lack = (power + _LEAST) / (found[..., bins] + _LEAST)
+        return F.pad(lack, (bins.start, found.shape[-1] - bins.stop))
+
+    def _short_frames(self, waveform: Tensor) -> _Frames:
+        return _Frames(waveform.shape[1] // self.short_hop, self.n_short, self.short_hop, self.n_short, waveform)
+
+    def _short_power(self, frames: _Frames, waveform: Tensor) -> tuple[Tensor, Tensor]:
+        spectrum = _analysed(frames, waveform)
+        return spectrum, squared_magnitude(spectrum[:, :-1]) @ self.bands.T
+
+
+def _padded(gain: Tensor) -> Tensor:
+    """The frame behind the end, which no spectrogram shows, stays as it is."""
+    return F.pad(gain, (0, 0, 0, 1), value=1.0)
 
 
 def _analysed(frames: _Frames, waveform: Tensor) -> Tensor:

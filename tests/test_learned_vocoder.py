@@ -1,0 +1,232 @@
+"""model=vocoder and vocoder=learned: a network learns from sounds, and its file makes the same sounds again."""
+
+import pytest
+import torch
+from torch import Tensor
+
+from specgan.audio import resample
+from specgan.models.mixtures import Mixtures, synthesised
+from specgan.models.sound_losses import envelope_loss, spectral_loss
+from specgan.models.trained import CHECKPOINT_KEY, VOCODER_KEY, is_vocoder
+from specgan.models.vocoder import VocoderTraining
+from specgan.spectrogram import LevelRange, Spectrogram, SpectrogramParams, normalise
+from specgan.vocoders.learned import Learned
+from specgan.vocoders.refinement import Refiner
+from specgan.vocoders.weights import new_network, read_vocoder, write_safetensors
+
+PARAMS = SpectrogramParams(sample_rate=8000, n_fft=512, win_length=512, hop_length=128, n_mels=32, n_frames=24)
+RANGE = LevelRange(-80.0, 0.0)
+TINY = {"width": 16, "n_blocks": 1, "n_bands": 12, "n_steps": 1}
+
+
+def network(params: SpectrogramParams = PARAMS, **settings: int) -> Refiner:
+    torch.manual_seed(0)
+    return new_network(params, **{**TINY, **settings})
+
+
+def training(**settings) -> VocoderTraining:
+    torch.manual_seed(0)
+    model = VocoderTraining(
+        network=lambda params: new_network(params, **TINY),
+        optimizer=lambda weights: torch.optim.Adam(weights, lr=2e-3),
+        resample=resample,
+        **settings,
+    )
+    model.build(params=PARAMS, level_range=RANGE, class_names=["hit"])
+    return model
+
+
+def hits(n: int, n_frames: int = 24) -> Tensor:
+    """Noise and a tone that start at once in the middle and decay."""
+    n_samples = n_frames * PARAMS.hop_length
+    t = torch.arange(n_samples) / PARAMS.sample_rate - 0.1
+    noise = torch.randn(n, n_samples, generator=torch.Generator().manual_seed(0))
+    tones = torch.sin(2 * torch.pi * t * torch.linspace(300, 900, n)[:, None])
+    return 0.2 * (t >= 0) * torch.exp(-20 * t.clamp_min(0)) * (tones + 0.5 * noise)
+
+
+def spectrograms(waveforms: Tensor) -> Tensor:
+    return normalise(Spectrogram(PARAMS)(waveforms), PARAMS, RANGE).unsqueeze(1)
+
+
+def test_the_loss_falls_on_one_fixed_batch_and_the_average_follows():
+    model, wanted = training(jitter_db=0.0), hits(4)
+    optimizer = (
+        model.configure_optimizers()
+        if isinstance(model.make_optimizer, type)
+        else model.make_optimizer(model.network.parameters())
+    )
+    losses, before = [], [weight.clone() for weight in model.ema.parameters()]
+    for _ in range(40):
+        values = model.losses(wanted)
+        optimizer.zero_grad()
+        values["loss"].backward()
+        optimizer.step()
+        model.on_train_batch_end(None, None, 0)
+        losses.append(float(values["loss"]))
+    assert sum(losses[-5:]) < 0.85 * sum(losses[:5])
+    assert all(weight.grad is not None for weight in model.network.parameters())
+    assert not any(one.equal(other) for one, other in zip(before, model.ema.parameters(), strict=True))
+
+
+def test_distances_of_a_sound_to_itself_are_0_and_a_step_of_ten_decibels_is_a_bel():
+    sounds = hits(2)
+    assert float(spectral_loss(sounds, sounds, n_ffts=(256, 64))) < 1e-6
+    assert float(envelope_loss(sounds, sounds, sample_rate=8000)) < 1e-6
+    steady = torch.sin(torch.arange(4000) / 3).unsqueeze(0)
+    assert float(envelope_loss(steady * 10**-0.5, steady, sample_rate=8000)) == pytest.approx(1, abs=0.01)
+
+
+def test_examples_are_repeatable_audible_and_within_full_scale():
+    mixtures = Mixtures(torch.cat([hits(3), torch.zeros(1, 3072)]), sample_rate=8000, n_samples=2000)
+    drawn = mixtures.draw(40, torch.Generator().manual_seed(3))
+    assert drawn.shape == (40, 2000)
+    assert drawn.equal(mixtures.draw(40, torch.Generator().manual_seed(3)))
+    peaks = drawn.abs().amax(1)
+    assert float(peaks.max()) <= 0.9 + 1e-6
+    assert float(peaks.min()) >= 0.9 * 10**-1.5 - 1e-6
+    assert float(peaks.std()) > 0.1  # levels differ
+    with pytest.raises(ValueError, match="silent"):
+        Mixtures(torch.zeros(2, 100), sample_rate=8000, n_samples=100)
+    assert synthesised(5, n_samples=900, sample_rate=8000, generator=torch.Generator()).isfinite().all()
+
+
+# --- the vocoder
+
+
+def test_a_sound_depends_on_its_own_spectrogram_and_seed_alone():
+    vocoder = Learned(PARAMS, RANGE, held=network().contents())
+    batch = spectrograms(hits(3))
+    together = vocoder(batch, seeds=[1, 2, 3])
+    assert together.shape == (3, 24 * 128)
+    for i in range(3):
+        torch.testing.assert_close(vocoder(batch[i : i + 1], seeds=[i + 1])[0], together[i], atol=1e-4, rtol=1e-3)
+    assert vocoder(batch, seeds=[1, 2, 3]).equal(together)
+    assert not vocoder(batch[:1], seeds=[9])[0].equal(together[0])
+
+
+@pytest.mark.parametrize("n_frames", [1, 2, 7, 50])
+def test_any_length(n_frames):
+    vocoder = Learned(PARAMS, RANGE, held=network().contents())
+    made = vocoder(torch.zeros(2, 1, 32, n_frames), seeds=[0, 1])
+    assert made.shape == (2, n_frames * 128)
+    assert made.isfinite().all()
+
+
+def test_silence_stays_silent_and_a_louder_spectrogram_is_the_same_sound_louder():
+    vocoder = Learned(PARAMS, RANGE, held=network().contents())
+    assert float(vocoder(torch.full((1, 1, 32, 24), -1.0), seeds=[0]).abs().max()) < 1e-6
+    power = Spectrogram(PARAMS).power(hits(1))
+    torch.testing.assert_close(
+        vocoder.waveform(100 * power, [0]), 10 * vocoder.waveform(power, [0]), rtol=1e-3, atol=1e-4
+    )
+
+
+def test_two_channels_of_one_spectrogram_are_one_sound_twice():
+    vocoder = Learned(PARAMS, RANGE, held=network().contents())
+    batch = spectrograms(hits(2))
+    both = vocoder(batch.expand(-1, 2, -1, -1), seeds=[1, 2])
+    assert both.shape == (2, 2, 24 * 128)
+    torch.testing.assert_close(both[:, 0], both[:, 1], atol=1e-4, rtol=1e-3)
+    torch.testing.assert_close(both[:, 0], vocoder(batch, seeds=[1, 2]), atol=1e-4, rtol=1e-3)
+
+
+def test_linear_spectrograms_too():
+    params = SpectrogramParams(sample_rate=8000, n_fft=512, win_length=512, hop_length=128, kind="linear", f_min=50.0)
+    made = Learned(params, RANGE, held=network(params).contents())(torch.zeros(1, 1, params.n_bins, 9), seeds=[0])
+    assert made.shape == (1, 9 * 128)
+
+
+def test_a_hop_without_a_suitable_divisor_is_refused():
+    with pytest.raises(ValueError, match="hop_length is 127"):
+        network(SpectrogramParams(sample_rate=8000, n_fft=512, win_length=512, hop_length=127, n_mels=32))
+
+
+# --- its files
+
+
+def saved(model: VocoderTraining, path) -> dict:
+    checkpoint = {"state_dict": model.state_dict()}
+    model.on_save_checkpoint(checkpoint)
+    torch.save(checkpoint, path)
+    return checkpoint
+
+
+def test_a_checkpoint_and_safetensors_make_the_same_sounds_again(tmp_path):
+    model, batch = training(), spectrograms(hits(2))
+    saved(model, tmp_path / "last.ckpt")
+    assert is_vocoder(tmp_path / "last.ckpt")
+    wanted = model.sound(batch, seeds=[1, 2])
+    assert Learned(PARAMS, RANGE, path=tmp_path / "last.ckpt")(batch, seeds=[1, 2]).equal(wanted)
+    write_safetensors(tmp_path / "x.safetensors", read_vocoder(tmp_path / "last.ckpt"))
+    made = Learned(PARAMS, RANGE, path=tmp_path / "x.safetensors")(batch, seeds=[1, 2])
+    assert float((made - wanted).norm() / wanted.norm()) < 0.02  # half precision
+    begun = new_network(PARAMS, start=tmp_path / "x.safetensors", **TINY)
+    assert all(weight.requires_grad for weight in begun.parameters())
+    assert begun.to_short.weight.equal(Learned(PARAMS, RANGE, path=tmp_path / "x.safetensors").network.to_short.weight)
+
+
+def test_a_training_goes_on_where_it_was(tmp_path):
+    model = training()
+    model.losses(hits(2))
+    model.n_steps = 7
+    checkpoint = saved(model, tmp_path / "last.ckpt")
+    other = training(seed=5)
+    other.on_load_checkpoint(checkpoint)
+    assert (other.n_steps, other.rate_scale) == (7, 1.0)
+    assert torch.rand(3, generator=other.generator).equal(torch.rand(3, generator=model.generator))
+    checkpoint[CHECKPOINT_KEY][VOCODER_KEY]["settings"]["width"] = 17
+    with pytest.raises(ValueError, match="width: checkpoint 17, this run 16"):
+        other.on_load_checkpoint(checkpoint)
+
+
+def _other_rate(held):
+    held["params"]["sample_rate"] = 16000
+
+
+def _other_size(held):
+    held["weights"]["to_short.weight"] = torch.zeros(2, 2)
+
+
+def _missing(held):
+    del held["weights"]["skip.bias"]
+
+
+def _not_finite(held):
+    held["weights"]["skip.bias"][0] = float("nan")
+
+
+def _huge(held):
+    held["settings"]["width"] = 10**6
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (_other_rate, "sample_rate: trained on 16000, these are 8000"),
+        (_other_size, r"to_short\.weight differs"),
+        (_missing, r"skip\.bias differs"),
+        (_not_finite, r"skip\.bias is not finite"),
+        (_huge, "impossible settings"),
+        (dict.clear, "it has no 'params'"),
+    ],
+)
+def test_a_foreign_vocoder_is_refused(change, message, tmp_path):
+    held = network().contents()
+    change(held)
+    torch.save({CHECKPOINT_KEY: {VOCODER_KEY: held}}, tmp_path / "x.ckpt")
+    with pytest.raises(ValueError, match=message):
+        Learned(PARAMS, RANGE, path=tmp_path / "x.ckpt")
+
+
+def test_a_file_without_a_vocoder_is_refused(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"vocoder\.path is .*none\.ckpt: no such file"):
+        Learned(PARAMS, RANGE, path=tmp_path / "none.ckpt")
+    torch.save({"state_dict": {}}, tmp_path / "x.ckpt")
+    with pytest.raises(ValueError, match="it holds no vocoder"):
+        Learned(PARAMS, RANGE, path=tmp_path / "x.ckpt")
+    (tmp_path / "x.safetensors").write_bytes(b"no tensors in here")
+    with pytest.raises(ValueError, match="not a vocoder that specgan wrote"):
+        Learned(PARAMS, RANGE, path=tmp_path / "x.safetensors")
+    with pytest.raises(ValueError, match=r"vocoder\.path is null, and the package has no trained vocoder"):
+        Learned(PARAMS, RANGE)
