@@ -1,21 +1,37 @@
 """model=vocoder and vocoder=learned: a network learns from sounds, and its file makes the same sounds again."""
 
+import json
+from functools import partial
+from pathlib import Path
+
 import pytest
 import torch
+from checkpoints import CLASSES, save_checkpoint, tiny_gan
+from checkpoints import PARAMS as OF_CHECKPOINT
+from folders import contents
+from hydra import compose, initialize_config_dir
+from hydra.core.hydra_config import HydraConfig
+from hydra.utils import instantiate
+from omegaconf import OmegaConf
 from torch import Tensor
 
 from specgan.audio import resample
+from specgan.generation import generate
 from specgan.models.mixtures import Mixtures, synthesised
 from specgan.models.sound_losses import envelope_loss, spectral_loss
-from specgan.models.trained import CHECKPOINT_KEY, VOCODER_KEY, is_vocoder
+from specgan.models.trained import CHECKPOINT_KEY, VOCODER_KEY, TrainedGenerator, is_vocoder
 from specgan.models.vocoder import VocoderTraining
+from specgan.server.sounds import SoundGenerator
 from specgan.spectrogram import LevelRange, Spectrogram, SpectrogramParams, normalise
+from specgan.training.carrying import CarryVocoder
+from specgan.vocoders.griffin_lim import GriffinLim
 from specgan.vocoders.learned import Learned
 from specgan.vocoders.refinement import Refiner
 from specgan.vocoders.weights import new_network, read_vocoder, write_safetensors
 
 PARAMS = SpectrogramParams(sample_rate=8000, n_fft=512, win_length=512, hop_length=128, n_mels=32, n_frames=24)
 RANGE = LevelRange(-80.0, 0.0)
+CONF = Path(__file__).parents[1] / "conf"
 TINY = {"width": 16, "n_blocks": 1, "n_bands": 12, "n_steps": 1}
 
 
@@ -51,11 +67,7 @@ def spectrograms(waveforms: Tensor) -> Tensor:
 
 def test_the_loss_falls_on_one_fixed_batch_and_the_average_follows():
     model, wanted = training(jitter_db=0.0), hits(4)
-    optimizer = (
-        model.configure_optimizers()
-        if isinstance(model.make_optimizer, type)
-        else model.make_optimizer(model.network.parameters())
-    )
+    optimizer = model.configure_optimizers()
     losses, before = [], [weight.clone() for weight in model.ema.parameters()]
     for _ in range(40):
         values = model.losses(wanted)
@@ -63,7 +75,7 @@ def test_the_loss_falls_on_one_fixed_batch_and_the_average_follows():
         values["loss"].backward()
         optimizer.step()
         model.on_train_batch_end(None, None, 0)
-        losses.append(float(values["loss"]))
+        losses.append(values["loss"].item())
     assert sum(losses[-5:]) < 0.85 * sum(losses[:5])
     assert all(weight.grad is not None for weight in model.network.parameters())
     assert not any(one.equal(other) for one, other in zip(before, model.ema.parameters(), strict=True))
@@ -163,7 +175,7 @@ def test_a_checkpoint_and_safetensors_make_the_same_sounds_again(tmp_path):
     assert float((made - wanted).norm() / wanted.norm()) < 0.02  # half precision
     begun = new_network(PARAMS, start=tmp_path / "x.safetensors", **TINY)
     assert all(weight.requires_grad for weight in begun.parameters())
-    assert begun.to_short.weight.equal(Learned(PARAMS, RANGE, path=tmp_path / "x.safetensors").network.to_short.weight)
+    assert begun.to_short.weight.equal(model.ema.to_short.weight.half().float())
 
 
 def test_a_training_goes_on_where_it_was(tmp_path):
@@ -230,3 +242,108 @@ def test_a_file_without_a_vocoder_is_refused(tmp_path):
         Learned(PARAMS, RANGE, path=tmp_path / "x.safetensors")
     with pytest.raises(ValueError, match=r"vocoder\.path is null, and the package has no trained vocoder"):
         Learned(PARAMS, RANGE)
+
+
+# --- checkpoints that carry a vocoder
+
+
+@pytest.fixture
+def held():
+    return network(OF_CHECKPOINT).contents()
+
+
+def carrying(path, held):
+    save_checkpoint(path)
+    checkpoint = torch.load(path, weights_only=True)
+    checkpoint[CHECKPOINT_KEY][VOCODER_KEY] = held
+    torch.save(checkpoint, path)
+    return path
+
+
+def draw(ckpt_path, output, **settings):
+    settings = {"vocoder": partial(GriffinLim, n_iter=1), "label": "kick", "n_samples": 1, "seed": 3, **settings}
+    generate(ckpt_path, output=output, device="cpu", **settings)
+    return contents(output)["kick/kick_3.wav"]
+
+
+def test_generate_uses_the_vocoder_that_a_checkpoint_carries_unless_it_is_told_not_to(held, tmp_path):
+    path = carrying(tmp_path / "best.ckpt", held)
+    used = draw(path, tmp_path / "carried")
+    assert used == draw(path, tmp_path / "named", vocoder=partial(Learned, path=path), carried_vocoder=False)
+    assert used != draw(path, tmp_path / "other", carried_vocoder=False)
+    service = SoundGenerator(path, vocoder=partial(GriffinLim, n_iter=1))
+    (tmp_path / "service").mkdir()
+    assert service.generate("kick", [3], tmp_path / "service")[0].wav.read_bytes() == used
+
+
+def test_a_carried_vocoder_of_other_spectrograms_is_refused(held, tmp_path):
+    held["params"]["hop_length"] = 64
+    with pytest.raises(ValueError, match=r"the vocoder of the checkpoint: .*hop_length: trained on 64, these are 128"):
+        draw(carrying(tmp_path / "best.ckpt", held), tmp_path / "out")
+
+
+def test_a_gan_keeps_the_vocoder_that_it_is_given_also_when_it_goes_on(held, tmp_path):
+    model, other = tiny_gan(), tiny_gan()
+    for gan in (model, other):
+        gan.build(params=OF_CHECKPOINT, level_range=RANGE, class_names=CLASSES)
+    CarryVocoder(partial(Learned, held=held)).on_fit_start(None, model)
+    checkpoint = {"state_dict": model.state_dict()}
+    model.on_save_checkpoint(checkpoint)
+    torch.save(checkpoint, tmp_path / "last.ckpt")
+    assert TrainedGenerator.load(tmp_path / "last.ckpt").vocoder["settings"] == held["settings"]
+    assert not is_vocoder(tmp_path / "last.ckpt")
+    other.on_load_checkpoint(checkpoint)
+    CarryVocoder(partial(GriffinLim, n_iter=1)).on_fit_start(None, other)
+    assert other.trained.vocoder["settings"] == held["settings"]
+
+
+def composed(overrides, folder):
+    cfg = compose("train", overrides=[*overrides, f"hydra.runtime.output_dir={folder}"], return_hydra_config=True)
+    HydraConfig.instance().set_config(cfg)
+    cfg = OmegaConf.masked_copy(cfg, [key for key in cfg if key != "hydra"])  # as a script gets it
+    OmegaConf.set_struct(cfg, True)
+    return cfg
+
+
+def run(overrides, folder):
+    """What train.py does, in this process."""
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        cfg = composed(overrides, folder)
+        return instantiate(cfg.stage)(cfg)
+
+
+def test_stage_carry_puts_a_vocoder_into_a_checkpoint(held, tmp_path):
+    path = save_checkpoint(tmp_path / "best.ckpt")
+    torch.save({CHECKPOINT_KEY: {VOCODER_KEY: held}}, tmp_path / "vocoder.ckpt")
+    before = torch.load(path, weights_only=True)
+    run(["stage=carry", f"ckpt_path={path}", "vocoder=learned", f"vocoder.path={tmp_path}/vocoder.ckpt"], tmp_path)
+    after = torch.load(path, weights_only=True)
+    assert after[CHECKPOINT_KEY].pop(VOCODER_KEY)["weights"]["skip.bias"].equal(held["weights"]["skip.bias"])
+    assert after["state_dict"].keys() == before["state_dict"].keys()
+    assert after[CHECKPOINT_KEY].keys() == before[CHECKPOINT_KEY].keys()
+    with pytest.raises(ValueError, match="no weights that a checkpoint could carry"):
+        run(["stage=carry", f"ckpt_path={path}"], tmp_path)
+
+
+def test_a_run_trains_previews_and_measures_goes_on_and_is_tested(tiny_drums, tmp_path):
+    settings = ["model=vocoder", "spectrogram=mel_64x64", "spectrogram.n_mels=32", "spectrogram.n_frames=32"]
+    settings += ["model.network.width=8", "model.network.n_blocks=1", "model.batch_size=2", "model.n_frames=8"]
+    settings += ["data=folder", f"data.audio_dir={tiny_drums}", "data.splits=[50,17,33]", "data.batch_size=4"]
+    settings += [f"data.datasets_dir={tmp_path / 'sets'}", "data.epoch_size=8", "vocoder.n_iter=1", "logger=none"]
+    settings += ["trainer.accelerator=cpu", "trainer.precision=32-true", "+trainer.enable_progress_bar=false"]
+    settings += ["~callbacks.progress", "callbacks.preview.every_n_epochs=1"]
+    last = tmp_path / "checkpoints" / "last.ckpt"
+    for n_epochs, going_on in ((1, []), (2, [f"ckpt_path={last}"])):
+        run([*settings, f"trainer.max_epochs={n_epochs}", *going_on], tmp_path)
+        assert torch.load(last, weights_only=True)[CHECKPOINT_KEY]["n_steps"] == 2 * n_epochs
+    metrics = json.loads((tmp_path / "metrics.json").read_text())
+    assert min(metrics["val/log_spectral_distance_db"], metrics["val/attack_error_db"]) > 0
+    pages = [path.name for path in (tmp_path / "previews" / "kick").glob("*.wav")]
+    assert sorted(pages) == ["epoch_1.wav", "epoch_2.wav", "real.wav", "real_vocoded.wav"]
+
+    assert run(["stage=test", f"ckpt_path={tmp_path / 'checkpoints' / 'best.ckpt'}"], tmp_path) is None
+    rows = json.loads((tmp_path / "vocoder.json").read_text())["rows"]
+    assert set(rows) == {"learned", "griffin_lim"}
+    assert rows["learned"]["n"] == 6
+    assert read_vocoder(tmp_path / "vocoder.safetensors")["settings"]["width"] == 8
+    assert rows["griffin_lim"]["log_spectral_distance_db"] > 0

@@ -91,7 +91,7 @@ class VocoderTraining(L.LightningModule):
         """Creates the network for a data set."""
         self.params, self.level_range, self.class_names = params, level_range, list(class_names)
         self.network = self.networks(params)
-        self.ema = copy.deepcopy(self.network).requires_grad_(False).eval()
+        self.ema = copy.deepcopy(self.network).requires_grad_(False)
         self.transform = Spectrogram(params)
         # three windows, from the pitch of a tone to the moment of an attack
         self.n_ffts = tuple(2 ** (params.n_fft // k).bit_length() // 2 for k in (1, 4, 16))

@@ -17,6 +17,7 @@ from specgan.evaluation.fidelity import losses
 from specgan.training.cadence import Cadence
 from specgan.training.preview import Preview, ShownSound, first_clip
 from specgan.vocoders.learned import Learned
+from specgan.vocoders.weights import write_safetensors
 
 _FIRST_S = 60.0  # from the start of the training to the first preview
 _MOST_MEASURED, _MOST_COMPARED = 48, 400  # clips that are measured during the training, and by stage=test
@@ -68,6 +69,21 @@ class VocoderPreview(Preview):
         made = _in_turn(pl_module.sound, spectrograms)
         figures = losses(recorded, made, sample_rate=params.sample_rate)
         return {name: figure["value"] for name, figure in figures.items()}
+
+
+class KeepVocoder(L.Callback):
+    """Writes the trained vocoder at the end of the training, a small file for `vocoder.path` that can be handed on.
+
+    Args:
+        path: of the .safetensors file.
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path)
+
+    def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        if trainer.is_global_zero:
+            write_safetensors(self.path, pl_module.ema.contents())
 
 
 def recordings(clips: SpectrogramDataset, *, most: int) -> tuple[Tensor, Tensor]:

@@ -119,7 +119,7 @@ class Refiner(nn.Module):
         return (10 * residual + self.skip(level).unsqueeze(2)).flatten(1, 2)
 
     def short_levels(self, waveform: Tensor) -> Tensor:
-        """What `predict` should say of waveforms (B, n_frames * hop_length) whose spectrogram has 1 as its loudest value."""
+        """What `predict` should say of waveforms (B, n_frames * hop_length) whose spectrogram reaches up to 1."""
         return _DB * torch.log(self._short_power(self._short_frames(waveform), waveform)[1] + _LOWEST)
 
     def synthesise(self, power: Tensor, short: Tensor, seeds: Sequence[int]) -> Tensor:
@@ -148,7 +148,9 @@ class Refiner(nn.Module):
         else:
             bins = self.inversion(power.mT).mT
         n_channels = len(power) // len(seeds)
-        turns = _start_turns(bins.unflatten(0, (-1, n_channels)).mean(1), p, seeds).repeat_interleave(n_channels, 0)
+        mean = bins if n_channels == 1 else bins.unflatten(0, (-1, n_channels)).mean(1)
+        turns = _start_turns(mean, p, seeds)
+        turns = turns if n_channels == 1 else turns.repeat_interleave(n_channels, 0)
         return torch.polar(bins.sqrt(), 2 * torch.pi * turns)
 
     def _lack(self, power: Tensor, found: Tensor) -> Tensor:
