@@ -38,6 +38,7 @@ class VocoderTraining(L.LightningModule):
         synthetic: share of synthesised sounds among them, 0..1.
         ema_decay: per step, of the moving average of the weights that is kept.
         envelope_weight: of the loss on envelopes, beside those on spectra and short-time levels.
+        mel_weight: of the loss on mel bands.
         sound_every: steps from one that also makes sound, to the next; the others learn the short-time levels alone.
         jitter_db: spectrograms are changed by normal noise of this standard deviation, as a generator's would be.
         seed: of the examples and phases.
@@ -55,6 +56,7 @@ class VocoderTraining(L.LightningModule):
         synthetic: float = 0.2,
         ema_decay: float = 0.995,
         envelope_weight: float = 0.5,
+        mel_weight: float = 1.0,
         sound_every: int = 3,
         jitter_db: float = 0.5,
         seed: int = 0,
@@ -66,7 +68,8 @@ class VocoderTraining(L.LightningModule):
                 raise ValueError(f"{name} is {value}; at least 1")
         self.make_network, self.make_optimizer, self.resample = network, optimizer, resample
         self.batch_size, self.n_frames, self.most_sounds = batch_size, n_frames, most_sounds
-        self.ema_decay, self.envelope_weight, self.jitter_db = ema_decay, envelope_weight, jitter_db
+        self.ema_decay, self.jitter_db = ema_decay, jitter_db
+        self.envelope_weight, self.mel_weight = envelope_weight, mel_weight
         self.sound_every, self.synthetic = sound_every, synthetic
         self.generator = torch.Generator().manual_seed(seed)
         self.rate_scale = 1.0  # of the learning rate; a rollback lowers it
@@ -152,7 +155,7 @@ class VocoderTraining(L.LightningModule):
         spectral = spectral_loss(found, wanted, n_ffts=self.n_ffts)
         bands = mel_loss(found, wanted, sample_rate=self.params.sample_rate)
         envelope = envelope_loss(found, wanted, sample_rate=self.params.sample_rate)
-        loss = levels + spectral + bands + self.envelope_weight * envelope
+        loss = levels + spectral + self.mel_weight * bands + self.envelope_weight * envelope
         return {"loss": loss, "levels": levels, "spectral": spectral, "bands": bands, "envelope": envelope}
 
     @torch.no_grad()

@@ -23,7 +23,7 @@ SHORT_S = 0.0058  # the short windows, in seconds; the next power of two in samp
 _OVERLAP = 4.5  # short windows that cover a sample, about
 _LOWEST = 1e-8  # power re the loudest value of a spectrogram, below which all is silence
 _LEAST = 1e-10  # power that is added where powers are compared
-_N_INVERSION_ITER = 10  # of the mel inversion, whose rest the search makes up for
+_N_INVERSION_ITER = 20  # of the mel inversion, whose rest the search makes up for
 _DB = 10 / math.log(10)
 
 
@@ -52,6 +52,7 @@ class Refiner(nn.Module):
         n_blocks: ConvNeXt blocks.
         n_bands: of the short-time levels.
         n_steps: corrections of the short-time levels, each followed by one of the spectrogram.
+        n_last: corrections of the spectrogram that follow the last one of the short-time levels.
     Raises:
         ValueError: `hop_length` has no divisor that suits as the step of short windows, or a size is below 1.
 
@@ -60,14 +61,22 @@ class Refiner(nn.Module):
     """
 
     def __init__(
-        self, params: SpectrogramParams, *, width: int = 160, n_blocks: int = 3, n_bands: int = 32, n_steps: int = 2
+        self,
+        params: SpectrogramParams,
+        *,
+        width: int = 160,
+        n_blocks: int = 3,
+        n_bands: int = 32,
+        n_steps: int = 2,
+        n_last: int = 2,
     ) -> None:
         super().__init__()
-        self.settings: dict[str, Any] = {"width": width, "n_blocks": n_blocks, "n_bands": n_bands, "n_steps": n_steps}
+        self.settings: dict[str, Any] = {"width": width, "n_blocks": n_blocks, "n_bands": n_bands}
+        self.settings |= {"n_steps": n_steps, "n_last": n_last}
         for name, value in self.settings.items():
             if not isinstance(value, int) or value < 1:
                 raise ValueError(f"{name} is {value!r}; a whole number, at least 1")
-        self.params, self.n_steps = params, n_steps
+        self.params, self.n_steps, self.n_last = params, n_steps, n_last
         self.n_short = 2 ** round(math.log2(SHORT_S * params.sample_rate))
         self.short_hop = _short_hop(params.hop_length, self.n_short)
         self.per_frame = params.hop_length // self.short_hop
@@ -130,13 +139,14 @@ class Refiner(nn.Module):
         frames.scale[:, frames.start : frames.stop] *= edge_fade(frames.stop - frames.start, p.sample_rate).to(power)
         waveform = _sound(frames, F.pad(self._first_guess(power.detach(), seeds), (0, 0, 0, 1)))
         short_frames, wanted = self._short_frames(waveform), torch.exp(short / _DB)
-        for _ in range(self.n_steps):
+        for step in range(1, self.n_steps + 1):
             spectrum, found = self._short_power(short_frames, waveform)
             gain = torch.log((wanted + _LOWEST) / (found + _LOWEST)).clamp(-8, 8)  # 35 dB
             waveform = _sound(short_frames, spectrum * _padded(torch.exp(0.5 * gain @ self.bands)))
-            spectrum = _analysed(frames, waveform)
-            gain = self._lack(power, squared_magnitude(spectrum[:, :-1]))
-            waveform = _sound(frames, spectrum * _padded(gain.clamp(1e-8, 1e4).sqrt()))
+            for _ in range(self.n_last if step == self.n_steps else 1):
+                spectrum = _analysed(frames, waveform)
+                gain = self._lack(power, squared_magnitude(spectrum[:, :-1]))
+                waveform = _sound(frames, spectrum * _padded(gain.clamp(1e-8, 1e4).sqrt()))
         return waveform
 
     @torch.no_grad()

@@ -17,7 +17,7 @@ CHECKPOINT_KEY, VOCODER_KEY = "specgan", "vocoder"  # in a checkpoint of train.p
 
 BASES = Path(__file__).parent / "bases"
 
-_MOST = {"width": 512, "n_blocks": 16, "n_bands": 256, "n_steps": 8}  # that a stranger's file can ask for
+_MOST = {"width": 512, "n_blocks": 16, "n_bands": 256, "n_steps": 8, "n_last": 8}  # that a stranger's file can ask for
 
 
 def new_network(params: SpectrogramParams, *, start: str | Path | None = None, **settings: int) -> Refiner:
