@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+import torch.nn.functional as F
 from checkpoints import CLASSES, save_checkpoint, tiny_gan
 from checkpoints import PARAMS as OF_CHECKPOINT
 from folders import contents
@@ -16,6 +17,7 @@ from omegaconf import OmegaConf
 from torch import Tensor
 
 from specgan.audio import resample
+from specgan.data.drums import drum
 from specgan.generation import generate
 from specgan.models.mixtures import Mixtures, synthesised
 from specgan.models.sound_losses import envelope_loss, spectral_loss
@@ -27,7 +29,7 @@ from specgan.training.carrying import CarryVocoder
 from specgan.vocoders.griffin_lim import GriffinLim
 from specgan.vocoders.learned import Learned
 from specgan.vocoders.refinement import Refiner
-from specgan.vocoders.weights import new_network, read_vocoder, write_safetensors
+from specgan.vocoders.weights import BASES, new_network, read_vocoder, write_safetensors
 
 PARAMS = SpectrogramParams(sample_rate=8000, n_fft=512, win_length=512, hop_length=128, n_mels=32, n_frames=24)
 RANGE = LevelRange(-80.0, 0.0)
@@ -141,6 +143,29 @@ def test_two_channels_of_one_spectrogram_are_one_sound_twice():
     assert both.shape == (2, 2, 24 * 128)
     torch.testing.assert_close(both[:, 0], both[:, 1], atol=1e-4, rtol=1e-3)
     torch.testing.assert_close(both[:, 0], vocoder(batch, seeds=[1, 2]), atol=1e-4, rtol=1e-3)
+
+
+@pytest.mark.parametrize("sample_rate", [16000, 44100])
+def test_the_base_of_the_package_finds_sounds_of_a_spectrogram(sample_rate):
+    sizes = {16000: (1024, 256), 44100: (2048, 689)}[sample_rate]
+    params = SpectrogramParams(
+        sample_rate=sample_rate, n_fft=sizes[0], win_length=sizes[0], hop_length=sizes[1], n_frames=32
+    )
+    assert sum(path.stat().st_size for path in BASES.glob("*")) < 4e6
+    drums = [drum(name, seed=7, sample_rate=sample_rate)[: params.n_samples] for name in ("snare", "tom")]
+    sound = torch.stack([F.pad(each, (0, params.n_samples - len(each))) for each in drums])
+    power = Spectrogram(params).power(sound)
+    for n_steps in (None, 4):
+        found = Spectrogram(params).power(Learned(params, RANGE, n_steps=n_steps).waveform(power, [0, 0]))
+        assert float((found.sqrt() - power.sqrt()).norm() / power.sqrt().norm()) < 0.25
+    loudest = power.amax((1, 2))[:, None]
+    errors = []  # of the levels in short windows, which the spectrogram does not show
+    for of in (Learned(params, RANGE).network, new_network(params)):
+        said = of.predict((power / loudest.unsqueeze(2)).mT).clamp_min(-60)
+        errors.append(float((said - of.short_levels(sound / loudest.sqrt()).clamp_min(-60)).abs().mean()))
+    assert errors[0] < 0.7 * errors[1]
+    with pytest.raises(ValueError, match="n_steps is 0"):
+        Learned(params, RANGE, n_steps=0)
 
 
 def test_linear_spectrograms_too():

@@ -20,10 +20,11 @@ class Learned(Vocoder):
         level_range: the levels of their -1 and 1.
         path: a checkpoint of model=vocoder, one that carries a vocoder, or a .safetensors file; None: the base for such
             spectrograms that comes with the package.
+        n_steps: corrections of the short-time levels, see `Refiner`; more is better and slower; None: as trained.
         held: in place of `path`, what such a file holds.
     Raises:
         FileNotFoundError: no such file.
-        ValueError: it holds no vocoder, or one for other spectrograms; or the package has no base for these.
+        ValueError: `n_steps` < 1; or it holds no vocoder, or one for other spectrograms; or there is no base for these.
     """
 
     def __init__(
@@ -32,13 +33,18 @@ class Learned(Vocoder):
         level_range: LevelRange,
         *,
         path: str | Path | None = None,
+        n_steps: int | None = None,
         held: Mapping[str, Any] | None = None,
     ) -> None:
         super().__init__(params, level_range)
+        if n_steps is not None and n_steps < 1:
+            raise ValueError(f"n_steps is {n_steps}; at least 1, or null: as trained")
         origin = "the vocoder of the checkpoint"
         if held is None:
             path = find_base(params) if path is None else path
             held, origin = read_vocoder(path), str(path)
+        if n_steps is not None:
+            held = {**held, "settings": {**held["settings"], "n_steps": n_steps}}
         self.network: Refiner = rebuilt(held, params, origin=origin)
 
     def waveform(self, power: Tensor, seeds: Sequence[int]) -> Tensor:
