@@ -5,6 +5,7 @@ from functools import partial
 from pathlib import Path
 
 import pytest
+import soundfile
 import torch
 import torch.nn.functional as F
 from checkpoints import CLASSES, save_checkpoint, tiny_gan
@@ -16,6 +17,7 @@ from hydra.utils import instantiate
 from omegaconf import OmegaConf
 from torch import Tensor
 
+import specgan
 from specgan.audio import resample
 from specgan.data.drums import drum
 from specgan.generation import generate
@@ -299,6 +301,8 @@ def test_generate_uses_the_vocoder_that_a_checkpoint_carries_unless_it_is_told_n
     service = SoundGenerator(path, vocoder=partial(GriffinLim, n_iter=1))
     (tmp_path / "service").mkdir()
     assert service.generate("kick", [3], tmp_path / "service")[0].wav.read_bytes() == used
+    written = torch.from_numpy(soundfile.read(tmp_path / "carried" / "kick" / "kick_3.wav", dtype="float32")[0])
+    assert float((specgan.load(path).draw("kick", seed=3)[0] - written).abs().max()) < 2**-15
 
 
 def test_a_carried_vocoder_of_other_spectrograms_is_refused(held, tmp_path):
