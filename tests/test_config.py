@@ -42,7 +42,7 @@ ROOT_OF_GROUP = {
 PACKAGE = {"judge": "evaluation.judge"}  # where the files of a group stand, if not under its name
 TRAINED = sorted(path.stem for path in (CONF / "spectrogram").glob("*.yaml") if path.stem != "mel_80")  # whole files
 
-GENERATORS = sorted(path.stem for path in (CONF / "model").glob("*.yaml") if path.stem != "classifier")
+GENERATORS = sorted(path.stem for path in (CONF / "model").glob("*.yaml") if path.stem not in ("classifier", "vocoder"))
 
 
 def group_files():
@@ -122,6 +122,15 @@ def test_every_model_builds_at_every_spectrogram_preset(model, preset, tmp_path)
     assert isinstance(params, SpectrogramParams)
     module.build(params=params, level_range=LevelRange(-80, 0), class_names=["a", "b"])
     assert module.sample([1, 0], [3, 4]).shape == (2, 1, params.n_mels, params.n_frames)
+
+
+@pytest.mark.parametrize("preset", TRAINED)
+def test_a_vocoder_builds_at_every_spectrogram_preset(preset, tmp_path):
+    small = ["model.network.width=8", "model.network.n_blocks=1"]
+    cfg = composed("train", ["model=vocoder", f"spectrogram={preset}", *small], tmp_path)
+    module, params = instantiate(cfg.model, _convert_="all"), instantiate(cfg.spectrogram)
+    module.build(params=params, level_range=LevelRange(-80, 0))
+    assert module.sound(torch.zeros(1, 1, params.n_bins, 4), seeds=[0]).shape == (1, 4 * params.hop_length)
 
 
 # Files whose values are also the defaults of what they name; recipes and presets differ from those on purpose.

@@ -4,6 +4,15 @@ May import: audio, spectrogram, vocoders, models, batch, pictures.
 """
 
 from specgan.generation.drawing import PAGE_NAME, class_folders, generate
-from specgan.generation.sound import SoundFiles, sound_info, vocode, write_sound
+from specgan.generation.sound import SoundFiles, make_vocoder, sound_info, vocode, write_sound
 
-__all__ = ["PAGE_NAME", "SoundFiles", "class_folders", "generate", "sound_info", "vocode", "write_sound"]
+__all__ = [
+    "PAGE_NAME",
+    "SoundFiles",
+    "class_folders",
+    "generate",
+    "make_vocoder",
+    "sound_info",
+    "vocode",
+    "write_sound",
+]

@@ -17,7 +17,7 @@ from specgan.batch.executors import serial
 from specgan.batch.runner import Batch, OpenExecutor
 from specgan.batch.worker import Work
 from specgan.files import Outputs, safe_name, unique_names
-from specgan.generation.sound import repeatable, sound_info, vocode, write_sound
+from specgan.generation.sound import make_vocoder, repeatable, sound_info, vocode, write_sound
 from specgan.models.devices import find_device
 from specgan.models.trained import TrainedGenerator, find_class
 from specgan.pictures.gallery import Entry, write_gallery
@@ -39,6 +39,7 @@ def generate(
     seed: int,
     output: str | Path,
     vocoder: Callable[..., nn.Module],
+    carried_vocoder: bool = True,
     network: str | None = None,
     wav: WavSettings | None = None,
     zip_path: str | Path | None = None,
@@ -59,6 +60,7 @@ def generate(
         seed: of the first sound of each class.
         output: folder.
         vocoder: called with the checkpoint's params and level_range, returns what turns spectrograms into sound.
+        carried_vocoder: use the vocoder that the checkpoint carries instead, if it carries one.
         network: class of the generator if it is your own, see `TrainedGenerator.load`.
         wav: what becomes of the sounds before they are written; None: the defaults of WavSettings.
         zip_path: a .zip of these sounds and a manifest of them, which is also written; None: none.
@@ -79,7 +81,7 @@ def generate(
     place = find_device(device)
     trained = TrainedGenerator.load(ckpt_path, network=network)
     labels = _chosen(label, trained.class_names)
-    to_sound = vocoder(trained.params, trained.level_range)
+    to_sound = make_vocoder(trained, vocoder, carried=carried_vocoder)
     for part in (trained.network, to_sound):
         if isinstance(part, nn.Module):  # a vocoder of one's own may be any function
             part.to(place)

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from specgan.audio import WavSettings
-from specgan.generation.sound import repeatable, vocode
+from specgan.generation.sound import make_vocoder, repeatable, vocode
 from specgan.models.devices import find_device
 from specgan.models.trained import TrainedGenerator, find_class
 from specgan.vocoders.griffin_lim import GriffinLim
@@ -18,14 +18,17 @@ class LoadedGenerator:
 
     Args:
         trained: the generator.
-        vocoder: called with its params and level_range, returns what turns spectrograms into sound.
+        vocoder: called with its params and level_range, returns what turns spectrograms into sound; None: the one that
+            its checkpoint carries, or Griffin-Lim.
         device: where both run.
     """
 
-    def __init__(self, trained: TrainedGenerator, vocoder: Callable[..., nn.Module], device: torch.device) -> None:
+    def __init__(
+        self, trained: TrainedGenerator, vocoder: Callable[..., nn.Module] | None, device: torch.device
+    ) -> None:
         self.trained = trained
         self.device = device
-        self.vocoder = vocoder(trained.params, trained.level_range)
+        self.vocoder = make_vocoder(trained, vocoder or GriffinLim, carried=vocoder is None)
         for part in (trained.network, self.vocoder):
             if isinstance(part, nn.Module):  # a vocoder of one's own may be any function
                 part.to(device)
@@ -66,7 +69,7 @@ class LoadedGenerator:
 def load(
     ckpt_path: str | Path,
     *,
-    vocoder: Callable[..., nn.Module] = GriffinLim,
+    vocoder: Callable[..., nn.Module] | None = None,
     network: str | None = None,
     device: str = "cpu",
 ) -> LoadedGenerator:
@@ -74,7 +77,8 @@ def load(
 
     Args:
         ckpt_path: the checkpoint.
-        vocoder: called with the checkpoint's params and level_range, returns what turns spectrograms into sound.
+        vocoder: called with the checkpoint's params and level_range, returns what turns spectrograms into sound; None:
+            the one that the checkpoint carries, or Griffin-Lim.
         network: class of the generator if it is your own, see `TrainedGenerator.load`.
         device: "cpu", "cuda", or "auto", see `find_device`.
     Raises:

@@ -1,6 +1,7 @@
 """One drawn spectrogram -> its sound and picture."""
 
-from collections.abc import Iterator, Mapping, Sequence
+import logging
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import NamedTuple
@@ -13,6 +14,9 @@ from specgan.audio import WavFacts, WavSettings
 from specgan.files import write_bytes
 from specgan.models.trained import TrainedGenerator
 from specgan.pictures.figures import to_png
+from specgan.vocoders.learned import Learned
+
+log = logging.getLogger(__name__)
 
 
 class SoundFiles(NamedTuple):
@@ -21,6 +25,22 @@ class SoundFiles(NamedTuple):
     wav: Path
     png: Path
     facts: WavFacts
+
+
+def make_vocoder(trained: TrainedGenerator, vocoder: Callable[..., nn.Module], *, carried: bool = True) -> nn.Module:
+    """Makes what turns the spectrograms of a generator into sound.
+
+    Args:
+        trained: the generator.
+        vocoder: called with its params and level_range.
+        carried: use the vocoder that its checkpoint carries instead, if it carries one.
+    Raises:
+        ValueError: what the checkpoint carries is no vocoder for its spectrograms.
+    """
+    if not carried or trained.vocoder is None:
+        return vocoder(trained.params, trained.level_range)
+    log.info("the vocoder that %s carries is used (carried_vocoder=false: another)", trained.checkpoint)
+    return Learned(trained.params, trained.level_range, held=trained.vocoder)
 
 
 @torch.inference_mode()

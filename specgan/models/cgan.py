@@ -3,7 +3,7 @@
 import copy
 import logging
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, replace
 from functools import partial
@@ -12,13 +12,12 @@ from typing import Any
 import lightning as L
 import torch
 import torch.nn.functional as F
-from lightning.pytorch.callbacks import Timer
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from specgan.models.losses import AdversarialLoss, gradient_penalty
-from specgan.models.schedule import Schedule
-from specgan.models.trained import CHECKPOINT_KEY, TrainedGenerator
+from specgan.models.schedule import Schedule, share_over
+from specgan.models.trained import CHECKPOINT_KEY, VOCODER_KEY, TrainedGenerator
 from specgan.spectrogram import LevelRange, SpectrogramParams
 
 log = logging.getLogger(__name__)
@@ -87,6 +86,7 @@ class CGAN(L.LightningModule):
         self.rate_scale = 1.0  # of the learning rates; a rollback lowers it
         self.noise = torch.Generator().manual_seed(seed)
         self.generator: nn.Module | None = None
+        self.carried: Mapping[str, Any] | None = None  # a trained vocoder, for its checkpoints to carry
         self.n_steps = 0  # batches seen; Lightning's global_step counts the steps of both players
 
     def configure_model(self) -> None:
@@ -176,7 +176,7 @@ class CGAN(L.LightningModule):
         return scalars
 
     def _set_rates(self, batch_idx: int) -> None:
-        over = self._share_over(batch_idx)
+        over = share_over(self.trainer, batch_idx, device=self.device)
         if self.n_steps == _TRIED_STEPS:  # by now their speed is known
             n_steps = self.n_steps / over if over else math.inf
             self.schedule = self._schedule_for(n_steps)
@@ -201,20 +201,6 @@ class CGAN(L.LightningModule):
             "ema_decay": self.ema_decay,
         }
         return replace(schedule, **{name: value for name, value in given.items() if value is not None})
-
-    def _share_over(self, batch_idx: int) -> float:
-        """The share of the training that is done, 0..1, the same in all processes."""
-        trainer = self.trainer
-        over = 0.0
-        if trainer.max_epochs and trainer.max_epochs > 0:
-            over = (trainer.current_epoch + batch_idx / trainer.num_training_batches) / trainer.max_epochs
-        for timer in trainer.callbacks:
-            if isinstance(timer, Timer) and timer.time_remaining() is not None:
-                elapsed_s = timer.time_elapsed()
-                over = max(over, elapsed_s / (elapsed_s + max(0.0, timer.time_remaining())))
-                if trainer.world_size > 1:  # each process has its own clock
-                    over = float(trainer.strategy.reduce(torch.tensor(over, device=self.device), reduce_op="mean"))
-        return min(over, 1.0)
 
     def _discriminator_step(
         self, real: Tensor, fake: Tensor, labels: Tensor, optimizer: Optimizer
@@ -275,11 +261,20 @@ class CGAN(L.LightningModule):
     @property
     def trained(self) -> TrainedGenerator:
         """The averaged generator and what its output means. Known after `build`."""
-        return TrainedGenerator(self.ema, self.params, self.level_range, self.class_names, self.n_steps)
+        return TrainedGenerator(
+            self.ema, self.params, self.level_range, self.class_names, self.n_steps, vocoder=self.carried
+        )
 
     def sample(self, labels: Sequence[int], seeds: Sequence[int]) -> Tensor:
         """Draws spectrograms (B, channels, n_mels, n_frames) from the averaged generator; see `generators.sample`."""
         return self.trained.sample_indices(labels, seeds)
+
+    def commands(self, checkpoint: str) -> list[tuple[str, str, dict[str, str]]]:
+        """What can be done with a checkpoint: what for, the script, and its arguments."""
+        return [
+            ("new sounds", "generate.py", {"ckpt_path": checkpoint, "label": "all"}),
+            ("how good are they", "train.py", {"stage": "test", "ckpt_path": checkpoint}),
+        ]
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Adds the trained generator, and what a training needs to go on. It loads with weights_only=True."""
@@ -297,6 +292,7 @@ class CGAN(L.LightningModule):
         saved = checkpoint[CHECKPOINT_KEY]
         self.trained.require_continues(saved)
         self.n_steps = saved["n_steps"]
+        self.carried = self.carried or saved.get(VOCODER_KEY)
         self.rate_scale = saved["rate_scale"]
         if "schedule" in saved:  # not in checkpoints from before there were any
             self.schedule = self._with_given(Schedule(**saved["schedule"]))

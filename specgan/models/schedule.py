@@ -2,6 +2,10 @@
 
 from dataclasses import dataclass
 
+import lightning as L
+import torch
+from lightning.pytorch.callbacks import Timer
+
 
 @dataclass(frozen=True)
 class Schedule:
@@ -48,3 +52,17 @@ class Schedule:
 _SIZE = 64 * 64  # values of the spectrograms that these numbers were measured on
 _SHORT = 4000  # steps up to which the highest rate is best
 _LOWEST, _HIGHEST = 4e-4, 1.2e-3
+
+
+def share_over(trainer: L.Trainer, batch_idx: int, *, device: torch.device) -> float:
+    """The share of a training (its max_epochs or max_time) that is done, 0..1, the same in all processes."""
+    over = 0.0
+    if trainer.max_epochs and trainer.max_epochs > 0:
+        over = (trainer.current_epoch + batch_idx / trainer.num_training_batches) / trainer.max_epochs
+    for timer in trainer.callbacks:
+        if isinstance(timer, Timer) and timer.time_remaining() is not None:
+            elapsed_s = timer.time_elapsed()
+            over = max(over, elapsed_s / (elapsed_s + max(0.0, timer.time_remaining())))
+            if trainer.world_size > 1:  # each process has its own clock
+                over = float(trainer.strategy.reduce(torch.tensor(over, device=device), reduce_op="mean"))
+    return min(over, 1.0)

@@ -14,6 +14,7 @@ from specgan.models.generators import sample
 from specgan.spectrogram import LevelRange, SpectrogramParams
 
 CHECKPOINT_KEY = "specgan"  # the dictionary of `TrainedGenerator.to_dict`, beside what Lightning writes
+VOCODER_KEY = "vocoder"  # in it: a vocoder that a checkpoint carries, plain values
 EMA = "ema"  # the submodule of CGAN, and so the prefix of the weights in `state_dict`
 
 _UNSAID = {"channels": 1}  # settings of networks from before there were others
@@ -31,6 +32,7 @@ class TrainedGenerator:
         class_names: by label.
         n_steps: batches that it was trained on.
         checkpoint: name of the file that it was read from; "": of none.
+        vocoder: that the checkpoint carries, plain values of `specgan.vocoders.learned.Learned`; None: it carries none.
     """
 
     network: nn.Module
@@ -39,6 +41,7 @@ class TrainedGenerator:
     class_names: Sequence[str]
     n_steps: int
     checkpoint: str = ""
+    vocoder: Mapping[str, Any] | None = None
 
     @property
     def channels(self) -> int:
@@ -54,6 +57,7 @@ class TrainedGenerator:
             "class_names": list(self.class_names),
             "generator": {"_target_": f"{network.__module__}.{network.__qualname__}", **self.network.settings},
             "n_steps": self.n_steps,
+            **({} if self.vocoder is None else {VOCODER_KEY: dict(self.vocoder)}),
         }
 
     @classmethod
@@ -83,6 +87,7 @@ class TrainedGenerator:
                 class_names=_checked_names(saved["class_names"]),
                 n_steps=int(saved["n_steps"]),
                 checkpoint=Path(ckpt_path).name,
+                vocoder=saved.get(VOCODER_KEY),
             )
         except Exception as err:  # a stranger's file can hold anything
             reason = f"it has no {err}" if isinstance(err, KeyError) else str(err)[:300]
@@ -134,6 +139,18 @@ def level_range_of(ckpt_path: str | Path) -> LevelRange:
         return LevelRange(**checkpoint[CHECKPOINT_KEY]["level_range"])
     except Exception as err:  # a stranger's file can hold anything
         raise ValueError(f"ckpt_path is {ckpt_path}: not a checkpoint of specgan's train.py") from err
+
+
+def is_vocoder(ckpt_path: str | Path) -> bool:
+    """Whether a checkpoint of train.py is one of model=vocoder, without a generator.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: it is damaged.
+    """
+    checkpoint = _read(ckpt_path)
+    saved = checkpoint.get(CHECKPOINT_KEY) if isinstance(checkpoint, dict) else None
+    return isinstance(saved, dict) and VOCODER_KEY in saved and "generator" not in saved
 
 
 def _read(ckpt_path: str | Path) -> Any:

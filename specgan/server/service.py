@@ -32,6 +32,7 @@ def serve(
     ckpt_path: str | Path | None,
     network: str | None,
     vocoder: Callable[..., nn.Module],
+    carried_vocoder: bool,
     picture: Mapping[str, object],
     limits: Limits,
 ) -> None:
@@ -43,12 +44,15 @@ def serve(
         ckpt_path: a checkpoint of train.py; None: the service makes no sounds.
         network: class of its generator where it is your own, see `TrainedGenerator.load`.
         vocoder: called with the checkpoint's params and level_range, makes what turns spectrograms into sound.
+        carried_vocoder: use the vocoder that the checkpoint carries instead, if it carries one.
         picture: arguments of `specgan.pictures.render.render` for sent files.
         limits: what clients can make it do.
     Raises:
         FileNotFoundError, ValueError: no such checkpoint, or an impossible setting.
     """
-    sounds = None if ckpt_path is None else SoundGenerator(ckpt_path, vocoder=vocoder, network=network)
+    sounds = None
+    if ckpt_path is not None:
+        sounds = SoundGenerator(ckpt_path, vocoder=vocoder, carried_vocoder=carried_vocoder, network=network)
     if sys.platform != "linux":
         log.warning("max_memory_mb: this system does not keep processes to it")
     if not (WEB / "index.html").is_file():

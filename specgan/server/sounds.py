@@ -6,7 +6,7 @@ from pathlib import Path
 from torch import Tensor, nn
 
 from specgan.audio import WavSettings
-from specgan.generation import SoundFiles, sound_info, vocode, write_sound
+from specgan.generation import SoundFiles, make_vocoder, sound_info, vocode, write_sound
 from specgan.models.generators import morph
 from specgan.models.trained import TrainedGenerator, find_class
 
@@ -17,15 +17,23 @@ class SoundGenerator:
     Args:
         ckpt_path: a checkpoint of train.py.
         vocoder: called with the checkpoint's params and level_range, returns what turns spectrograms into sound.
+        carried_vocoder: use the vocoder that the checkpoint carries instead, if it carries one.
         network: class of the generator if it is your own, see `TrainedGenerator.load`.
     Raises:
         FileNotFoundError, ValueError: as `TrainedGenerator.load`.
     """
 
-    def __init__(self, ckpt_path: str | Path, *, vocoder: Callable[..., nn.Module], network: str | None = None) -> None:
+    def __init__(
+        self,
+        ckpt_path: str | Path,
+        *,
+        vocoder: Callable[..., nn.Module],
+        carried_vocoder: bool = True,
+        network: str | None = None,
+    ) -> None:
         self._trained = TrainedGenerator.load(ckpt_path, network=network)
         params = self._trained.params
-        self._vocoder = vocoder(params, self._trained.level_range)
+        self._vocoder = make_vocoder(self._trained, vocoder, carried=carried_vocoder)
         self._wav = WavSettings()
         self.class_names = list(self._trained.class_names)
         self.sample_rate: int = params.sample_rate

@@ -33,7 +33,7 @@ COLLAPSED = 0.1  # of the distance between real clips of a class
 
 
 @dataclass(frozen=True)
-class _Sample:
+class ShownSound:
     """A sound to be shown, and the class that the judge takes it for with its probability."""
 
     class_name: str
@@ -117,7 +117,7 @@ class Preview(L.Callback):
         params, rate = data.params, clips.sound_rate
         exhibits = []
         for label, name in enumerate(pl_module.class_names):
-            index = _first_clip(clips, label)
+            index = first_clip(clips, label)
             if index is None:
                 continue
             spectrogram = clips[index][0]
@@ -138,7 +138,7 @@ class Preview(L.Callback):
                 if kind == "real, vocoded" or shown != params:
                     levels = Spectrogram(shown)(torch.atleast_2d(waveform[0]))
                     level = normalise_channels(levels, shown, data.level_range)
-                sample = _Sample(name, kind, title, level, shown, waveform[0], verdict)
+                sample = ShownSound(name, kind, title, level, shown, waveform[0], verdict)
                 exhibits.append(self._write(pl_module, sample))
         self._exhibit(trainer, exhibits, epoch=0)
 
@@ -157,7 +157,7 @@ class Preview(L.Callback):
             for i, verdict in enumerate(self._classify(waveforms[: self.n_shown], params.sample_rate)):
                 of_several = f", seed {seeds[i]}" if self.n_shown > 1 else ""
                 shown = (f"epoch {epoch}{of_several}", spectrograms[i], params, waveforms[i], verdict)
-                sample = _Sample(name, "generated", *shown, seed=seeds[i])
+                sample = ShownSound(name, "generated", *shown, seed=seeds[i])
                 exhibits.append(self._write(pl_module, sample))
         self._exhibit(trainer, exhibits, epoch=epoch)
         metrics = {
@@ -174,7 +174,7 @@ class Preview(L.Callback):
         """The class that the judge takes each waveform for, and its probability; ("", None) without a judge."""
         return [("", None)] * len(waveforms) if self.judge is None else self.judge.classify(waveforms, sample_rate)
 
-    def _write(self, pl_module: L.LightningModule, sample: _Sample) -> Exhibit:
+    def _write(self, pl_module: L.LightningModule, sample: ShownSound) -> Exhibit:
         """Writes one sound and its picture."""
         folder, params, seed = class_folders(pl_module.class_names)[sample.class_name], sample.params, sample.seed
         title = sample.title
@@ -228,7 +228,7 @@ def mean_distance(spectrograms: Tensor) -> float:
     return float(torch.pdist(flat).mean()) / flat.shape[1] ** 0.5
 
 
-def _first_clip(clips: SpectrogramDataset, label: int) -> int | None:
+def first_clip(clips: SpectrogramDataset, label: int) -> int | None:
     """The first clip of a class, of those with sound if there are such."""
     of_class = (clips.labels == label).nonzero()[:, 0]
     with_sound = of_class[torch.isin(of_class, clips.with_sound)]

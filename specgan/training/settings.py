@@ -48,7 +48,7 @@ def _plain(node: DictConfig, *, cwd: str) -> dict[str, Any]:
         if isinstance(value, DictConfig):
             if not OmegaConf.is_interpolation(node, name):
                 values[name] = _plain(value, cwd=cwd)
-        elif name.endswith("_dir") and value is not None and not is_url(str(value)):
+        elif (name.endswith("_dir") or name == "path") and value is not None and not is_url(str(value)):
             values[name] = str(Path(cwd, str(value)))
         else:
             values[name] = OmegaConf.to_container(value, resolve=True) if OmegaConf.is_config(value) else value

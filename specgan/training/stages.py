@@ -20,7 +20,7 @@ from omegaconf import DictConfig, OmegaConf
 from specgan.command_line.commands import command
 from specgan.data.datamodule import SpectrogramDataModule
 from specgan.files import Outputs, composed, write_json
-from specgan.models.trained import TrainedGenerator, level_range_of
+from specgan.models.trained import TrainedGenerator, is_vocoder, level_range_of
 from specgan.survey.first_look import first_look
 from specgan.survey.presets import read_presets
 from specgan.training.settings import SETTINGS_NAME, composed_for, write_settings
@@ -86,8 +86,8 @@ def fit(cfg: DictConfig) -> float | None:
     log.info("hear and see it: %s", run_dir / "previews" / "index.html")
     checkpoints = [run_dir / "checkpoints" / f"{name}.ckpt" for name in ("best", "last")]
     if checkpoint := next((path for path in checkpoints if path.is_file()), None):
-        log.info("new sounds: %s", command("generate.py", ckpt_path=checkpoint, label="all"))
-        log.info("how good are they: %s", command("train.py", stage="test", ckpt_path=checkpoint))
+        for text, script, arguments in model.commands(str(checkpoint)):
+            log.info("%s: %s", text, command(script, **arguments))
     return _optimized(cfg.optimized_metric, metrics)
 
 
@@ -110,6 +110,9 @@ def test(cfg: DictConfig) -> float | None:
     if cfg.ckpt_path is None:
         raise ValueError("ckpt_path is not set; name the checkpoint to measure: ckpt_path=<run>/checkpoints/best.ckpt")
     checkpoint = Path(cfg.ckpt_path)
+    if is_vocoder(checkpoint):
+        test_vocoder(cfg, checkpoint)
+        return None
     # A network of your own is run if the command line names it, not because the checkpoint does.
     trained = TrainedGenerator.load(checkpoint, network=OmegaConf.select(cfg, "generator._target_"))
     run_dir = checkpoint.absolute().parent.parent
@@ -165,6 +168,32 @@ def test(cfg: DictConfig) -> float | None:
         )
     metrics = {f"test/{name}": figure["value"] for name, figure in report["rows"]["generated"].items()}
     return metrics.get(cfg.optimized_metric)
+
+
+def test_vocoder(cfg: DictConfig, checkpoint: Path) -> None:
+    """Measures the vocoder of a checkpoint of model=vocoder on test clips, beside `vocoder` of the run's settings.
+
+    Writes vocoder.json into the run's folder.
+
+    Raises:
+        ValueError: it was trained on other spectrograms, or the data set keeps no sounds.
+    """
+    from specgan.training.vocoding import compared, table
+
+    run_dir = checkpoint.absolute().parent.parent
+    cfg = composed_for(run_dir) or cfg
+    outputs = Outputs(run_dir, "test")
+    outputs.require_free(["vocoder.json"])
+    _begin(cfg)
+    datamodule = instantiate(cfg.data, _convert_="all")
+    datamodule.fixed_range = level_range_of(checkpoint)
+    datamodule.prepare_data()
+    datamodule.setup("test")
+    beside = HydraConfig.get().runtime.choices["vocoder"]
+    rows = compared(datamodule, checkpoint, {beside: instantiate(cfg.vocoder, _convert_="all")})
+    outputs.claim(["vocoder.json"])
+    write_json(run_dir / "vocoder.json", {"checkpoint": str(checkpoint), "rows": rows}, indent=2)
+    log.info("%s", table(rows))
 
 
 def fit_judge(cfg: DictConfig) -> None:
