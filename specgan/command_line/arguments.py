@@ -13,14 +13,14 @@ from functools import cache
 # By the last part of a setting's name.
 _WORDS = {"label", "classes", "merge", "separator", "ext", "recording_pattern", "artist", "title", "prompt", "network"}
 _WORDS |= {"project", "group", "name", "notes", "tags", "study_name", "host", "filename"}
-_PATHS = {"input", "output", "reconstructed", "video", "audio_dir", "dataset_dir", "model", "zip", "key"}
+_PATHS = {"input", "output", "reconstructed", "video", "audio_dir", "dataset_dir", "model", "zip", "key", "like", "to"}
 # Paths that may refer to other settings: ${paths.runs_dir}/optuna.db. So may all whose names end so:
 _PLACES = {"curve", "history", "storage"}
 _PLACE = ("dir", "folder", "path")
 
 _LISTS = {"label", "classes", "tags"}
 _NULLABLE = {"ckpt_path", "network", "classes", "merge", "recording_pattern", "artist", "title", "video", "storage"}
-_NULLABLE |= {"group", "name", "notes", "tags", "cache_dir", "dataset_dir", "output_subdir", "zip", "key"}
+_NULLABLE |= {"group", "name", "notes", "tags", "cache_dir", "dataset_dir", "output_subdir", "zip", "key", "like", "to"}
 
 Setting = int | str | Sequence[int] | Sequence[str] | Mapping[str, str]
 

@@ -121,8 +121,23 @@ def sample(
         raise ValueError(f"{len(labels)} labels and {len(seeds)} seeds; give one seed for each label")
     if len(seeds) == 0:
         return torch.empty(0)
-    z = torch.stack([_noise(generator, seed) for seed in seeds])
+    z = torch.stack([noise(generator, seed) for seed in seeds])
     return _in_chunks(generator, generator, z, torch.tensor(list(labels)), chunk_size)
+
+
+@torch.no_grad()
+def draw(generator: nn.Module, z: Tensor, embedding: Tensor, *, chunk_size: int = CHUNK_SIZE) -> Tensor:
+    """Draws spectrograms of points in the latent space; each depends on its own point alone, as with `sample`.
+
+    Args:
+        generator: a network with `from_embedding`, as DCGANGenerator has it.
+        z: (B, latent_dim), noise or what is found in its place.
+        embedding: (B, embedding_dim), of labels, or between them.
+        chunk_size: spectrograms in a forward pass.
+    Returns:
+        (B, channels, n_mels, n_frames) float32 on the CPU.
+    """
+    return _in_chunks(generator, generator.from_embedding, z, embedding, chunk_size)
 
 
 @torch.no_grad()
@@ -152,20 +167,24 @@ def morph(
     Source: Shoemake, "Animating rotation with quaternion curves", SIGGRAPH 1985; for noise White, "Sampling generative
         networks", 2016.
     """
-    if not hasattr(generator, "from_embedding"):
-        name = type(generator).__name__
-        raise ValueError(f"the generator is a {name}, which has no from_embedding(z, embedding); morphing needs one")
+    require_embedding(generator, "morphing")
     if n_positions < 2:
         raise ValueError(f"n_positions is {n_positions}; at least 2, the two ends")
-    start, end = (_noise(generator, seed) for seed in seeds)
+    start, end = (noise(generator, seed) for seed in seeds)
     position = torch.linspace(0, 1, n_positions)[:, None]
     first, last = generator.embedding(torch.tensor(labels, device=next(generator.parameters()).device)).cpu()
     embedding = (1 - position) * first + position * last
-    z = _slerp(start, end, position)
-    return _in_chunks(generator, generator.from_embedding, z, embedding, chunk_size)
+    return draw(generator, slerp(start, end, position), embedding, chunk_size=chunk_size)
 
 
-def _slerp(start: Tensor, end: Tensor, position: Tensor) -> Tensor:
+def require_embedding(generator: nn.Module, purpose: str) -> None:
+    """Raises ValueError if the network has no `from_embedding`, which `purpose` ("morphing") needs."""
+    if not hasattr(generator, "from_embedding"):
+        name = type(generator).__name__
+        raise ValueError(f"the generator is a {name}, which has no from_embedding(z, embedding); {purpose} needs one")
+
+
+def slerp(start: Tensor, end: Tensor, position: Tensor) -> Tensor:
     """Vectors (dim,) and positions (n, 1) in 0..1 -> (n, dim); exactly `start` at 0 and `end` at 1."""
     cosine = torch.dot(start.double(), end.double()) / (start.double().norm() * end.double().norm())
     angle = cosine.clamp(-1, 1).acos()
@@ -175,7 +194,8 @@ def _slerp(start: Tensor, end: Tensor, position: Tensor) -> Tensor:
     return weights[:, :1] * start + weights[:, 1:] * end
 
 
-def _noise(generator: nn.Module, seed: int) -> Tensor:
+def noise(generator: nn.Module, seed: int) -> Tensor:
+    """The noise (latent_dim,) of a seed."""
     return torch.randn(generator.latent_dim, generator=torch.Generator().manual_seed(seed))
 
 

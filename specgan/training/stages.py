@@ -20,6 +20,7 @@ from omegaconf import DictConfig, OmegaConf
 from specgan.command_line.commands import command
 from specgan.data.datamodule import SpectrogramDataModule
 from specgan.files import Outputs, composed, write_json
+from specgan.latent.kept import train_encoder
 from specgan.models.trained import TrainedGenerator, level_range_of
 from specgan.survey.first_look import first_look
 from specgan.survey.presets import read_presets
@@ -165,6 +166,20 @@ def test(cfg: DictConfig) -> float | None:
         )
     metrics = {f"test/{name}": figure["value"] for name, figure in report["rows"]["generated"].items()}
     return metrics.get(cfg.optimized_metric)
+
+
+def fit_encoder(cfg: DictConfig, *, n_steps: int | None) -> None:
+    """Trains the encoder of a checkpoint anew and keeps it beside it, as <name>.encoder.safetensors.
+
+    Raises:
+        FileNotFoundError, ValueError: no such checkpoint, its generator has no `from_embedding`, or a file that is no
+            encoder is in the way.
+    """
+    end_on_sigterm()
+    trained = TrainedGenerator.load(cfg.ckpt_path, network=OmegaConf.select(cfg, "generator._target_"))
+    set_threads(cfg.threads)
+    train_encoder(trained, cfg.ckpt_path, n_steps=n_steps)
+    log.info("sounds like yours: %s", command("generate.py", ckpt_path=cfg.ckpt_path, like="my_sound.wav"))
 
 
 def fit_judge(cfg: DictConfig) -> None:

@@ -1,0 +1,168 @@
+"""What is asked for: sounds of classes by their seeds, or sounds like recordings of one's own."""
+
+import logging
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from specgan.files import safe_name
+from specgan.latent.kept import load_or_train_encoder
+from specgan.latent.points import Encoded, Point
+from specgan.latent.recording import Typical, read_recording
+from specgan.latent.space import LatentSpace
+from specgan.models.generators import require_embedding
+from specgan.models.trained import TrainedGenerator, find_class
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class AskedSound:
+    """A sound to draw.
+
+    Args:
+        label: its class.
+        seed: of its noise, and of the vocoder's phases.
+        stem: its path in the output, without a suffix.
+        caption: under it on the page.
+        point: what it is drawn from; None: its class and seed.
+    """
+
+    label: str
+    seed: int
+    stem: str
+    caption: str
+    point: Point | None = None
+
+    @property
+    def origin(self) -> str:
+        """What it is, for people."""
+        return f"{self.label}, seed {self.seed}" if self.point is None else self.point.origin
+
+    @property
+    def wav(self) -> str:
+        return f"{self.stem}.wav"
+
+    @property
+    def png(self) -> str:
+        return f"{self.stem}.png"
+
+    @property
+    def source(self) -> Path:
+        return Path(self.wav)
+
+
+def sounds_of_classes(labels: Sequence[str], seeds: Iterable[int], folders: Mapping[str, str]) -> list[AskedSound]:
+    """Sounds of each class with each seed; `folders` by class."""
+    return [
+        AskedSound(name, seed, f"{folders[name]}/{folders[name]}_{seed}", f"seed {seed}")
+        for name in labels
+        for seed in seeds
+    ]
+
+
+def sounds_like(
+    trained: TrainedGenerator,
+    ckpt_path: str | Path,
+    *,
+    like: str | Path,
+    to: str | Path | None,
+    labels: Sequence[str | None],
+    distance: float,
+    n_samples: int,
+    seed: int,
+    folders: Mapping[str, str],
+) -> list[AskedSound]:
+    """The sound nearest to a recording and variations of it, or sounds on the way from one recording to another.
+
+    Whatever can be wrong is found before the encoder is trained, if the checkpoint has none yet.
+
+    Args:
+        trained: the generator.
+        ckpt_path: it was read from.
+        like: the recording.
+        to: another one, to morph to; None: `like` is varied.
+        labels: classes of `like` and `to`; None: guessed.
+        distance: of variations, see `LatentSpace.vary`; 0: the nearest sound alone.
+        n_samples: of variations, beside the nearest sound; or on the way, both ends included.
+        seed: of the first variation.
+        folders: in the output, by class.
+    Raises:
+        FileNotFoundError, AudioError: no such recording, or nothing that can be read as sound.
+        ValueError: a recording is silent, the generator has no `from_embedding`, or a number is impossible.
+    """
+    require_embedding(trained.network, "like=")
+    if isinstance(distance, bool) or not isinstance(distance, (int, float)) or not 0 <= distance <= 1:
+        raise ValueError(f"distance is {distance!r}; a number from 0 (the nearest sound) to 1 (any of the class)")
+    if to is not None and n_samples < 2:
+        raise ValueError(f"n_samples is {n_samples}; at least 2 with to=, the two ends")
+    paths = [path for path in (like, to) if path is not None]
+    typical = Typical.of(trained)
+    recordings = [read_recording(path, trained, typical) for path in paths]
+    space = LatentSpace(trained, load_or_train_encoder(trained, ckpt_path))
+    found = [
+        space.encode_recording(recording, label=label) for recording, label in zip(recordings, labels, strict=False)
+    ]
+    for encoded in found:
+        log.info("%s", encoded)
+    if to is not None:
+        return _morph(space, found[0], found[1], n_samples, [folders[each.point.label] for each in found], paths)
+    nearest, name = found[0].point, found[0].name
+    seeds = range(seed, seed + n_samples if distance else seed)
+    points = space.vary(nearest, distance=distance, seeds=seeds, name=name)
+    stem = f"{folders[nearest.label]}/{safe_name(Path(like).stem)}"
+    return [
+        AskedSound(nearest.label, nearest.seed, f"{stem}_nearest", nearest.origin, nearest),
+        *(
+            AskedSound(point.label, point.seed, f"{stem}_{distance:g}_{point.seed}", point.origin, point)
+            for point in points
+        ),
+    ]
+
+
+def _morph(
+    space: LatentSpace, start: Encoded, end: Encoded, n: int, folders: Sequence[str], paths: Sequence[str | Path]
+) -> list[AskedSound]:
+    folder = "_to_".join(dict.fromkeys(folders))
+    stem = "_to_".join(safe_name(Path(path).stem) for path in paths)
+    points = space.morph(start.point, end.point, n_positions=n, names=(start.name, end.name))
+    return [
+        AskedSound(point.label, point.seed, f"{folder}/{stem}_{i:0{len(str(n))}}", point.origin, point)
+        for i, point in enumerate(points, 1)
+    ]
+
+
+def classes_named(label: str | int | Sequence[str | int], class_names: Sequence[str]) -> list[str]:
+    """The classes of a request: "all", one, or several.
+
+    Raises:
+        ValueError: none, or not classes of the checkpoint.
+    """
+    if label == "all":
+        return list(class_names)
+    asked_for = [str(name) for name in ([label] if isinstance(label, (str, int)) else label)]
+    found = {name: find_class(name, class_names) for name in asked_for}
+    unknown = [name for name, known in found.items() if known is None]
+    if unknown or not found:
+        raise ValueError(
+            f"label is {', '.join(unknown) or 'empty'}: not a class of this checkpoint; "
+            f"choose all or some of: {', '.join(class_names)}"
+        )
+    return list(dict.fromkeys(known for known in found.values() if known is not None))
+
+
+def classes_of_recordings(
+    label: str | int | Sequence[str | int], class_names: Sequence[str], n_recordings: int
+) -> list[str | None]:
+    """The class of each recording: of "all" unknown, of one the same for all, or one for each.
+
+    Raises:
+        ValueError: not classes of the checkpoint, or not one for each.
+    """
+    if label == "all":
+        return [None] * n_recordings
+    each = [label] if isinstance(label, (str, int)) else list(label)
+    names = [classes_named([name], class_names)[0] for name in each] or classes_named([], class_names)
+    if len(names) not in (1, n_recordings):
+        raise ValueError(f"label is {', '.join(names)}; one class{' or two, of like and to' * (n_recordings == 2)}")
+    return [names[0]] * n_recordings if len(names) == 1 else [*names]

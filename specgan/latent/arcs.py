@@ -1,0 +1,63 @@
+"""The arc from one noise vector to another, with places on it by how far what is drawn there is heard to be."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from specgan.latent.points import Point
+from specgan.latent.search import differences
+from specgan.models.generators import draw, noise, slerp
+
+_N_PLACES = 16  # on an arc at which it is measured
+_N_TYPICAL = 16  # sounds of the class that the typical distance is measured on
+_FIRST_SEED = 2**32  # of these: far from what anyone asks for
+
+
+@dataclass(frozen=True)
+class Arc:
+    """An arc of z, and the distances that were measured on it.
+
+    Args:
+        start, end: (latent_dim,).
+        distances: (n,) of the sounds at n even places from that of `start`, never falling; the first is 0.
+    """
+
+    start: Tensor
+    end: Tensor
+    distances: Tensor
+
+    @classmethod
+    def between(cls, generator: nn.Module, start: Point, end: Tensor) -> "Arc":
+        """Measures the arc from a point to a noise vector, with the embedding of the point."""
+        places = torch.linspace(0, 1, _N_PLACES)[:, None]
+        drawn = draw(generator, slerp(start.z, end, places), start.embedding.expand(_N_PLACES, -1))
+        return cls(start.z, end, differences(drawn, drawn[:1]).cummax(dim=0).values)
+
+    def at(self, distance: float, *, typical: float) -> Tensor:
+        """The z (latent_dim,) at a distance from 0 (the start) to 1 (the end).
+
+        Near the start a distance is the same on all arcs: its share of the typical distance. Towards the end it becomes
+        the share of this arc's own, because the end may be nearer or farther than others.
+
+        Args:
+            distance: 0..1.
+            typical: distance of the sounds of a class from the start.
+        """
+        wanted = distance * ((1 - distance) * typical + distance * float(self.distances[-1]))
+        behind = int((self.distances < wanted).sum())
+        if distance >= 1 or behind == len(self.distances):
+            return self.end
+        if behind == 0:
+            return self.start
+        before, after = self.distances[behind - 1 : behind + 1].tolist()
+        place = (behind - 1 + (wanted - before) / (after - before)) / (len(self.distances) - 1)
+        return slerp(self.start, self.end, torch.tensor([[place]]))[0]
+
+
+def typical_distance(generator: nn.Module, start: Point) -> float:
+    """The mean distance of sounds of the class from that of a point."""
+    ends = torch.stack([noise(generator, _FIRST_SEED + i) for i in range(_N_TYPICAL)])
+    z = torch.cat([start.z[None], ends])
+    drawn = draw(generator, z, start.embedding.expand(len(z), -1))
+    return float(differences(drawn[1:], drawn[:1]).mean())
