@@ -15,6 +15,8 @@ from specgan.models.trained import TrainedGenerator, find_class
 
 log = logging.getLogger(__name__)
 
+_MOST_BYTES = 80  # of a recording's name in those of files
+
 
 @dataclass(frozen=True)
 class AskedSound:
@@ -72,8 +74,10 @@ def sounds_like(
     n_samples: int,
     seed: int,
     folders: Mapping[str, str],
-) -> list[AskedSound]:
+) -> tuple[list[AskedSound], list[str]]:
     """The sound nearest to a recording and variations of it, or sounds on the way from one recording to another.
+
+    And what was found out about each recording, a line each, which is also logged.
 
     Whatever can be wrong is found before the encoder is trained, if the checkpoint has none yet.
 
@@ -103,33 +107,45 @@ def sounds_like(
     found = [
         space.encode_recording(recording, label=label) for recording, label in zip(recordings, labels, strict=False)
     ]
-    for encoded in found:
-        log.info("%s", encoded)
-    if to is not None:
-        return _morph(space, found[0], found[1], n_samples, [folders[each.point.label] for each in found], paths)
-    nearest, name = found[0].point, found[0].name
-    seeds = range(seed, seed + n_samples if distance else seed)
-    points = space.vary(nearest, distance=distance, seeds=seeds, name=name)
-    stem = f"{folders[nearest.label]}/{safe_name(Path(like).stem)}"
+    notes = [str(encoded) for encoded in found]
+    for note in notes:
+        log.info("%s", note)
+    return (
+        _variations(space, found[0], distance, range(seed, seed + n_samples), folders)
+        if to is None
+        else _morph(space, found, n_samples, folders)
+    ), notes
+
+
+def _variations(
+    space: LatentSpace, found: Encoded, distance: float, seeds: Sequence[int], folders: Mapping[str, str]
+) -> list[AskedSound]:
+    nearest = found.point
+    points = space.vary(nearest, distance=distance, seeds=seeds if distance else [], name=found.name)
+    stem = f"{folders[nearest.label]}/{_stem(found)}"
     return [
-        AskedSound(nearest.label, nearest.seed, f"{stem}_nearest", nearest.origin, nearest),
-        *(
-            AskedSound(point.label, point.seed, f"{stem}_{distance:g}_{point.seed}", point.origin, point)
-            for point in points
-        ),
+        _asked(f"{stem}_nearest", nearest),
+        *(_asked(f"{stem}_{distance:g}_{point.seed}", point) for point in points),
     ]
 
 
 def _morph(
-    space: LatentSpace, start: Encoded, end: Encoded, n: int, folders: Sequence[str], paths: Sequence[str | Path]
+    space: LatentSpace, found: Sequence[Encoded], n_positions: int, folders: Mapping[str, str]
 ) -> list[AskedSound]:
-    folder = "_to_".join(dict.fromkeys(folders))
-    stem = "_to_".join(safe_name(Path(path).stem) for path in paths)
-    points = space.morph(start.point, end.point, n_positions=n, names=(start.name, end.name))
-    return [
-        AskedSound(point.label, point.seed, f"{folder}/{stem}_{i:0{len(str(n))}}", point.origin, point)
-        for i, point in enumerate(points, 1)
-    ]
+    start, end = found
+    points = space.morph(start.point, end.point, n_positions=n_positions, names=(start.name, end.name))
+    folder = "_to_".join(dict.fromkeys(folders[each.point.label] for each in found))
+    stem, n_digits = "_to_".join(map(_stem, found)), len(str(n_positions))
+    return [_asked(f"{folder}/{stem}_{i:0{n_digits}}", point) for i, point in enumerate(points, 1)]
+
+
+def _stem(found: Encoded) -> str:
+    """The recording's name in those of files, of which it leaves some room."""
+    return safe_name(Path(found.name).stem).encode()[:_MOST_BYTES].decode(errors="ignore")
+
+
+def _asked(stem: str, point: Point) -> AskedSound:
+    return AskedSound(point.label, point.seed, stem, point.origin, point)
 
 
 def classes_named(label: str | int | Sequence[str | int], class_names: Sequence[str]) -> list[str]:

@@ -90,13 +90,15 @@ def generate(
         raise ValueError(f"seed is {seed}; a whole number, at least 0, and {_LARGEST_SEED} at most for the last sound")
     place = find_device(device)
     trained = TrainedGenerator.load(ckpt_path, network=network)
+    to_sound = vocoder(trained.params, trained.level_range)
+    notes = [f"Drawn from {ckpt_path}."]
     if to is not None and like is None:
         raise ValueError(f"to is {to}, and like is not given; like=<the recording to start from>")
     folders = class_folders(trained.class_names)
     if like is None:
         sounds = sounds_of_classes(classes_named(label, trained.class_names), range(seed, seed + n_samples), folders)
     else:
-        sounds = sounds_like(
+        sounds, about = sounds_like(
             trained,
             ckpt_path,
             like=like,
@@ -107,8 +109,8 @@ def generate(
             seed=seed,
             folders=folders,
         )
-    to_sound = vocoder(trained.params, trained.level_range)
-    for part in (trained.network, to_sound):
+        notes += about
+    for part in (trained.network, to_sound):  # not before: recordings are encoded on the CPU
         if isinstance(part, nn.Module):  # a vocoder of one's own may be any function
             part.to(place)
     output = Path(output).absolute()  # the workers may run elsewhere
@@ -126,7 +128,7 @@ def generate(
     if zip_path is not None:
         write_zip(zip_path, output, packed)
         log.info("%s: the sounds and their manifest", zip_path)
-    write_gallery(index, title="New sounds", note=f"Drawn from {ckpt_path}.", sections=sections)
+    write_gallery(index, title="New sounds", note=" ".join(notes), sections=sections)
     log.info("%d sounds of %d classes; open %s", len(sounds), len(sections), index)
     return index
 

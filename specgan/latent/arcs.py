@@ -11,6 +11,7 @@ from specgan.models.generators import draw, noise, slerp
 
 _N_PLACES = 16  # on an arc at which it is measured
 _N_TYPICAL = 16  # sounds of the class that the typical distance is measured on
+_LATENESS = 4  # of where an arc's own length counts
 _FIRST_SEED = 2**32  # of these: far from what anyone asks for
 
 
@@ -37,14 +38,15 @@ class Arc:
     def at(self, distance: float, *, typical: float) -> Tensor:
         """The z (latent_dim,) at a distance from 0 (the start) to 1 (the end).
 
-        Near the start a distance is the same on all arcs: its share of the typical distance. Towards the end it becomes
-        the share of this arc's own, because the end may be nearer or farther than others.
+        A distance is the same on all arcs: a share of the typical one. Only near the end, which may be nearer or
+        farther than others, does it become the share of this arc's own.
 
         Args:
             distance: 0..1.
             typical: distance of the sounds of a class from the start.
         """
-        wanted = distance * ((1 - distance) * typical + distance * float(self.distances[-1]))
+        own = distance**_LATENESS
+        wanted = distance * ((1 - own) * typical + own * float(self.distances[-1]))
         behind = int((self.distances < wanted).sum())
         if distance >= 1 or behind == len(self.distances):
             return self.end

@@ -33,7 +33,7 @@ def new_encoder(trained: TrainedGenerator) -> Encoder:
         n_mels=trained.params.n_bins,
         n_frames=trained.params.n_frames,
         latent_dim=trained.network.latent_dim,
-        embedding_dim=trained.network.embedding.weight.shape[1],
+        embedding_dim=trained.network.embedding(torch.tensor([0])).shape[1],
     )
 
 

@@ -57,4 +57,4 @@ class Encoded:
         if abs(self.gain_db) > 0.1:
             change = "louder" if self.gain_db > 0 else "quieter"
             parts.append(f"made {abs(self.gain_db):.0f} dB {change}, as loud as sounds of this checkpoint")
-        return "; ".join(parts)
+        return "; ".join(parts) + "."

@@ -4,6 +4,7 @@ A recording may begin long before its attack, or be quieter than all clips that 
 sounds begin and how loud they are is measured on some of them; a recording outside of that is moved there.
 """
 
+import logging
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,12 +16,13 @@ from specgan.audio import open_audio
 from specgan.models.trained import TrainedGenerator
 from specgan.spectrogram import Spectrogram, normalise_channels
 
+log = logging.getLogger(__name__)
+
 MOST_S = 60.0  # seconds of a file that are looked at
 ONSET_DB = 30.0  # below its loudest frame a sound has begun
 _SILENCE = 1e-4  # of full scale, -80 dB: what peaks lower is silent
 
 _MEASURED = 64  # sounds of all classes that typical ones are measured on
-_STEPS = (0.0, -0.5, 0.5)  # hops by which a moved recording is also tried: an attack may lie between two frames
 
 
 @dataclass(frozen=True)
@@ -87,14 +89,22 @@ def read_recording(path: str | Path, trained: TrainedGenerator, typical: Typical
             if n_read > MOST_S * p.sample_rate:
                 break
     waveform = torch.cat(blocks, dim=1)[:, : round(MOST_S * p.sample_rate)]
+    is_cut = n_read > waveform.shape[1]
     if float(waveform.abs().max()) < _SILENCE:
-        first = f"the first {MOST_S:g} s of it are" if n_read > waveform.shape[1] else "it is"
-        raise ValueError(f"{path}: {first} silent; give a recording in which something sounds, from its start on")
+        where = f"the first {MOST_S:g} s are silent, and more is not read" if is_cut else "is silent"
+        raise ValueError(f"{path}: {where}; give a recording that begins with what should be heard")
+    if is_cut:
+        log.warning("%s: is longer than %g s; what follows is not looked at", path, MOST_S)
     to_level = Spectrogram(p)
     whole = _normalised(to_level(waveform), trained)
     onset, (first, last) = onset_frame(whole, _span_db(trained)), typical.onset
     shift = 0 if first <= onset <= last else onset - (first + last) // 2  # frames
-    starts = [round((shift + step) * p.hop_length) for step in (_STEPS if shift else (0.0,))]
+    starts = [0]
+    if shift:
+        # A window shows an attack up to half its length before it is there, so it may begin a little later, and also
+        # between two frames.
+        last_step = 2 + p.win_length // p.hop_length
+        starts = [(2 * shift + step) * p.hop_length // 2 for step in range(-1, last_step)]
     gain_db = 0.0
     if p.level == "db":
         span_db = (trained.level_range.high - trained.level_range.low) / 2

@@ -13,11 +13,11 @@ from specgan.latent.encoder import Encoder
 from specgan.latent.kept import load_or_train_encoder
 from specgan.latent.points import Encoded, Point
 from specgan.latent.recording import Recording, Typical, read_recording
-from specgan.latent.search import N_STARTS, N_STEPS, differences, nearest
+from specgan.latent.search import N_STEPS, differences, nearest
 from specgan.models.generators import draw, noise, require_embedding, slerp
 from specgan.models.trained import TrainedGenerator, find_class
 
-_SEARCHED = 64  # sounds of the class, of which the nearest are starts too
+_MOST_STARTS = 4  # of the search, each for another place of the recording
 
 
 class LatentSpace:
@@ -96,20 +96,14 @@ class LatentSpace:
         )
 
     def _search(self, targets: Tensor, guesses: Tensor, embedding: Tensor, n_steps: int) -> tuple[Tensor, int]:
-        """The nearest z (latent_dim,), and to which of the targets it is nearest.
-
-        The search starts from the encoder's guess for each target, and from the nearest of some sounds of the class.
-        """
-        network = self.trained.network
-        z = torch.cat([guesses, torch.stack([noise(network, seed) for seed in range(_SEARCHED)])])
-        drawn = draw(network, z, embedding.expand(len(z), -1))
-        distances = torch.stack([differences(drawn, target) for target in targets], dim=1)  # (z, targets)
-        chosen = distances.flatten().topk(N_STARTS, largest=False).indices
-        of_z, of_target = chosen // len(targets), chosen % len(targets)
-        found = nearest(network, targets[of_target], z[of_z], embedding.expand(N_STARTS, -1), n_steps=n_steps)
-        drawn = draw(network, found, embedding.expand(N_STARTS, -1))
-        best = int(differences(drawn, targets[of_target]).argmin())
-        return found[best], int(of_target[best])
+        """The nearest z (latent_dim,) of all targets, and the target's index; from the encoder's guess for each."""
+        network, embedding = self.trained.network, embedding.expand(len(targets), -1)
+        off = differences(draw(network, guesses, embedding), targets)
+        likely = off.topk(min(_MOST_STARTS, len(targets)), largest=False).indices
+        targets, embedding = targets[likely], embedding[likely]
+        z = nearest(network, targets, guesses[likely], embedding, n_steps=n_steps)
+        best = int(differences(draw(network, z, embedding), targets).argmin())
+        return z[best], int(likely[best])
 
     def vary(self, start: Point, *, distance: float, seeds: Sequence[int], name: str | None = None) -> list[Point]:
         """Points around one, in its class: with each seed in another direction.
