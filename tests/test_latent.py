@@ -1,6 +1,7 @@
 """Sounds like a recording: the encoder, the search, the arcs, and generate.py like=..., on a tiny generator."""
 
 import logging
+import re
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -297,6 +298,17 @@ def test_generate_morphs_between_two_recordings_and_guesses_what_is_not_given(ck
     draw(ckpt_path, tmp_path / "nearest", distance=0, like=sounds["like"])
     assert len(list((tmp_path / "nearest").rglob("*.wav"))) == 1
     assert "its class was guessed, with a probability of" in caplog.text
+
+
+def test_the_example_of_the_documentation_runs(ckpt_path, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    hit(tmp_path / "my_snare.wav")
+    page = (Path(__file__).parents[1] / "docs" / "how-to" / "own-sounds.md").read_text()
+    (code,) = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    exec(code.replace("runs/first/checkpoints/best.ckpt", str(ckpt_path)), {})
+    assert "my_snare.wav: the nearest sound of" in capsys.readouterr().out
+    waveforms = [soundfile.read(f"{number}.wav")[0] for number in range(8)]
+    assert (waveforms[1] == waveforms[5]).all()  # the morph begins with the first variation
 
 
 @pytest.mark.parametrize(

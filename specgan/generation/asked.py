@@ -121,7 +121,7 @@ def _variations(
     space: LatentSpace, found: Encoded, distance: float, seeds: Sequence[int], folders: Mapping[str, str]
 ) -> list[AskedSound]:
     nearest = found.point
-    points = space.vary(nearest, distance=distance, seeds=seeds if distance else [], name=found.name)
+    points = space.vary(nearest, distance=distance, seeds=seeds if distance else [])
     stem = f"{folders[nearest.label]}/{_stem(found)}"
     return [
         _asked(f"{stem}_nearest", nearest),
@@ -133,7 +133,7 @@ def _morph(
     space: LatentSpace, found: Sequence[Encoded], n_positions: int, folders: Mapping[str, str]
 ) -> list[AskedSound]:
     start, end = found
-    points = space.morph(start.point, end.point, n_positions=n_positions, names=(start.name, end.name))
+    points = space.morph(start.point, end.point, n_positions=n_positions)
     folder = "_to_".join(dict.fromkeys(folders[each.point.label] for each in found))
     stem, n_digits = "_to_".join(map(_stem, found)), len(str(n_positions))
     return [_asked(f"{folder}/{stem}_{i:0{n_digits}}", point) for i, point in enumerate(points, 1)]

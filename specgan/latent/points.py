@@ -15,6 +15,7 @@ class Point:
         label: the class; on the way from one to another both, "kick to snare".
         origin: what it is, for people: "variation of my_snare.wav, distance 0.3, seed 4".
         seed: of the vocoder's phases, and of what was drawn for the point.
+        name: by which points that come of it call it, "my_snare.wav"; "": by its origin.
     """
 
     z: Tensor
@@ -22,6 +23,10 @@ class Point:
     label: str
     origin: str
     seed: int = 0
+    name: str = ""
+
+    def __str__(self) -> str:
+        return self.name or self.origin
 
 
 @dataclass(frozen=True, eq=False)

@@ -86,7 +86,7 @@ class LatentSpace:
         start = recording.starts_s[best]
         end = start + self.trained.params.n_samples / self.trained.params.sample_rate
         return Encoded(
-            point=Point(z, embedding, name, f"nearest to {recording.name}"),
+            point=Point(z, embedding, name, f"nearest to {recording.name}", name=recording.name),
             name=recording.name,
             probability=float(probabilities[index]) if label is None else None,
             distance_db=distance * (level_range.high - level_range.low) / 2,
@@ -105,7 +105,7 @@ class LatentSpace:
         best = int(differences(draw(network, z, embedding), targets).argmin())
         return z[best], int(likely[best])
 
-    def vary(self, start: Point, *, distance: float, seeds: Sequence[int], name: str | None = None) -> list[Point]:
+    def vary(self, start: Point, *, distance: float, seeds: Sequence[int]) -> list[Point]:
         """Points around one, in its class: with each seed in another direction.
 
         Args:
@@ -113,7 +113,6 @@ class LatentSpace:
             distance: how far what is heard is from `start`: 0 is `start` itself, 1 any sound of the class. Half of it
                 is half the difference of the spectrograms, whatever the way there is like.
             seeds: of the directions; at distance 1 each gives the sound that `TrainedGenerator.sample` draws.
-            name: of what is varied, for the points' origin; None: that of `start`.
         Raises:
             ValueError: `distance` is not in 0..1.
         """
@@ -124,29 +123,27 @@ class LatentSpace:
         points = []
         for seed in seeds:
             z = Arc.between(network, start, noise(network, seed)).at(distance, typical=whole)
-            origin = f"variation of {name or start.origin}, distance {distance:g}, seed {seed}"
-            points.append(replace(start, z=z, origin=origin, seed=seed))
+            origin = f"variation of {start}, distance {distance:g}, seed {seed}"
+            points.append(replace(start, z=z, origin=origin, seed=seed, name=""))
         return points
 
-    def morph(self, start: Point, end: Point, *, n_positions: int, names: tuple[str, str] | None = None) -> list[Point]:
+    def morph(self, start: Point, end: Point, *, n_positions: int) -> list[Point]:
         """Points on the way from one to another, both included, evenly spaced on the arc of z.
 
         Args:
             start, end: the two ends, of any classes.
             n_positions: at least 2.
-            names: of the ends, for the points' origin; None: their own.
         Raises:
             ValueError: `n_positions` < 2.
         """
         if n_positions < 2:
             raise ValueError(f"n_positions is {n_positions}; at least 2, the two ends")
-        names = names or (start.origin, end.origin)
         label = start.label if start.label == end.label else f"{start.label} to {end.label}"
         position = torch.linspace(0, 1, n_positions)[:, None]
         z = slerp(start.z, end.z, position)
         embedding = (1 - position) * start.embedding + position * end.embedding
         return [
-            Point(z[i], embedding[i], label, f"morph of {names[0]} to {names[1]}, {i + 1} of {n_positions}", start.seed)
+            Point(z[i], embedding[i], label, f"morph of {start} to {end}, {i + 1} of {n_positions}", start.seed)
             for i in range(n_positions)
         ]
 
