@@ -59,7 +59,7 @@ class Encoded:
         start, end = self.part_s
         if start > 1e-3 or end < self.duration_s - 1e-3:
             parts.append(f"{max(start, 0):.2f} s to {end:.2f} s of {self.duration_s:.2f} s were used")
-        if abs(self.gain_db) > 0.1:
+        if abs(self.gain_db) >= 0.5:
             change = "louder" if self.gain_db > 0 else "quieter"
             parts.append(f"made {abs(self.gain_db):.0f} dB {change}, as loud as sounds of this checkpoint")
         return "; ".join(parts) + "."
