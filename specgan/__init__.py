@@ -4,6 +4,7 @@ __version__ = "0.1.0"
 
 _HOME = {
     "SpectrogramParams": "specgan.spectrogram",
+    "load": "specgan.generation.loaded",
     "mel_spectrogram_db": "specgan.spectrogram",
     "render": "specgan.pictures.render",
 }

@@ -129,6 +129,8 @@ def commands() -> list[Command]:
 def of_script(command) -> tuple[str, list[str]] | None:
     """The configuration that a command composes, and its arguments."""
     words = list(command.words)
+    if words[0] == "specgan":
+        return (words[1], words[2:]) if words[1:2] else None
     if words[0].rpartition("/")[2] not in ("python", "python3"):
         return None
     if words[1:2] == ["-m"]:
@@ -226,8 +228,20 @@ def test_other_commands_are_known(command):
     elif command.words[:3] == ("pip", "install", "-e"):
         extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
         assert set(re.findall(r"\w+", rest[-1])) <= set(extras)
+    elif first == "pip":
+        assert rest == ["install", "."]
     else:
-        assert first in {"hf", "python3", "mkdocs", "pre-commit", ".venv/bin/python", "tensorboard", "wandb", "curl"}
+        assert first in {
+            "specgan",
+            "hf",
+            "python3",
+            "mkdocs",
+            "pre-commit",
+            ".venv/bin/python",
+            "tensorboard",
+            "wandb",
+            "curl",
+        }
 
 
 @pytest.mark.parametrize(

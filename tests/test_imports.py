@@ -15,6 +15,7 @@ ALLOWED = {
     "files": "",
     "hub": "",
     "command_line": "",
+    "__main__": "command_line",
     "audio": "",
     "spectrogram": "",
     "vocoders": "hub spectrogram",

@@ -5,7 +5,6 @@ import json
 import multiprocessing
 import os
 import re
-import shutil
 import signal
 import socket
 import subprocess
@@ -778,12 +777,3 @@ def test_what_it_cannot_start_with_is_said_and_the_exit_code_is_1(overrides, mes
     assert done.returncode == 1
     assert re.search(message, done.stderr), done.stderr
     assert list(tmp_path.glob("specgan-*")) == []
-
-
-def test_without_the_conf_folder_it_says_so(tmp_path):
-    for name in ("__init__.py", "server/__init__.py", "server/__main__.py"):
-        (tmp_path / "specgan" / name).parent.mkdir(parents=True, exist_ok=True)
-        shutil.copy(ROOT / "specgan" / name, tmp_path / "specgan" / name)
-    done = subprocess.run([sys.executable, "-m", "specgan.server"], cwd=tmp_path, capture_output=True, text=True)
-    assert done.returncode == 1
-    assert re.search(r"conf/serve\.yaml: no such file; run the service from a clone", done.stderr), done.stderr

@@ -10,6 +10,8 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 
+from specgan.command_line.console import end_quietly
+
 # By the last part of a setting's name.
 _WORDS = {"label", "classes", "merge", "separator", "ext", "recording_pattern", "artist", "title", "prompt", "network"}
 _WORDS |= {"project", "group", "name", "notes", "tags", "study_name", "host", "filename"}
@@ -36,7 +38,11 @@ def run(main: Callable[[], object]) -> None:
     if os.environ.get("HYDRA_FULL_ERROR") != "1":
         sys.tracebacklimit = 0  # the message alone; Hydra says how to see the rest
     sys.argv[1:] = as_typed(sys.argv[1:])
-    main()
+    try:
+        main()
+        sys.stdout.flush()
+    except BrokenPipeError:
+        end_quietly(sys.stdout)
 
 
 def _require_utf8() -> None:

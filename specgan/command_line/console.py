@@ -3,6 +3,7 @@
 import logging
 import os
 import sys
+from typing import NoReturn, TextIO
 
 _SIGPIPE_CODE = 141  # 128 + SIGPIPE, as a shell has it of other tools
 
@@ -17,6 +18,11 @@ class Console(logging.StreamHandler):
         if not isinstance(sys.exc_info()[1], BrokenPipeError):
             super().handleError(record)
             return
-        nowhere = os.open(os.devnull, os.O_WRONLY)
-        os.dup2(nowhere, self.stream.fileno())  # else Python complains at its end that it cannot empty its buffer
-        sys.exit(_SIGPIPE_CODE)
+        end_quietly(self.stream)
+
+
+def end_quietly(stream: TextIO) -> NoReturn:
+    """Ends the program, because nobody reads this stream any more, as SIGPIPE ends other tools."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, stream.fileno())  # else Python complains at its end that it cannot empty its buffer
+    sys.exit(_SIGPIPE_CODE)
