@@ -3,9 +3,10 @@
 May import: audio, spectrogram, models.
 """
 
+from specgan.latent.descriptors import DESCRIPTORS
 from specgan.latent.mixing import class_points
 from specgan.latent.points import Encoded, Point
 from specgan.latent.space import LatentSpace
-from specgan.latent.steering import Steering
+from specgan.latent.steering import Spread, Steered, Steering
 
-__all__ = ["Encoded", "LatentSpace", "Point", "Steering", "class_points"]
+__all__ = ["DESCRIPTORS", "Encoded", "LatentSpace", "Point", "Spread", "Steered", "Steering", "class_points"]

@@ -36,12 +36,33 @@ def load_or_train_encoder(trained: TrainedGenerator, ckpt_path: str | Path) -> E
         ValueError: the generator has no `from_embedding`, or the file that should be its encoder is none.
     """
     path = encoder_path(ckpt_path)
-    wanted = new_encoder(trained)
+    encoder = load_encoder(trained, path)
+    if encoder is not None:
+        return encoder
     if path.is_file():
-        if _load(wanted, path) == fingerprint(trained):
-            return wanted.eval().requires_grad_(False)
         log.info("%s: of other weights than %s has now, so it is trained again", path, ckpt_path)
     return train_encoder(trained, ckpt_path)
+
+
+def load_encoder(trained: TrainedGenerator, path: str | Path) -> Encoder | None:
+    """Loads an encoder of a generator; None: there is no such file, or it is of other weights.
+
+    Args:
+        trained: the generator.
+        path: the file, see `encoder_path`.
+    Raises:
+        ValueError: the generator has no `from_embedding`, or the file is no encoder.
+    """
+    encoder, path = new_encoder(trained), Path(path)
+    if not path.is_file() or _load(encoder, path) != fingerprint(trained):
+        return None
+    return encoder.eval().requires_grad_(False)
+
+
+def save_encoder(encoder: Encoder, trained: TrainedGenerator, path: str | Path) -> None:
+    """Writes an encoder, with what generator it is of."""
+    about = {"specgan": "encoder", "generator": fingerprint(trained)}
+    write_bytes(Path(path), save({name: value.contiguous() for name, value in encoder.state_dict().items()}, about))
 
 
 def train_encoder(trained: TrainedGenerator, ckpt_path: str | Path, *, n_steps: int | None = None) -> Encoder:
@@ -58,11 +79,10 @@ def train_encoder(trained: TrainedGenerator, ckpt_path: str | Path, *, n_steps: 
         _metadata(path)  # a file of something else is not replaced
     log.info("training the encoder of %s, once: about two minutes on one core", ckpt_path)
     encoder, losses = fit_encoder(trained, n_steps=n_steps)
-    about = {"specgan": "encoder", "generator": fingerprint(trained)}
     try:
         if "://" in str(ckpt_path):
             raise OSError("it is on another machine")
-        write_bytes(path, save({name: value.contiguous() for name, value in encoder.state_dict().items()}, about))
+        save_encoder(encoder, trained, path)
         log.info("%s: %d steps, spectral loss from %.3f to %.3f", path, len(losses), losses[0], losses[-1])
     except OSError as err:
         log.warning(

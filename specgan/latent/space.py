@@ -25,13 +25,13 @@ class LatentSpace:
 
     Args:
         trained: the generator.
-        encoder: of this generator.
+        encoder: of this generator, which recordings need; None: there is none yet.
     Raises:
         ValueError: the generator has no `from_embedding`.
     """
 
-    def __init__(self, trained: TrainedGenerator, encoder: Encoder) -> None:
-        require_embedding(trained.network, "finding a recording's nearest sound")
+    def __init__(self, trained: TrainedGenerator, encoder: Encoder | None = None) -> None:
+        require_embedding(trained.network, "going through the latent space")
         self.trained, self.encoder = trained, encoder
 
     @classmethod
@@ -73,6 +73,8 @@ class LatentSpace:
     @torch.no_grad()
     def encode_recording(self, recording: Recording, *, label: str | None = None, n_steps: int = N_STEPS) -> Encoded:
         """As `encode`, of a recording that was read."""
+        if self.encoder is None:
+            raise ValueError(f"no encoder, so {recording.name} cannot be found; see load_or_train_encoder")
         targets = recording.spectrograms
         features = self.encoder.features(targets)
         probabilities = self.encoder.logits(features).softmax(dim=1).mean(dim=0)
@@ -130,6 +132,8 @@ class LatentSpace:
     def morph(self, start: Point, end: Point, *, n_positions: int) -> list[Point]:
         """Points on the way from one to another, both included, evenly spaced on the arc of z.
 
+        Each has the seed, and so the vocoder's phases, of the nearer end.
+
         Args:
             start, end: the two ends, of any classes.
             n_positions: at least 2.
@@ -142,8 +146,9 @@ class LatentSpace:
         position = torch.linspace(0, 1, n_positions)[:, None]
         z = slerp(start.z, end.z, position)
         embedding = (1 - position) * start.embedding + position * end.embedding
+        nearer = [(start, end)[2 * i >= n_positions] for i in range(n_positions)]
         return [
-            Point(z[i], embedding[i], label, f"morph of {start} to {end}, {i + 1} of {n_positions}", start.seed)
+            Point(z[i], embedding[i], label, f"morph of {start} to {end}, {i + 1} of {n_positions}", nearer[i].seed)
             for i in range(n_positions)
         ]
 

@@ -17,6 +17,7 @@ N_STEPS = 16  # of a search at most
 
 _N_DRAWN = 256  # sounds of a class that its spread is measured on
 _FIRST_SEED = 2**33  # of these: far from what anyone asks for
+_MOST_SPREADS = 64  # that are remembered: mixes have no end
 _FAR = 0.2  # standard deviations from what is wanted, from which on the search begins again elsewhere
 _N_TRIED, _SHARES = 6, (0.25, 0.5, 0.75, 1.0)  # sounds that it may begin at, and places on the way to each
 
@@ -86,6 +87,8 @@ class Steering:
             z = torch.stack([noise(self.trained.network, _FIRST_SEED + i) for i in range(_N_DRAWN)])
             described = self.descriptors(draw(self.trained.network, z, embedding.expand(_N_DRAWN, -1)))
             self._spreads[key] = Spread(z, described, self.descriptors.refusals(described))
+            if len(self._spreads) > _MOST_SPREADS:
+                del self._spreads[next(iter(self._spreads))]
         return self._spreads[key]
 
     def describe(self, point: Point) -> dict[str, float]:
