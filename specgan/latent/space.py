@@ -132,13 +132,17 @@ class LatentSpace:
     def morph(self, start: Point, end: Point, *, n_positions: int) -> list[Point]:
         """Points on the way from one to another, both included, evenly spaced on the arc of z.
 
-        Each has the seed, and so the vocoder's phases, of the nearer end.
+        The noise moves along an arc, because all noise vectors have about the same length and the network has never
+        seen shorter ones; the embedding moves along a line. Each point has the seed, and so the vocoder's phases, of
+        the nearer end.
 
         Args:
             start, end: the two ends, of any classes.
             n_positions: at least 2.
         Raises:
             ValueError: `n_positions` < 2.
+        Source: Shoemake, "Animating rotation with quaternion curves", SIGGRAPH 1985; for noise White, "Sampling
+            generative networks", 2016.
         """
         if n_positions < 2:
             raise ValueError(f"n_positions is {n_positions}; at least 2, the two ends")

@@ -140,43 +140,6 @@ def draw(generator: nn.Module, z: Tensor, embedding: Tensor, *, chunk_size: int 
     return _in_chunks(generator, generator.from_embedding, z, embedding, chunk_size)
 
 
-@torch.no_grad()
-def morph(
-    generator: nn.Module,
-    labels: tuple[int, int],
-    seeds: tuple[int, int],
-    *,
-    n_positions: int,
-    chunk_size: int = CHUNK_SIZE,
-) -> Tensor:
-    """Draws spectrograms on the way from one label and seed to another, the first and the last as `sample` draws them.
-
-    The noise moves along an arc, because all noise vectors have about the same length and the network has never seen
-    shorter ones; the label's embedding moves along a line.
-
-    Args:
-        generator: a network with `latent_dim`, `embedding` and `from_embedding`, as DCGANGenerator has them.
-        labels: class indices of the two ends.
-        seeds: of the noise of the two ends.
-        n_positions: spectrograms, evenly spaced, both ends included; at least 2.
-        chunk_size: spectrograms in a forward pass.
-    Returns:
-        (n_positions, channels, n_mels, n_frames) float32 on the CPU.
-    Raises:
-        ValueError: the network has no `from_embedding`, or `n_positions` < 2.
-    Source: Shoemake, "Animating rotation with quaternion curves", SIGGRAPH 1985; for noise White, "Sampling generative
-        networks", 2016.
-    """
-    require_embedding(generator, "morphing")
-    if n_positions < 2:
-        raise ValueError(f"n_positions is {n_positions}; at least 2, the two ends")
-    start, end = (noise(generator, seed) for seed in seeds)
-    position = torch.linspace(0, 1, n_positions)[:, None]
-    first, last = generator.embedding(torch.tensor(labels, device=next(generator.parameters()).device)).cpu()
-    embedding = (1 - position) * first + position * last
-    return draw(generator, slerp(start, end, position), embedding, chunk_size=chunk_size)
-
-
 def require_embedding(generator: nn.Module, purpose: str) -> None:
     """Raises ValueError if the network has no `from_embedding`, which `purpose` ("morphing") needs."""
     if not hasattr(generator, "from_embedding"):

@@ -78,7 +78,7 @@ class Found(BaseModel):
     """The nearest sound to a sent one."""
 
     success: Literal[True] = True
-    message: str = Field(examples=["my_kick.wav: the nearest sound of kick differs by 0.6 dB"])
+    message: str = Field(examples=["nearest to my_kick.wav: kick (guessed with 97%), 0.6 dB away"])
     nearest: MadeSound
     probability: float | None = Field(ge=0, le=1, description="of the class as it was guessed; null: it was given")
     distance_db: float = Field(description="mean difference of the spectrograms", examples=[0.6])

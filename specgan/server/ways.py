@@ -63,9 +63,8 @@ async def find(request: Request, jobs: ItsJobs) -> Found:
             await jobs.training.require()
             raise RefusedError(503, "busy", "the encoder is there by now; ask again", headers={"Retry-After": "0"})
         guessed = "" if found.probability is None else f" (guessed with {found.probability:.0%})"
-        nearest = f"the nearest sound of {found.point.label}{guessed}"
         return Found(
-            message=f"{found.name}: {nearest} differs by {found.distance_db:.1f} dB",
+            message=f"nearest to {found.name}: {found.point.label}{guessed}, {found.distance_db:.1f} dB away",
             nearest=_told(jobs, found.point, files),
             probability=found.probability,
             distance_db=found.distance_db,
