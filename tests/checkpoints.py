@@ -35,14 +35,3 @@ def save_checkpoint(path, class_names=CLASSES):
     model.on_save_checkpoint(checkpoint)
     torch.save(checkpoint, path)
     return path
-
-
-def loud_checkpoint(path, class_names=CLASSES):
-    """Of a generator whose sounds differ by class and noise, as if it had learned something."""
-    save_checkpoint(path, class_names)
-    checkpoint = torch.load(path, weights_only=True)
-    for name, weight in checkpoint["state_dict"].items():
-        if name.endswith("weight"):
-            weight.mul_(3)
-    torch.save(checkpoint, path)
-    return path

@@ -8,7 +8,7 @@ from urllib.error import HTTPError
 from urllib.request import Request, urlopen
 
 import pytest
-from checkpoints import loud_checkpoint
+from checkpoints import save_checkpoint
 from runs import ROOT
 from services import QUICK, running_service
 
@@ -33,7 +33,7 @@ def fetch(url, content=None, **headers):
 @pytest.fixture(scope="module")
 def service(browser, tmp_path_factory):
     folder = tmp_path_factory.mktemp("service")
-    path = loud_checkpoint(folder / "best.ckpt", CLASSES)
+    path = save_checkpoint(folder / "best.ckpt", CLASSES)
     train_encoder(TrainedGenerator.load(path), path, n_steps=5)
     with running_service(folder, f"ckpt_path={path}", *QUICK) as address:
         yield address
@@ -162,7 +162,7 @@ def test_a_dropped_or_chosen_file_is_drawn(page, kick):
     assert bytes_of(page, file.get_by_role("link", name="Download picture")).startswith(b"\x89PNG")
 
 
-def test_a_dropped_sound_is_found_varied_kept_and_packed(page, kick, tmp_path):
+def test_a_dropped_sound_is_found_varied_kept_and_packed(page, kick):
     own, vary, kept = page.locator("#own"), page.locator("#vary"), page.locator("#kept")
     assert kept.is_hidden()
     drop(page, kick, kick.read_bytes())
@@ -172,7 +172,7 @@ def test_a_dropped_sound_is_found_varied_kept_and_packed(page, kick, tmp_path):
     vary.get_by_text(f"4 sounds like Nearest to {kick.name}.").wait_for()
     assert vary.get_by_label("Seed").is_disabled()  # which is that of a class
     near = bytes_of(page, vary.locator("audio").first)
-    vary.get_by_label("Distance").press("End")
+    vary.get_by_role("slider", name="Distance").press("End")
     assert vary.locator("output").inner_text() == "1"
     vary.get_by_label("How many").fill("2")
     vary.get_by_role("button", name="Vary").click()
@@ -204,9 +204,8 @@ def test_sliders_move_and_mix_what_the_class_has_by_keyboard(page, service):
     directions = json.loads(fetch(f"{service}/api/directions", asked))["directions"]
     sliders = steer.locator("#moves input")
     sliders.nth(5).wait_for()
-    assert [name for name in sliders.evaluate_all("all => all.map(each => each.dataset.name)")] == [
-        direction["name"] for direction in directions
-    ]
+    names = sliders.evaluate_all("all => all.map(each => each.dataset.name)")
+    assert names == [direction["name"] for direction in directions]
     refused = [direction["refusal"] for direction in directions]
     assert [slider.is_disabled() for slider in sliders.all()] == [refusal is not None for refusal in refused]
     assert any(refused) and not all(refused)
@@ -216,7 +215,7 @@ def test_sliders_move_and_mix_what_the_class_has_by_keyboard(page, service):
 
     name = directions[refused.index(None)]["name"]
     steer.get_by_label("Seed").fill("7")
-    steer.get_by_label(name).press("ArrowRight")
+    steer.get_by_role("slider", name=name).press("ArrowRight")
     steer.locator(".results figure").wait_for()
     start, moved = wav_of(service, "kick", 7), bytes_of(page, steer.locator("audio"))
     assert moved != start
@@ -225,9 +224,9 @@ def test_sliders_move_and_mix_what_the_class_has_by_keyboard(page, service):
     steer.get_by_role("button", name="Move").press("Enter")
     steer.locator("figcaption span").get_by_text("kick (seed 7)", exact=True).wait_for()
     assert bytes_of(page, steer.locator("audio")) == start
-    steer.locator("#mix").get_by_label("7", exact=True).press("End")
+    steer.locator("#mix").get_by_role("slider", name="7").press("End")
     steer.locator("figcaption span").get_by_text("kick 1 + 7 1 (seed 7)").wait_for()
-    steer.locator("#mix").get_by_label("kick").press("Home")
+    steer.locator("#mix").get_by_role("slider", name="kick").press("Home")
     steer.locator("figcaption span").get_by_text("7 1 (seed 7)", exact=True).wait_for()
     assert bytes_of(page, steer.locator("audio")) == wav_of(service, "7", 7)
 
