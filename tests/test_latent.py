@@ -305,7 +305,7 @@ def test_the_example_of_the_documentation_runs(ckpt_path, tmp_path, monkeypatch,
     hit(tmp_path / "my_snare.wav")
     page = (Path(__file__).parents[1] / "docs" / "how-to" / "own-sounds.md").read_text()
     (code,) = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
-    exec(code.replace("runs/first/checkpoints/best.ckpt", str(ckpt_path)), {})
+    exec(code.replace("best.ckpt", str(ckpt_path)), {})
     assert "my_snare.wav: the nearest sound of" in capsys.readouterr().out
     waveforms = [soundfile.read(f"{number}.wav")[0] for number in range(8)]
     assert (waveforms[1] == waveforms[5]).all()  # the morph begins with the first variation

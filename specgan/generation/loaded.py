@@ -1,6 +1,7 @@
 """A checkpoint in Python: sounds of any class as tensors."""
 
 from collections.abc import Callable
+from functools import cached_property, partial
 from pathlib import Path
 
 import torch
@@ -8,6 +9,7 @@ from torch import Tensor, nn
 
 from specgan.audio import WavSettings
 from specgan.generation.sound import repeatable, vocode
+from specgan.latent import LatentSpace, Point
 from specgan.models.devices import find_device
 from specgan.models.trained import TrainedGenerator, find_class
 from specgan.vocoders.griffin_lim import GriffinLim
@@ -20,10 +22,18 @@ class LoadedGenerator:
         trained: the generator.
         vocoder: called with its params and level_range, returns what turns spectrograms into sound.
         device: where both run.
+        open_space: reads the checkpoint's latent space, see `space`.
     """
 
-    def __init__(self, trained: TrainedGenerator, vocoder: Callable[..., nn.Module], device: torch.device) -> None:
+    def __init__(
+        self,
+        trained: TrainedGenerator,
+        vocoder: Callable[..., nn.Module],
+        device: torch.device,
+        open_space: Callable[[], LatentSpace],
+    ) -> None:
         self.trained = trained
+        self.open_space = open_space
         self.device = device
         self.vocoder = vocoder(trained.params, trained.level_range)
         for part in (trained.network, self.vocoder):
@@ -38,6 +48,21 @@ class LoadedGenerator:
     def sample_rate(self) -> int:
         """Of the checkpoint, Hz."""
         return self.trained.params.sample_rate
+
+    @cached_property
+    def space(self) -> LatentSpace:
+        """Finds and varies sounds like recordings. The first use trains the checkpoint's encoder if there is none.
+
+        Raises:
+            ValueError: as `LatentSpace.open`.
+        """
+        return self.open_space()
+
+    def draw_point(self, point: Point, *, wav: WavSettings | None = None) -> tuple[Tensor, int]:
+        """Draws the sound of a point in the latent space; `wav` and what is returned as of `draw`."""
+        spectrograms = self.space.draw([point])
+        (waveform,) = vocode(spectrograms, self.vocoder, seeds=[point.seed], device=self.device)
+        return (wav or WavSettings()).applied(waveform, self.sample_rate)
 
     def draw(self, label: str, *, seed: int = 0, wav: WavSettings | None = None) -> tuple[Tensor, int]:
         """Draws one sound. The same checkpoint, class and seed give the same samples on the same device.
@@ -81,4 +106,5 @@ def load(
         FileNotFoundError, ValueError: no such checkpoint or device.
     """
     place = find_device(device)
-    return LoadedGenerator(TrainedGenerator.load(ckpt_path, network=network), vocoder, place)
+    trained = TrainedGenerator.load(ckpt_path, network=network)
+    return LoadedGenerator(trained, vocoder, place, partial(LatentSpace.open, ckpt_path, network=network))
