@@ -63,3 +63,9 @@ def typical_distance(generator: nn.Module, start: Point) -> float:
     z = torch.cat([start.z[None], ends])
     drawn = draw(generator, z, start.embedding.expand(len(z), -1))
     return float(differences(drawn[1:], drawn[:1]).mean())
+
+
+def require_distance(distance: float) -> None:
+    """Raises ValueError for a distance that is not in 0..1."""
+    if isinstance(distance, bool) or not isinstance(distance, (int, float)) or not 0 <= distance <= 1:
+        raise ValueError(f"distance is {distance!r}; a number from 0 (the nearest sound) to 1 (any of the class)")
