@@ -112,7 +112,8 @@ class LatentSpace:
             start: what is varied.
             distance: how far what is heard is from `start`: 0 is `start` itself, 1 any sound of the class. Half of it
                 is half the difference of the spectrograms, whatever the way there is like.
-            seeds: of the directions; at distance 1 each gives the sound that `TrainedGenerator.sample` draws.
+            seeds: of the directions. At distance 1 each gives the sound that `TrainedGenerator.sample` draws, or one
+                farther in its direction, if that one is nearer than most.
         Raises:
             ValueError: `distance` is not in 0..1.
         """
