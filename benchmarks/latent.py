@@ -43,7 +43,8 @@ from specgan.generation import sound_info, vocode, write_sound
 from specgan.latent import LatentSpace, Point
 from specgan.latent.kept import encoder_path
 from specgan.latent.recording import Recording, read_recording
-from specgan.latent.search import differences
+from specgan.latent.search import N_STEPS, differences
+from specgan.latent.search import nearest as search
 from specgan.models.classifier import Classifier
 from specgan.models.generators import draw
 from specgan.vocoders.griffin_lim import GriffinLim
@@ -150,15 +151,22 @@ def show(
 ) -> list[Point]:
     """Encodes sounds of known classes, prints what became of them, and returns their points."""
     names = space.trained.class_names
-    right, points, distances, nearest = [], [], [], []
-    for recording, label in zip(recordings, labels, strict=True):
-        guess = space.encoder.classify(recording.spectrograms).mean(dim=0).argmax()
-        right.append(int(guess) == label)
-        encoded = space.encode_recording(recording, label=names[label])
-        points.append(encoded.point)
-        distances.append(encoded.distance_db)
-        of_targets = [differences(banks[label], target[None]).min() for target in recording.spectrograms]
-        nearest.append(float(min(of_targets)) * decibels(space))
+    right, guesses, targets, wanted = [], [], [], embeddings(space, labels)
+    for recording, label, embedding in zip(recordings, labels, wanted, strict=True):
+        right.append(int(space.encoder.classify(recording.spectrograms).mean(dim=0).argmax()) == label)
+        z = space.encoder(recording.spectrograms, embedding.expand(len(recording.spectrograms), -1))
+        off = differences(draw(space.trained.network, z, embedding.expand(len(z), -1)), recording.spectrograms)
+        guesses.append(z[off.argmin()])
+        targets.append(recording.spectrograms[off.argmin()])
+    # As LatentSpace.encode does it, but of many at a time, which takes a quarter of the time.
+    groups = zip(*(torch.stack([*each]).split(20) for each in (targets, guesses, wanted)), strict=True)
+    found = torch.cat([search(space.trained.network, *group, n_steps=N_STEPS) for group in groups])
+    points = [Point(z, e, names[label], name) for z, e, label in zip(found, wanted, labels, strict=True)]
+    distances = (differences(space.draw(points), torch.stack(targets)) * decibels(space)).tolist()
+    nearest = [
+        float(differences(banks[label], target).min()) * decibels(space)
+        for label, target in zip(labels, targets, strict=True)
+    ]
     ratios = torch.tensor(distances) / torch.tensor(nearest)
     print(
         f"{name}: {len(points)}, distance {mean(distances):.2f} dB, nearest {mean(nearest):.2f} dB, ratio "

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from specgan.files import safe_name
+from specgan.latent.arcs import require_distance
 from specgan.latent.kept import load_or_train_encoder
 from specgan.latent.points import Encoded, Point
 from specgan.latent.recording import Typical, read_recording
@@ -77,9 +78,8 @@ def sounds_like(
 ) -> tuple[list[AskedSound], list[str]]:
     """The sound nearest to a recording and variations of it, or sounds on the way from one recording to another.
 
-    And what was found out about each recording, a line each, which is also logged.
-
-    Whatever can be wrong is found before the encoder is trained, if the checkpoint has none yet.
+    And what was found out about each recording, a line each, which is also logged. Whatever can be wrong is found
+    before the encoder is trained, if the checkpoint has none yet.
 
     Args:
         trained: the generator.
@@ -96,25 +96,20 @@ def sounds_like(
         ValueError: a recording is silent, the generator has no `from_embedding`, or a number is impossible.
     """
     require_embedding(trained.network, "like=")
-    if isinstance(distance, bool) or not isinstance(distance, (int, float)) or not 0 <= distance <= 1:
-        raise ValueError(f"distance is {distance!r}; a number from 0 (the nearest sound) to 1 (any of the class)")
+    require_distance(distance)
     if to is not None and n_samples < 2:
         raise ValueError(f"n_samples is {n_samples}; at least 2 with to=, the two ends")
     paths = [path for path in (like, to) if path is not None]
     typical = Typical.of(trained)
     recordings = [read_recording(path, trained, typical) for path in paths]
     space = LatentSpace(trained, load_or_train_encoder(trained, ckpt_path))
-    found = [
-        space.encode_recording(recording, label=label) for recording, label in zip(recordings, labels, strict=False)
-    ]
+    found = [space.encode_recording(each, label=label) for each, label in zip(recordings, labels, strict=True)]
     notes = [str(encoded) for encoded in found]
     for note in notes:
         log.info("%s", note)
-    return (
-        _variations(space, found[0], distance, range(seed, seed + n_samples), folders)
-        if to is None
-        else _morph(space, found, n_samples, folders)
-    ), notes
+    if to is not None:
+        return _morph(space, found, n_samples, folders), notes
+    return _variations(space, found[0], distance, range(seed, seed + n_samples), folders), notes
 
 
 def _variations(

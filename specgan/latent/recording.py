@@ -14,7 +14,7 @@ from torch import Tensor
 
 from specgan.audio import open_audio
 from specgan.models.trained import TrainedGenerator
-from specgan.spectrogram import Spectrogram, normalise_channels
+from specgan.spectrogram import Spectrogram, denormalise, normalise_channels
 
 log = logging.getLogger(__name__)
 
@@ -96,8 +96,8 @@ def read_recording(path: str | Path, trained: TrainedGenerator, typical: Typical
     if is_cut:
         log.warning("%s: is longer than %g s; what follows is not looked at", path, MOST_S)
     to_level = Spectrogram(p)
-    whole = _normalised(to_level(waveform), trained)
-    onset, (first, last) = onset_frame(whole, _span_db(trained)), typical.onset
+    level = to_level(waveform)
+    onset, (first, last) = onset_frame(_normalised(level, trained), _span_db(trained)), typical.onset
     shift = 0 if first <= onset <= last else onset - (first + last) // 2  # frames
     starts = [0]
     if shift:
@@ -107,9 +107,9 @@ def read_recording(path: str | Path, trained: TrainedGenerator, typical: Typical
         starts = [(2 * shift + step) * p.hop_length // 2 for step in range(-1, last_step)]
     gain_db = 0.0
     if p.level == "db":
-        span_db = (trained.level_range.high - trained.level_range.low) / 2
-        loudest = float(whole[..., max(0, shift) :][..., : p.n_frames].max())
-        gain_db = span_db * (min(max(loudest, typical.level[0]), typical.level[1]) - loudest)
+        loudest_db = float(level[..., max(0, shift) :][..., : p.n_frames].max())
+        least_db, most_db = (float(denormalise(torch.tensor(each), trained.level_range)) for each in typical.level)
+        gain_db = min(max(loudest_db, least_db), most_db) - loudest_db
     waveform = waveform * 10 ** (gain_db / 20)
     pieces = torch.stack([_from(waveform, start, p.n_samples + p.n_fft) for start in starts])
     levels = to_level(pieces.flatten(0, 1))[..., : p.n_frames].unflatten(0, (len(starts), channels))

@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from specgan.latent.arcs import Arc, typical_distance
+from specgan.latent.arcs import Arc, require_distance, typical_distance
 from specgan.latent.encoder import Encoder
 from specgan.latent.kept import load_or_train_encoder
 from specgan.latent.points import Encoded, Point
@@ -114,12 +114,12 @@ class LatentSpace:
             start: what is varied.
             distance: how far what is heard is from `start`: 0 is `start` itself, 1 any sound of the class. Half of it
                 is half the difference of the spectrograms, whatever the way there is like.
-            seeds: of the directions; at distance 1 each gives the sound that `TrainedGenerator.sample` draws.
+            seeds: of the directions. At distance 1 each gives the sound that `TrainedGenerator.sample` draws, or one
+                farther in its direction, if that one is nearer than most.
         Raises:
             ValueError: `distance` is not in 0..1.
         """
-        if isinstance(distance, bool) or not isinstance(distance, (int, float)) or not 0 <= distance <= 1:
-            raise ValueError(f"distance is {distance!r}; a number from 0 (the nearest sound) to 1 (any of the class)")
+        require_distance(distance)
         network = self.trained.network
         whole = typical_distance(network, start)
         points = []
