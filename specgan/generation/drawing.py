@@ -2,7 +2,7 @@
 
 import logging
 import pickle
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import lru_cache, partial
 from pathlib import Path
 from typing import NamedTuple
@@ -18,6 +18,8 @@ from specgan.batch.worker import Work
 from specgan.files import Outputs, safe_name, unique_names
 from specgan.generation.asked import AskedSound, classes_named, classes_of_recordings, sounds_like, sounds_of_classes
 from specgan.generation.sound import repeatable, sound_info, vocode, write_sound
+from specgan.generation.steered import mix_of, moved_sounds, sounds_of_mix
+from specgan.latent.steering import checked_move
 from specgan.models.devices import find_device
 from specgan.models.generators import draw
 from specgan.models.trained import TrainedGenerator
@@ -35,7 +37,7 @@ _MOST_AT_ONCE, _VALUES_AT_ONCE = 32, 2**20  # spectrograms that a GPU turns into
 def generate(
     ckpt_path: str | Path,
     *,
-    label: str | int | Sequence[str | int],
+    label: str | int | Sequence[str | int] | Mapping[str, float],
     n_samples: int,
     seed: int,
     output: str | Path,
@@ -44,6 +46,7 @@ def generate(
     like: str | Path | None = None,
     to: str | Path | None = None,
     distance: float = 0.3,
+    move: Mapping[str, float] | None = None,
     wav: WavSettings | None = None,
     zip_path: str | Path | None = None,
     device: str = "auto",
@@ -62,7 +65,8 @@ def generate(
     Args:
         ckpt_path: a checkpoint of train.py; nothing else is needed.
         label: a class, a list of classes, or "all"; a class that is called all is ["all"]. With `like`, "all" has the
-            class guessed, and a list of two classes is of `like` and `to`.
+            class guessed, and a list of two classes is of `like` and `to`. Weights by class are a mix of classes,
+            {"kick": 0.7, "tom": 0.3}, see `latent.mixing.class_shares`.
         n_samples: sounds of each class; variations; or sounds on the way, both ends included.
         seed: of the first sound of each class.
         output: folder.
@@ -72,6 +76,8 @@ def generate(
             `latent.kept.load_or_train_encoder`.
         to: another one; None: `like` is varied.
         distance: of variations, from 0 (the nearest sound alone) to 1 (any of the class), see `LatentSpace.vary`.
+        move: by how many standard deviations of their class the sounds are changed, {"brightness": 1.5, "length": -1}, see
+            `latent.steering.Steering`; None: they stay as they are.
         wav: what becomes of the sounds before they are written; None: the defaults of WavSettings.
         zip_path: a .zip of these sounds and a manifest of them, which is also written; None: none.
         device: where the network and the vocoder run, see `find_device`. Sounds are drawn by this process unless it is
@@ -95,8 +101,13 @@ def generate(
     if to is not None and like is None:
         raise ValueError(f"to is {to}, and like is not given; like=<the recording to start from>")
     folders = class_folders(trained.class_names)
-    if like is None:
-        sounds = sounds_of_classes(classes_named(label, trained.class_names), range(seed, seed + n_samples), folders)
+    move, mix, seeds = checked_move(move), mix_of(label), range(seed, seed + n_samples)
+    if mix is not None and like is not None:
+        raise ValueError(f"label is {label}: a mix is of new sounds, and like is {like}; give one class, or no label")
+    if mix is not None:
+        sounds = sounds_of_mix(trained, mix, seeds, folders)
+    elif like is None:
+        sounds = sounds_of_classes(classes_named(label, trained.class_names), seeds, folders)
     else:
         sounds, about = sounds_like(
             trained,
@@ -110,7 +121,10 @@ def generate(
             folders=folders,
         )
         notes += about
-    for part in (trained.network, to_sound):  # not before: recordings are encoded on the CPU
+    if move:
+        sounds, about = moved_sounds(trained, sounds, move)
+        notes += about
+    for part in (trained.network, to_sound):  # not before: the search of points is done on the CPU
         if isinstance(part, nn.Module):  # a vocoder of one's own may be any function
             part.to(place)
     output = Path(output).absolute()  # the workers may run elsewhere
