@@ -1,87 +1,71 @@
-"""Sounds that are moved: brighter, shorter, higher, and in the other respects as they were."""
+"""Sounds that are moved: brighter, shorter, higher, and in other respects as they were."""
 
-import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
+from specgan.latent.descent import Descent, Place
 from specgan.latent.descriptors import DESCRIPTORS, Descriptors
 from specgan.latent.points import Point
-from specgan.models.generators import draw, noise, require_embedding
+from specgan.models.generators import draw, noise, require_embedding, slerp
 from specgan.models.trained import TrainedGenerator
 
 MOST = 4.0  # standard deviations that a sound can be moved by
 N_STEPS = 16  # of a search at most
 
-_N_DRAWN = 256  # sounds of a class that its units come from
+_N_DRAWN = 256  # sounds of a class that its spread is measured on
 _FIRST_SEED = 2**33  # of these: far from what anyone asks for
-_DAMPING, _LONGEST = 0.03, 2.0  # of a step: share of the mean slope, and length in the space of z
-_NEAR = 0.03  # standard deviations from what was asked for that are not worth another step
+_FAR = 0.2  # standard deviations from what is wanted, from which on the search begins again elsewhere
+_N_TRIED, _SHARES = 6, (0.25, 0.5, 0.75, 1.0)  # sounds that it may begin at, and places on the way to each
 
 
 @dataclass(frozen=True, eq=False)
 class Spread:
-    """How the sounds of a class differ, by descriptor.
+    """How the sounds of a class differ.
 
     Args:
-        mean, std: (n_descriptors,), in the units of DESCRIPTORS.
-        refusals: why some descriptors cannot be steered in this class, by their name.
+        z: (n, latent_dim), of the sounds that were drawn for it.
+        described: (n, n_descriptors), see `Descriptors`.
+        refusals: why some descriptors cannot be steered in the class, by their name.
     """
 
-    mean: Tensor
-    std: Tensor
+    z: Tensor
+    described: Tensor
     refusals: Mapping[str, str]
 
     @property
+    def mean(self) -> dict[str, float]:
+        """Of each descriptor, in its unit."""
+        return dict(zip(DESCRIPTORS, self.described.mean(dim=0).tolist(), strict=True))
+
+    @property
+    def std(self) -> dict[str, float]:
+        """Of each descriptor, in its unit: what a sound is moved by if 1 is asked for."""
+        return dict(zip(DESCRIPTORS, self.described.std(dim=0).tolist(), strict=True))
+
+    @property
     def steerable(self) -> list[str]:
-        """The names of the others."""
+        """The names of the descriptors that are not refused."""
         return [name for name in DESCRIPTORS if name not in self.refusals]
 
 
 @dataclass(frozen=True, eq=False)
 class Steered:
-    """A point that was moved, and how far its sound went, by descriptor, in standard deviations of its class."""
+    """A point that was moved, and by how many standard deviations of its class its sound was, by descriptor."""
 
     point: Point
     moved: Mapping[str, float]
 
 
-def checked_move(move: Mapping[str, float] | None) -> dict[str, float]:
-    """The parts of a request that are not 0.
-
-    Args:
-        move: by how many standard deviations of its class a sound is to change, by descriptor; None: not at all.
-    Raises:
-        ValueError: no such descriptor, or the amount is no number from -MOST to MOST.
-    """
-    move = {} if move is None else move
-    if not isinstance(move, Mapping):
-        raise ValueError(f"move is {move!r}; amounts by name, as {{brightness: 1.5, length: -1}}")
-    for name, amount in move.items():
-        if name not in DESCRIPTORS:
-            raise ValueError(f"move is {dict(move)}: there is no {name}; there are {', '.join(DESCRIPTORS)}")
-        if isinstance(amount, bool) or not isinstance(amount, (int, float)) or not abs(amount) <= MOST:
-            raise ValueError(
-                f"move is {dict(move)}: {name} is {amount!r}; a number of standard deviations from -{MOST:g} to {MOST:g}"
-            )
-    return {name: float(amount) for name, amount in move.items() if amount}
-
-
 class Steering:
-    """Moves the sounds of a generator, with no labels and no training.
-
-    The descriptors of a spectrogram are differentiable, and so is the generator: the slope of each descriptor at a
-    point says how z changes one and leaves the others. The class's embedding stays, and so does the length of z,
-    because the generator has only seen noise of that length.
+    """Moves the sounds of a generator, without labels and without training.
 
     Args:
         trained: the generator; its weights stay.
     Raises:
         ValueError: the generator has no `from_embedding`.
-    Source: Levenberg and Marquardt's least squares, with the step of least length; for what a latent space holds Shen et
-        al., "Interpreting the latent space of GANs for semantic face editing", CVPR 2020.
     """
 
     def __init__(self, trained: TrainedGenerator) -> None:
@@ -90,8 +74,9 @@ class Steering:
         self.descriptors = Descriptors(trained.params, trained.level_range)
         self._spreads: dict[tuple[float, ...], Spread] = {}
 
+    @torch.no_grad()
     def spread(self, embedding: Tensor) -> Spread:
-        """How the sounds of a class differ; measured once, on sounds that are drawn for it.
+        """How the sounds of a class differ, measured when it is asked for the first time.
 
         Args:
             embedding: (embedding_dim,) of the class, or of a mix.
@@ -100,36 +85,22 @@ class Steering:
         if key not in self._spreads:
             z = torch.stack([noise(self.trained.network, _FIRST_SEED + i) for i in range(_N_DRAWN)])
             drawn = draw(self.trained.network, z, embedding.expand(_N_DRAWN, -1))
-            with torch.no_grad():
-                described = self.descriptors(drawn)
-            std, refusals = described.std(dim=0), self.descriptors.refusals(drawn)
-            self._spreads[key] = Spread(described.mean(dim=0), std, refusals)
+            self._spreads[key] = Spread(z, self.descriptors(drawn), self.descriptors.refusals(drawn))
         return self._spreads[key]
 
-    def require_steerable(self, point: Point, move: Mapping[str, float]) -> None:
-        """Raises ValueError if a part of a move makes no sense in the class of a point."""
-        spread = self.spread(point.embedding)
-        for name in move:
-            if name in spread.refusals:
-                others = ", ".join(spread.steerable) or "nothing else"
-                raise ValueError(
-                    f"move is {dict(move)}: {name} cannot be steered in {point.label}: {spread.refusals[name]}; "
-                    f"there can be steered: {others}"
-                )
-
-    def describe(self, points: Sequence[Point]) -> list[dict[str, float]]:
-        """What the sounds of points are like, by descriptor, in the units of DESCRIPTORS."""
-        drawn = draw(self.trained.network, *(torch.stack([getattr(p, part) for p in points]) for part in _PARTS))
+    def describe(self, point: Point) -> dict[str, float]:
+        """What the sound of a point is like: each descriptor, in its unit."""
+        drawn = draw(self.trained.network, point.z[None], point.embedding[None])
         with torch.no_grad():
-            return [dict(zip(DESCRIPTORS, row, strict=True)) for row in self.descriptors(drawn).tolist()]
+            return dict(zip(DESCRIPTORS, self.descriptors(drawn)[0].tolist(), strict=True))
 
     def steer(self, point: Point, move: Mapping[str, float], *, n_steps: int = N_STEPS) -> Steered:
         """Moves a point so that its sound changes as asked for, and hardly in the other descriptors.
 
         Args:
-            point: of any class or mix, also one that was found for a recording.
-            move: see `checked_move`.
-            n_steps: at most.
+            point: of any class or mix, or one that was found for a recording.
+            move: changes by descriptor, see `checked_move`.
+            n_steps: of a search, at most.
         Returns:
             The point, whose origin says the move. The same arguments give the same point.
         Raises:
@@ -139,58 +110,59 @@ class Steering:
         if not move:
             return Steered(point, {})
         self.require_steerable(point, move)
-        spread = self.spread(point.embedding)
-        names = spread.steerable
-        chosen = torch.tensor([list(DESCRIPTORS).index(name) for name in names])
+        names = self.spread(point.embedding).steerable
         change = torch.tensor([move.get(name, 0.0) for name in names])
-        z, moved = self._search(point, change, chosen, spread.std[chosen], n_steps)
+        start, found = self._search(point, names, change, n_steps)
         said = ", ".join(f"{name} {amount:+g}" for name, amount in move.items())
-        found = replace(point, z=z, origin=f"{point.origin}, {said}")
-        return Steered(found, dict(zip(names, moved.tolist(), strict=True)))
+        moved = dict(zip(names, (found.described - start).tolist(), strict=True))
+        return Steered(replace(point, z=found.z, origin=f"{point.origin}, {said}"), moved)
 
-    def _search(
-        self, point: Point, change: Tensor, chosen: Tensor, unit: Tensor, n_steps: int
-    ) -> tuple[Tensor, Tensor]:
-        """The best z (latent_dim,) that was found, and the change of the chosen descriptors (n,) there, in units."""
-        z, length, damping = point.z, point.z.norm(), _DAMPING
-        best = None
-        for step in range(n_steps + 1):
-            described, slopes = self._slopes(z, point.embedding, chosen)
-            described, slopes = described / unit, slopes / unit[:, None]
-            if best is None:
-                start = described
-            lacking = start + change - described
-            error = float(lacking.square().mean().sqrt())
-            if best is None or error < best[0]:
-                best, damping = (error, z, described - start, lacking, slopes), damping / 2
-            else:
-                damping *= 4
-            if best[0] < _NEAR or step == n_steps or not math.isfinite(error):
-                break
-            z = _stepped(best[1], best[3], best[4], damping)
-            z = z * (length / z.norm())
-        return best[1], best[2]
+    def require_steerable(self, point: Point, move: Mapping[str, float]) -> None:
+        """Raises ValueError if part of a move makes no sense in the class of a point."""
+        spread = self.spread(point.embedding)
+        for name in move:
+            if name in spread.refusals:
+                others = ", ".join(spread.steerable) or "nothing"
+                raise ValueError(
+                    f"move is {dict(move)}: {name} cannot be steered in {point.label}: {spread.refusals[name]}; what "
+                    f"can be steered there: {others}"
+                )
 
-    def _slopes(self, z: Tensor, embedding: Tensor, chosen: Tensor) -> tuple[Tensor, Tensor]:
-        """The chosen descriptors (n,) of a sound, and the slope of each in the space of z (n, latent_dim)."""
-        n = len(chosen)
-        weights = next(self.trained.network.parameters())
-        with torch.enable_grad():
-            each = z.repeat(n, 1).requires_grad_(True)  # one copy for each slope, so that they come at once
-            drawn = self.trained.network.from_embedding(each.to(weights), embedding.expand(n, -1).to(weights))
-            described = self.descriptors(drawn.float().cpu())[:, chosen]
-            (slopes,) = torch.autograd.grad(described.diagonal().sum(), each)
-        return described[0].detach(), slopes
+    def _search(self, point: Point, names: list[str], change: Tensor, n_steps: int) -> tuple[Tensor, Place]:
+        """The descriptors (n,) of the sound as it was, and the best place that was found for it, in units."""
+        spread = self.spread(point.embedding)
+        chosen = torch.tensor([list(DESCRIPTORS).index(name) for name in names])
+        unit = spread.described[:, chosen].std(dim=0)
+        descent = Descent(self.trained.network, point.embedding, self.descriptors, chosen, unit)
+        start = descent.describe(point.z[None])[0]
+        wanted = start + change
+        found = descent.descend(point.z, wanted, n_steps=n_steps)
+        if found.error > _FAR:  # the way downhill ended in a hollow
+            known = spread.described[:, chosen] / unit
+            nearest = (known - wanted).square().sum(dim=1).topk(_N_TRIED, largest=False).indices
+            ways = [slerp(point.z, end, torch.tensor(_SHARES)[:, None]) for end in spread.z[nearest]]
+            z = torch.cat(ways)
+            best = int((descent.describe(z) - wanted).square().sum(dim=1).argmin())
+            found = min(found, descent.descend(z[best], wanted, n_steps=n_steps), key=lambda place: place.error)
+        return start, found
 
 
-_PARTS = ("z", "embedding")
+def checked_move(move: Mapping[str, float] | None) -> dict[str, float]:
+    """The parts of a request that are not 0.
 
-
-def _stepped(z: Tensor, lacking: Tensor, slopes: Tensor, damping: float) -> Tensor:
-    """The nearest z to where the descriptors have changed by what is lacking, if the slopes stayed as they are."""
-    along = z / z.norm()
-    across = (slopes - (slopes @ along)[:, None] * along).double()  # the length of z stays
-    gram = across @ across.T
-    gram = gram + damping * gram.diagonal().mean() * torch.eye(len(gram), dtype=gram.dtype)
-    step = (across.T @ torch.linalg.solve(gram, lacking.double())).float()
-    return z + step * min(1.0, _LONGEST / float(step.norm().clamp_min(1e-9)))
+    Args:
+        move: by how many standard deviations of its class a sound is to change, by descriptor; None: not at all.
+    Raises:
+        ValueError: no such descriptor, or an amount is no number from -MOST to MOST.
+    """
+    move = {} if move is None else move
+    if not isinstance(move, Mapping):
+        raise ValueError(f"move is {move!r}; amounts by name, as {{brightness: 1.5, length: -1}}")
+    for name, amount in move.items():
+        if name not in DESCRIPTORS:
+            raise ValueError(f"move is {dict(move)}: there is no {name}; there are {', '.join(DESCRIPTORS)}")
+        if isinstance(amount, bool) or not isinstance(amount, (int, float)) or not abs(amount) <= MOST:
+            raise ValueError(
+                f"move is {dict(move)}: {name} is {amount!r}; a number of standard deviations, {-MOST:g} to {MOST:g}"
+            )
+    return {name: float(amount) for name, amount in move.items() if amount}
