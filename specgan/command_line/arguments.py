@@ -56,7 +56,8 @@ def as_typed(arguments: Sequence[str]) -> list[str]:
     """Quotes the values of words and paths, so that Hydra hands them on unchanged.
 
     A value in quotes is left to Hydra. `label`, `classes` and `tags` also take a list, [kick,1_1], `merge` takes a
-    dictionary, {bd: kick}, and `label` one of numbers, {kick: 0.7, tom: 0.3}. Settings whose default is null take null. `~/` at the start of a path is the home folder.
+    dictionary, {bd: kick}, and `label` one of numbers, {kick: 0.7, tom: 0.3}. Settings whose default is null take null.
+    `~/` at the start of a path is the home folder.
     With -m a comma separates the values of a sweep.
 
     Args:

@@ -76,8 +76,8 @@ def generate(
             `latent.kept.load_or_train_encoder`.
         to: another one; None: `like` is varied.
         distance: of variations, from 0 (the nearest sound alone) to 1 (any of the class), see `LatentSpace.vary`.
-        move: by how many standard deviations of their class the sounds are changed, {"brightness": 1.5, "length": -1}, see
-            `latent.steering.Steering`; None: they stay as they are.
+        move: by how many standard deviations of their class the sounds are changed, {"brightness": 1.5, "length": -1},
+            see `latent.steering.Steering`; None: they stay as they are.
         wav: what becomes of the sounds before they are written; None: the defaults of WavSettings.
         zip_path: a .zip of these sounds and a manifest of them, which is also written; None: none.
         device: where the network and the vocoder run, see `find_device`. Sounds are drawn by this process unless it is

@@ -1,4 +1,4 @@
-"""What a sound is like, in six numbers, from its spectrogram alone and differentiable, so that sounds can be steered."""
+"""What a sound is like: six numbers, from its spectrogram alone, differentiable, so that sounds can be steered."""
 
 import math
 from collections.abc import Mapping
@@ -48,6 +48,8 @@ DESCRIPTORS: Mapping[str, Descriptor] = {
     "attack": Descriptor("time from 20 dB below its loudest frame to 3 dB below it", "s", None),
 }
 
+CLARITY = len(DESCRIPTORS)  # the column behind these
+
 
 class Descriptors(nn.Module):
     """Describes spectrograms.
@@ -85,42 +87,52 @@ class Descriptors(nn.Module):
         self.register_buffer("harmonics", _harmonic_weights(pitches, centres), persistent=False)
 
     def forward(self, spectrogram: Tensor) -> Tensor:
-        """Maps spectrograms (B, channels, n_bins, n_frames) in [-1, 1] to (B, n_descriptors), in the order of DESCRIPTORS."""
+        """Describes spectrograms (B, channels, n_bins, n_frames) in [-1, 1].
+
+        Returns:
+            (B, n_descriptors + 1), in the order of DESCRIPTORS; the last, CLARITY, is how much of the sound is the
+            harmonics of one pitch: about 1 of a tone, near 0 of noise.
+        """
         density = self._density(spectrogram)  # (B, n_bins, n_frames)
         power = (density * self.widths).sum(dim=1) + _FAINT  # (B, n_frames)
         share = power / power.sum(dim=1, keepdim=True)
         level = 10 * power.log10()
+        magnitude = (density.sum(dim=2) + _FAINT).sqrt()  # (B, n_bins)
+        strength = magnitude @ self.harmonics  # (B, n_pitches)
         return torch.stack(
             [
                 (share * self._centroid(density)).sum(dim=1),
                 self._length(level),
-                (self._salience(density) @ self.semitones),
+                self._salience(strength) @ self.semitones,
                 (share * _flatness(density)).sum(dim=1),
                 self._loudness(power),
                 self._attack(level),
+                strength.amax(dim=1) / magnitude.norm(dim=1),
             ],
             dim=1,
         )
 
-    @torch.no_grad()
-    def refusals(self, spectrograms: Tensor) -> dict[str, str]:
+    def refusals(self, described: Tensor) -> dict[str, str]:
         """Why a descriptor cannot be steered in a class, by its name; those that can are not in it.
 
         Args:
-            spectrograms: (B, channels, n_bins, n_frames), of many sounds of the class.
+            described: (B, n_descriptors + 1), of many sounds of the class, see `forward`.
         """
         refusals = {}
         if self.analysis.params.level != "db":
             refusals["loudness"] = f"level={self.analysis.params.level} spectrograms have no loudness"
-        clarity = float(self._clarity(spectrograms).median())
+        clarity = float(described[:, CLARITY].median())
         if clarity < CLEAR_PITCH:
-            refusals["pitch"] = f"most of its sounds have no clear pitch (clarity {clarity:.2f}, needed {CLEAR_PITCH:g})"
-        std = self(spectrograms).std(dim=0).tolist()
+            refusals["pitch"] = (
+                f"most of its sounds have no clear pitch (clarity {clarity:.2f}, needed {CLEAR_PITCH:g})"
+            )
+        std = described[:, :CLARITY].std(dim=0).tolist()
         for (name, descriptor), differing in zip(DESCRIPTORS.items(), std, strict=True):
             least = self.frame_s / 2 if descriptor.least is None else descriptor.least
             if differing < least:
-                alike = f"its sounds are alike in it ({differing:.2g} {descriptor.unit.partition(' ')[0]} apart"
-                refusals.setdefault(name, f"{alike}, less than can be told)")
+                unit = descriptor.unit.partition(" ")[0]
+                alike = f"its sounds are alike in it (standard deviation {differing:.2g} {unit}, needed {least:.2g})"
+                refusals.setdefault(name, alike)
         return refusals
 
     def _density(self, spectrogram: Tensor) -> Tensor:
@@ -149,14 +161,8 @@ class Descriptors(nn.Module):
         n_frames = min(power.shape[1], max(1, round(LOUD_S / self.frame_s)))
         return 10 * F.avg_pool1d(power[:, None], n_frames, stride=1).amax(dim=(1, 2)).log10()
 
-    def _clarity(self, spectrogram: Tensor) -> Tensor:
-        """How much of a sound (B,) is the harmonics of one pitch: about 1 of a tone, near 0 of noise."""
-        magnitude = (self._density(spectrogram).sum(dim=2) + _FAINT).sqrt()
-        return (magnitude @ self.harmonics).amax(dim=1) / magnitude.norm(dim=1)
-
-    def _salience(self, density: Tensor) -> Tensor:
+    def _salience(self, strength: Tensor) -> Tensor:
         """The share (B, n_pitches) of each pitch in the choice among them."""
-        strength = (density.sum(dim=2) + _FAINT).sqrt() @ self.harmonics
         return (_SHARPNESS * strength / strength.amax(dim=1, keepdim=True).clamp_min(_FAINT)).softmax(dim=1)
 
 
@@ -172,7 +178,11 @@ def _harmonic_weights(pitches: Tensor, centres: Tensor) -> Tensor:
     for n in range(2 * _N_HARMONICS):
         harmonic, is_between = divmod(n + 1, 2)
         wanted = pitches * (n + 1) / 2
-        gain = _HARMONIC ** (harmonic - 1) if not is_between else -(_HARMONIC ** max(harmonic - 1, 0) + _HARMONIC**harmonic) / 2
+        gain = (
+            _HARMONIC ** (harmonic - 1)
+            if not is_between
+            else -(_HARMONIC ** max(harmonic - 1, 0) + _HARMONIC**harmonic) / 2
+        )
         upper = torch.searchsorted(centres, wanted).clamp(1, len(centres) - 1)
         place = ((wanted - centres[upper - 1]) / (centres[upper] - centres[upper - 1])).clamp(0, 1)
         weight = torch.where(wanted < centres[-1], gain, 0.0)

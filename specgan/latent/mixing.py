@@ -15,8 +15,8 @@ def class_shares(label: str | Mapping[str, float], class_names: Sequence[str]) -
     """The share of each class in a mix, more than 0; together they are 1.
 
     Args:
-        label: a class, or a weight of each class of a mix: {"kick": 7, "tom": 3} is the same as {"kick": 0.7, "tom": 0.3}.
-            Classes that are not named, or have the weight 0, are not in it.
+        label: a class, or the weights of a mix: {"kick": 7, "tom": 3} is the same as {"kick": 0.7, "tom": 0.3}. Classes
+            that are not named, or have the weight 0, are not in it.
         class_names: of the checkpoint.
     Raises:
         ValueError: not a class of the checkpoint, a weight is no number of at least 0, or all are 0.

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from specgan.latent.descent import Descent, Place
-from specgan.latent.descriptors import DESCRIPTORS, Descriptors
+from specgan.latent.descriptors import CLARITY, DESCRIPTORS, Descriptors
 from specgan.latent.points import Point
 from specgan.models.generators import draw, noise, require_embedding, slerp
 from specgan.models.trained import TrainedGenerator
@@ -27,7 +27,7 @@ class Spread:
 
     Args:
         z: (n, latent_dim), of the sounds that were drawn for it.
-        described: (n, n_descriptors), see `Descriptors`.
+        described: (n, n_descriptors + 1), see `Descriptors`.
         refusals: why some descriptors cannot be steered in the class, by their name.
     """
 
@@ -38,12 +38,12 @@ class Spread:
     @property
     def mean(self) -> dict[str, float]:
         """Of each descriptor, in its unit."""
-        return dict(zip(DESCRIPTORS, self.described.mean(dim=0).tolist(), strict=True))
+        return dict(zip(DESCRIPTORS, self.described[:, :CLARITY].mean(dim=0).tolist(), strict=True))
 
     @property
     def std(self) -> dict[str, float]:
         """Of each descriptor, in its unit: what a sound is moved by if 1 is asked for."""
-        return dict(zip(DESCRIPTORS, self.described.std(dim=0).tolist(), strict=True))
+        return dict(zip(DESCRIPTORS, self.described[:, :CLARITY].std(dim=0).tolist(), strict=True))
 
     @property
     def steerable(self) -> list[str]:
@@ -84,15 +84,15 @@ class Steering:
         key = tuple(embedding.tolist())
         if key not in self._spreads:
             z = torch.stack([noise(self.trained.network, _FIRST_SEED + i) for i in range(_N_DRAWN)])
-            drawn = draw(self.trained.network, z, embedding.expand(_N_DRAWN, -1))
-            self._spreads[key] = Spread(z, self.descriptors(drawn), self.descriptors.refusals(drawn))
+            described = self.descriptors(draw(self.trained.network, z, embedding.expand(_N_DRAWN, -1)))
+            self._spreads[key] = Spread(z, described, self.descriptors.refusals(described))
         return self._spreads[key]
 
     def describe(self, point: Point) -> dict[str, float]:
         """What the sound of a point is like: each descriptor, in its unit."""
         drawn = draw(self.trained.network, point.z[None], point.embedding[None])
         with torch.no_grad():
-            return dict(zip(DESCRIPTORS, self.descriptors(drawn)[0].tolist(), strict=True))
+            return dict(zip(DESCRIPTORS, self.descriptors(drawn)[0, :CLARITY].tolist(), strict=True))
 
     def steer(self, point: Point, move: Mapping[str, float], *, n_steps: int = N_STEPS) -> Steered:
         """Moves a point so that its sound changes as asked for, and hardly in the other descriptors.
@@ -111,10 +111,9 @@ class Steering:
             return Steered(point, {})
         self.require_steerable(point, move)
         names = self.spread(point.embedding).steerable
-        change = torch.tensor([move.get(name, 0.0) for name in names])
-        start, found = self._search(point, names, change, n_steps)
+        start, found = self._search(point, names, move, n_steps)
         said = ", ".join(f"{name} {amount:+g}" for name, amount in move.items())
-        moved = dict(zip(names, (found.described - start).tolist(), strict=True))
+        moved = dict(zip(names, (found.described - start).tolist(), strict=False))  # without CLARITY
         return Steered(replace(point, z=found.z, origin=f"{point.origin}, {said}"), moved)
 
     def require_steerable(self, point: Point, move: Mapping[str, float]) -> None:
@@ -128,14 +127,17 @@ class Steering:
                     f"can be steered there: {others}"
                 )
 
-    def _search(self, point: Point, names: list[str], change: Tensor, n_steps: int) -> tuple[Tensor, Place]:
+    def _search(self, point: Point, names: list[str], move: Mapping[str, float], n_steps: int) -> tuple[Tensor, Place]:
         """The descriptors (n,) of the sound as it was, and the best place that was found for it, in units."""
         spread = self.spread(point.embedding)
-        chosen = torch.tensor([list(DESCRIPTORS).index(name) for name in names])
+        chosen = [list(DESCRIPTORS).index(name) for name in names]
+        change = [move.get(name, 0.0) for name in names]
+        if "pitch" in move:  # a sound with two pitches would do otherwise
+            chosen, change = [*chosen, CLARITY], [*change, 0.0]
         unit = spread.described[:, chosen].std(dim=0)
-        descent = Descent(self.trained.network, point.embedding, self.descriptors, chosen, unit)
+        descent = Descent(self.trained.network, point.embedding, self.descriptors, torch.tensor(chosen), unit)
         start = descent.describe(point.z[None])[0]
-        wanted = start + change
+        wanted = start + torch.tensor(change)
         found = descent.descend(point.z, wanted, n_steps=n_steps)
         if found.error > _FAR:  # the way downhill ended in a hollow
             known = spread.described[:, chosen] / unit
