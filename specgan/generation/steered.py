@@ -1,14 +1,14 @@
 """What is asked for beyond classes and seeds: sounds of a mix of classes, and sounds that are moved."""
 
 import logging
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 
 from rich.progress import Progress
 
 from specgan.generation.asked import AskedSound
 from specgan.latent.mixing import class_points, class_shares, mix_name
-from specgan.latent.steering import Steering
+from specgan.latent.steering import Steered, Steering
 from specgan.models.trained import TrainedGenerator
 
 log = logging.getLogger(__name__)
@@ -79,24 +79,23 @@ def moved_sounds(
         steering.require_steerable(point, move)
     with Progress(transient=True, disable=len(points) < 16) as progress:
         steered = [steering.steer(point, move) for point in progress.track(points, description="steering")]
-    for name, amount in move.items():
-        reached = [each.moved[name] / amount for each in steered]
-        n_short = sum(share < _FELL_SHORT for share in reached)
-        if n_short:
-            log.warning(
-                "%s moved by less than half of %+g in %d of %d sounds: the checkpoint has none there that is otherwise "
-                "alike; ask for less, or for other seeds",
-                name,
-                amount,
-                n_short,
-                len(reached),
-            )
-    said = "".join(f"_{name}{amount:+g}" for name, amount in move.items())
-    return [
-        replace(sound, stem=sound.stem + said, caption=_caption(sound.caption, move), point=each.point)
+    notes = list(_shortfalls(move, steered))
+    for note in notes:
+        log.warning("%s", note)
+    parts = [f"{name}{amount:+g}" for name, amount in move.items()]
+    said = ", ".join(f"{name} {amount:+g}" for name, amount in move.items())
+    moved = [
+        replace(sound, stem="_".join([sound.stem, *parts]), caption=f"{sound.caption}, {said}", point=each.point)
         for sound, each in zip(sounds, steered, strict=True)
     ]
+    return moved, notes
 
 
-def _caption(caption: str, move: Mapping[str, float]) -> str:
-    return ", ".join([caption, *(f"{name} {amount:+g}" for name, amount in move.items())])
+def _shortfalls(move: Mapping[str, float], steered: Sequence[Steered]) -> Iterator[str]:
+    for name, amount in move.items():
+        n_short = sum(each.moved[name] / amount < _FELL_SHORT for each in steered)
+        if n_short:
+            yield (
+                f"{name} {amount:+g}: {n_short} of {len(steered)} sounds changed by less than half of it, because the "
+                "generator has none that is so and otherwise alike; ask for less, or for other seeds"
+            )
