@@ -20,7 +20,8 @@ PITCHES = (40.0, 2000.0)  # Hz, the lowest and the highest pitch that is looked 
 _N_HARMONICS, _HARMONIC = 6, 0.84  # of a pitch, and the weight of each beside the one before
 _STEPS = 24  # pitches an octave
 _SHARPNESS = 15.0  # of the choice among pitches, and of what counts as above a level, by decibel:
-_LENGTH_SLOPE, _ATTACK_SLOPE = 0.2, 0.5
+_LENGTH_SLOPE, _ATTACK_SLOPE = 0.2, 0.7
+_SPREAD = 1.5  # FFT bins that the Hann window spreads the power of a sine over
 _FAINT = 1e-14  # power re a full-scale sine that no logarithm sees below
 
 
@@ -146,20 +147,22 @@ class Descriptors(nn.Module):
 
     def _length(self, level: Tensor) -> Tensor:
         still_to_come = level.flip(1).cummax(dim=1).values.flip(1)
-        return self._duration(still_to_come - level.amax(dim=1, keepdim=True) + LENGTH_DB, _LENGTH_SLOPE)
+        return self._duration(still_to_come, LENGTH_DB, _LENGTH_SLOPE)
 
     def _attack(self, level: Tensor) -> Tensor:
-        reached = level.cummax(dim=1).values - level.amax(dim=1, keepdim=True)
-        begun, ended = (self._duration(reached + below, _ATTACK_SLOPE) for below in ATTACK_DB)
+        reached = level.cummax(dim=1).values
+        begun, ended = (self._duration(reached, below_db, _ATTACK_SLOPE) for below_db in ATTACK_DB)
         return begun - ended
 
-    def _duration(self, above: Tensor, slope: float) -> Tensor:
-        """The time for which a level (B, n_frames) is above 0 dB, in seconds."""
-        return (above * slope).sigmoid().sum(dim=1) * self.frame_s
+    def _duration(self, level: Tensor, below_db: float, slope: float) -> Tensor:
+        """The time in seconds for which a level (B, n_frames) is less than that below its highest value."""
+        above = level - level.amax(dim=1, keepdim=True) + below_db
+        return (above * slope).sigmoid().sum(dim=1) * self.frame_s * (1 + math.exp(-below_db * slope))
 
     def _loudness(self, power: Tensor) -> Tensor:
         n_frames = min(power.shape[1], max(1, round(LOUD_S / self.frame_s)))
-        return 10 * F.avg_pool1d(power[:, None], n_frames, stride=1).amax(dim=(1, 2)).log10()
+        loudest = F.avg_pool1d(power[:, None], n_frames, stride=1).amax(dim=(1, 2))
+        return 10 * (loudest / _SPREAD).log10()
 
     def _salience(self, strength: Tensor) -> Tensor:
         """The share (B, n_pitches) of each pitch in the choice among them."""
