@@ -1,9 +1,11 @@
-"""The points of a checkpoint's latent space: a recording -> the point of its nearest sound, and points around it.
+"""The points of a checkpoint's latent space: those of classes and mixes, the nearest to a recording, and ways from there.
 
 May import: audio, spectrogram, models.
 """
 
+from specgan.latent.mixing import class_points
 from specgan.latent.points import Encoded, Point
 from specgan.latent.space import LatentSpace
+from specgan.latent.steering import Steering
 
-__all__ = ["Encoded", "LatentSpace", "Point"]
+__all__ = ["Encoded", "LatentSpace", "Point", "Steering", "class_points"]

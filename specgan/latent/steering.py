@@ -114,7 +114,8 @@ class Steering:
         start, found = self._search(point, names, move, n_steps)
         said = ", ".join(f"{name} {amount:+g}" for name, amount in move.items())
         moved = dict(zip(names, (found.described - start).tolist(), strict=False))  # without CLARITY
-        return Steered(replace(point, z=found.z, origin=f"{point.origin}, {said}"), moved)
+        name = point.name and f"{point.name}, {said}"
+        return Steered(replace(point, z=found.z, origin=f"{point.origin}, {said}", name=name), moved)
 
     def require_steerable(self, point: Point, move: Mapping[str, float]) -> None:
         """Raises ValueError if part of a move makes no sense in the class of a point."""
