@@ -102,19 +102,20 @@ def generate(
         raise ValueError(f"to is {to}, and like is not given; like=<the recording to start from>")
     folders = class_folders(trained.class_names)
     move, mix, seeds = checked_move(move), mix_of(label), range(seed, seed + n_samples)
+    classes: str | int | Sequence[str | int] = () if isinstance(label, Mapping) else label
     if mix is not None and like is not None:
         raise ValueError(f"label is {label}: a mix is of new sounds, and like is {like}; give one class, or no label")
     if mix is not None:
         sounds = sounds_of_mix(trained, mix, seeds, folders)
     elif like is None:
-        sounds = sounds_of_classes(classes_named(label, trained.class_names), seeds, folders)
+        sounds = sounds_of_classes(classes_named(classes, trained.class_names), seeds, folders)
     else:
         sounds, about = sounds_like(
             trained,
             ckpt_path,
             like=like,
             to=to,
-            labels=classes_of_recordings(label, trained.class_names, 1 if to is None else 2),
+            labels=classes_of_recordings(classes, trained.class_names, 1 if to is None else 2),
             distance=distance,
             n_samples=n_samples,
             seed=seed,

@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from typing import Any
 
 from rich.progress import Progress
 
@@ -16,7 +17,7 @@ log = logging.getLogger(__name__)
 _FELL_SHORT = 0.5  # of what was asked for: less is said
 
 
-def mix_of(label: object) -> dict[str, float] | None:
+def mix_of(label: Any) -> dict[str, float] | None:
     """The weights of a request by class, given as a dictionary or as pairs; None: it is no mix.
 
     Raises:

@@ -1,4 +1,4 @@
-"""The points of a checkpoint's latent space: those of classes and mixes, the nearest to a recording, and ways from there.
+"""The points of a checkpoint's latent space: of classes and mixes, the nearest to a recording, and ways from there.
 
 May import: audio, spectrogram, models.
 """
