@@ -1,6 +1,6 @@
 """A checkpoint in Python: sounds of any class as tensors."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import cached_property, partial
 from pathlib import Path
 
@@ -9,8 +9,9 @@ from torch import Tensor, nn
 
 from specgan.audio import WavSettings
 from specgan.generation.sound import repeatable, vocode
-from specgan.latent import LatentSpace, Point
+from specgan.latent import LatentSpace, Point, Steering, class_points
 from specgan.models.devices import find_device
+from specgan.models.generators import draw
 from specgan.models.trained import TrainedGenerator, find_class
 from specgan.vocoders.griffin_lim import GriffinLim
 
@@ -58,25 +59,46 @@ class LoadedGenerator:
         """
         return self.open_space()
 
+    @cached_property
+    def steering(self) -> Steering:
+        """Moves points in the latent space, and says what can be moved in a class.
+
+        Raises:
+            ValueError: the generator has no `from_embedding`.
+        """
+        return Steering(self.trained)
+
     def draw_point(self, point: Point, *, wav: WavSettings | None = None) -> tuple[Tensor, int]:
         """Draws the sound of a point in the latent space; `wav` and what is returned as of `draw`."""
-        spectrograms = self.space.draw([point])
+        with repeatable():
+            spectrograms = draw(self.trained.network, point.z[None], point.embedding[None])
         (waveform,) = vocode(spectrograms, self.vocoder, seeds=[point.seed], device=self.device)
         return (wav or WavSettings()).applied(waveform, self.sample_rate)
 
-    def draw(self, label: str, *, seed: int = 0, wav: WavSettings | None = None) -> tuple[Tensor, int]:
+    def draw(
+        self,
+        label: str | Mapping[str, float],
+        *,
+        seed: int = 0,
+        move: Mapping[str, float] | None = None,
+        wav: WavSettings | None = None,
+    ) -> tuple[Tensor, int]:
         """Draws one sound. The same checkpoint, class and seed give the same samples on the same device.
 
         Args:
-            label: a class.
+            label: a class, or the weights of a mix, {"kick": 0.7, "tom": 0.3}, see `latent.mixing.class_shares`.
             seed: of the noise and of the vocoder's phases, >= 0.
+            move: changes in standard deviations of the class, {"brightness": 1}, see `Steering.steer`; None: none.
             wav: what becomes of the sound, all but the sample format; None: what generate.py does by itself, which cuts
                 off the silence at the end. Its file then holds these samples in 16 bits.
         Returns:
             The waveform, (n_samples,) or of a stereo checkpoint (2, n_samples), float32 on the CPU; and its rate in Hz.
         Raises:
-            ValueError: no such class.
+            ValueError: no such class, an impossible mix or move, or the generator has no `from_embedding` for these.
         """
+        if move or not isinstance(label, str):
+            (point,) = class_points(self.trained, label, [seed])
+            return self.draw_point(self.steering.steer(point, move or {}).point, wav=wav)
         found = find_class(label, self.class_names)
         if found is None:
             raise ValueError(
