@@ -13,6 +13,7 @@ from checkpoints import save_checkpoint
 from folders import contents
 from torch import nn
 
+import specgan
 from specgan.generation import generate
 from specgan.generation.steered import mix_of
 from specgan.latent import Point
@@ -26,6 +27,7 @@ from specgan.vocoders.griffin_lim import GriffinLim
 RATE = 16000
 PARAMS = SpectrogramParams(sample_rate=RATE, n_fft=1024, win_length=1024, hop_length=128, n_mels=64, n_frames=128)
 RANGE = LevelRange(-80.0, 0.0)
+VOCODER = partial(GriffinLim, n_iter=2, n_inversion_iter=5)
 TIME = torch.arange(PARAMS.n_samples) / RATE
 
 
@@ -258,7 +260,7 @@ def ckpt_path(tmp_path_factory):
 
 def draw_into(output, ckpt_path, **settings):
     settings = {"label": "kick", "n_samples": 1, "seed": 3, "device": "cpu", **settings}
-    return generate(ckpt_path, output=output, vocoder=partial(GriffinLim, n_iter=2, n_inversion_iter=5), **settings)
+    return generate(ckpt_path, output=output, vocoder=VOCODER, **settings)
 
 
 def test_a_mix_of_one_class_has_the_bytes_of_the_class_and_so_has_a_move_by_nothing(ckpt_path, tmp_path):
@@ -282,6 +284,20 @@ def test_names_page_table_and_file_say_the_mix_and_the_move(ckpt_path, tmp_path)
     assert (row.path, row.label, row.seed, row.origin) == (path, "kick 0.25 + 7 0.75", 3, origin)
     with soundfile.SoundFile(tmp_path / path) as file:
         assert (file.title, file.genre) == (origin, "kick 0.25 + 7 0.75")
+
+
+def test_python_draws_what_the_files_hold(ckpt_path, tmp_path):
+    loaded = specgan.load(ckpt_path, vocoder=VOCODER)
+    (point,) = class_points(loaded.trained, {"kick": 1, "7": 1}, [3])
+    name = loaded.steering.spread(point.embedding).steerable[-1]
+    index = draw_into(tmp_path, ckpt_path, label={"kick": 1, "7": 1}, move={name: -1})
+    (file,) = index.parent.glob("*/*.wav")
+    waveform, rate = loaded.draw({"kick": 1, "7": 1}, seed=3, move={name: -1})
+    written, written_rate = soundfile.read(file, dtype="float32")
+    assert rate == written_rate
+    np.testing.assert_allclose(written, waveform, atol=2**-14)
+    assert not loaded.draw({"kick": 1, "7": 1}, seed=3)[0].equal(waveform)
+    assert loaded.draw("kick", seed=3)[0].equal(loaded.draw({"kick": 2}, seed=3)[0])
 
 
 @pytest.mark.parametrize(

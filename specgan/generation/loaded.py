@@ -138,20 +138,28 @@ class LoadedGenerator:
         """How the sounds of the class of a start differ: what can be steered, why other things cannot."""
         return self.steering.spread(self.point(start).embedding)
 
-    def draw(self, start: Start, *, seed: int = 0, wav: WavSettings | None = None) -> tuple[Tensor, int]:
+    def draw(
+        self,
+        start: Start,
+        *,
+        seed: int = 0,
+        move: Mapping[str, float] | None = None,
+        wav: WavSettings | None = None,
+    ) -> tuple[Tensor, int]:
         """Draws one sound. The same checkpoint, class and seed give the same samples on the same device.
 
         Args:
             start: a class, a mix of classes as {"kick": 0.7, "tom": 0.3}, or what other methods return.
             seed: of the noise and of the vocoder's phases, >= 0; points have their own.
+            move: changes in standard deviations of the class, {"brightness": 1}, see `steer`; None: none.
             wav: what becomes of the sound, all but the sample format; None: what generate.py does by itself, which cuts
                 off the silence at the end. Its file then holds these samples in 16 bits.
         Returns:
             The waveform, (n_samples,) or of a stereo checkpoint (2, n_samples), float32 on the CPU; and its rate in Hz.
         Raises:
-            ValueError: no such class, or as `point`.
+            ValueError: no such class, or as `point` and `steer`.
         """
-        if isinstance(start, str):  # which any generator can draw
+        if isinstance(start, str) and not move:  # which any generator can draw
             found = find_class(start, self.class_names)
             if found is None:
                 raise ValueError(
@@ -160,7 +168,7 @@ class LoadedGenerator:
             with repeatable():
                 spectrograms = self.trained.sample([found], [seed])
         else:
-            point = self.point(start, seed=seed)
+            point = self.steer(self.point(start, seed=seed), move or {}).point
             seed = point.seed
             with repeatable():
                 spectrograms = draw(self.trained.network, point.z[None], point.embedding[None])

@@ -178,17 +178,17 @@ def _flatness(density: Tensor) -> Tensor:
 def _harmonic_weights(pitches: Tensor, centres: Tensor) -> Tensor:
     """The weight (n_bins, n_pitches) of each band for each pitch: at its harmonics, and below 0 between them."""
     weights = torch.zeros(len(pitches), len(centres))
-    for n in range(2 * _N_HARMONICS):
-        harmonic, is_between = divmod(n + 1, 2)
-        wanted = pitches * (n + 1) / 2
-        gain = (
-            _HARMONIC ** (harmonic - 1)
-            if not is_between
-            else -(_HARMONIC ** max(harmonic - 1, 0) + _HARMONIC**harmonic) / 2
-        )
-        upper = torch.searchsorted(centres, wanted).clamp(1, len(centres) - 1)
-        place = ((wanted - centres[upper - 1]) / (centres[upper] - centres[upper - 1])).clamp(0, 1)
-        weight = torch.where(wanted < centres[-1], gain, 0.0)
-        for bands, part in ((upper - 1, 1 - place), (upper, place)):
-            weights.scatter_add_(1, bands[:, None], (weight * part)[:, None])
+    for n in range(1, _N_HARMONICS + 1):
+        before, here = _HARMONIC ** max(n - 2, 0), _HARMONIC ** (n - 1)
+        _add(weights, pitches * n, here, centres)
+        _add(weights, pitches * (n - 0.5), -(before + here) / 2, centres)
     return weights.T.contiguous()
+
+
+def _add(weights: Tensor, hz: Tensor, weight: float, centres: Tensor) -> None:
+    """Adds a weight for each frequency (n_pitches,) to the two bands that it lies between, the more the nearer."""
+    upper = torch.searchsorted(centres, hz).clamp(1, len(centres) - 1)
+    place = ((hz - centres[upper - 1]) / (centres[upper] - centres[upper - 1])).clamp(0, 1)
+    share = torch.where(hz < centres[-1], weight, 0.0)
+    weights.scatter_add_(1, (upper - 1)[:, None], (share * (1 - place))[:, None])
+    weights.scatter_add_(1, upper[:, None], (share * place)[:, None])
