@@ -15,6 +15,7 @@ from folders import contents
 from hydra.utils import instantiate
 from test_config import composed
 
+import specgan
 from specgan.audio import AudioError, save_wav
 from specgan.command_line.arguments import as_typed
 from specgan.files import OUTPUTS_NAME
@@ -300,6 +301,26 @@ def test_generate_morphs_between_two_recordings_and_guesses_what_is_not_given(ck
     draw(ckpt_path, tmp_path / "nearest", distance=0, like=sounds["like"])
     assert len(list((tmp_path / "nearest").rglob("*.wav"))) == 1
     assert "its class was guessed, with a probability of" in caplog.text
+
+
+def test_python_needs_no_encoder_for_classes_and_draws_what_is_drawn_by_name(tmp_path):
+    path = save_checkpoint(tmp_path / "last.ckpt")
+    sounds = specgan.load(path, vocoder=partial(GriffinLim, n_iter=2, n_inversion_iter=5))
+    near = sounds.vary("kick", distance=0.5, n=2, seed=4)
+    assert [point.seed for point in near] == [4, 5]
+    way = sounds.morph(near[0], {"7": 1}, n=3)
+    named, _ = sounds.draw("7", seed=0)
+    assert sounds.draw(way[-1])[0].equal(named)
+    assert sounds.draw(near[0])[0].equal(sounds.draw(way[0])[0])
+    name = sounds.spread("kick").steerable[0]
+    steered = sounds.steer(sounds.point("kick", seed=3), {name: 1})
+    assert sounds.draw(steered)[0].equal(sounds.draw("kick", seed=3, move={name: 1})[0])
+    save_wav(tmp_path / "silent.wav", torch.zeros(4000), RATE)
+    with pytest.raises(ValueError, match=r"silent\.wav: is silent"):
+        sounds.encode(tmp_path / "silent.wav")
+    assert not encoder_path(path).exists()
+    with pytest.raises(ValueError, match=r"no encoder, so x\.wav cannot be found"):
+        sounds.space.encode(hit(tmp_path / "x.wav"))
 
 
 def test_the_example_of_the_documentation_runs(ckpt_path, tmp_path, monkeypatch, capsys):
