@@ -61,6 +61,8 @@ def test_any_word_arrives_by_the_command_that_is_printed_for_it(name, word):
         ("data.classes=null", None),
         ("data.merge=null", None),
         ("data.merge={bd: kick, 1_1:true, Übung:null}", [["bd", "kick"], ["1_1", "true"], ["Übung", "null"]]),
+        ("label={kick: 0.7,1_1:3, a: b:.5, Übung: 1e-1}", [["kick", 0.7], ["1_1", 3], ["a: b", 0.5], ["Übung", 0.1]]),
+        ("label={kick: lots, tom: 1}", "{kick: lots, tom: 1}"),
         ("ckpt_path=null", None),
         ("label='null'", "null"),
         ('label="a\'b"', "a'b"),

@@ -20,6 +20,7 @@ ALLOWED = {
     "spectrogram": "",
     "vocoders": "hub spectrogram",
     "models": "spectrogram",
+    "latent": "audio spectrogram models",
     "batch": "",
     "captions": "hub",
     "pictures": "audio spectrogram",
@@ -28,9 +29,9 @@ ALLOWED = {
     "clips": "audio spectrogram batch data pictures",
     "evaluation": "audio spectrogram models data pictures",
     "survey": "command_line audio spectrogram data pictures",
-    "generation": "audio spectrogram vocoders models batch pictures",
-    "server": "command_line audio generation models pictures",
-    "training": "command_line audio spectrogram vocoders models data pictures evaluation survey generation",
+    "generation": "audio spectrogram vocoders models latent batch pictures",
+    "server": "command_line audio generation latent models pictures",
+    "training": "command_line audio spectrogram vocoders models latent data pictures evaluation survey generation",
     "tasks": "command_line audio spectrogram vocoders batch captions codec data clips pictures evaluation survey",
 }
 

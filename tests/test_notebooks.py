@@ -5,7 +5,11 @@ import re
 from pathlib import Path
 
 import pytest
+from checkpoints import save_checkpoint
 from runs import TINY
+
+from specgan.latent.kept import train_encoder
+from specgan.models.trained import TrainedGenerator
 
 NOTEBOOKS = Path(__file__).parents[1] / "notebooks"
 ALL = sorted(NOTEBOOKS.glob("*.ipynb"))
@@ -138,3 +142,15 @@ def test_codec_and_captions(tmp_path, monkeypatch):
     assert len(rows) == len(list((tmp_path / "dataset").glob("*.png"))) > 2
     assert {row["artist"] for row in rows} == {"The Drums"}
     assert any("128 BPM" in row["text"] for row in rows)
+
+
+def test_play(tmp_path, monkeypatch):
+    path = save_checkpoint(tmp_path / "best.ckpt", ["kick", "snare"])
+    train_encoder(TrainedGenerator.load(path), path, n_steps=5)
+    move = {"loudness": 1, "pitch": 1}
+    cells = execute("05_play.ipynb", monkeypatch, ckpt_path=str(path), n=2, move=move, work=str(tmp_path))
+    assert players(cells) == 1 + 1 + 2 + 2 + 1 + 3  # recording, nearest, variations, a way, a move, mixes
+    text = printed(cells)
+    assert "snare.wav: the nearest sound of" in text
+    assert re.search(r"moved by \{.*'loudness': [01]\.\d", text)
+    assert "most of its sounds have no clear pitch" in "".join(shown(cells, "text/html"))

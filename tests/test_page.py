@@ -2,6 +2,7 @@
 
 import json
 import os
+import zipfile
 from contextlib import contextmanager
 from urllib.error import HTTPError
 from urllib.request import Request, urlopen
@@ -13,6 +14,8 @@ from services import QUICK, running_service
 
 from specgan.audio import save_wav
 from specgan.data.drums import drum
+from specgan.latent.kept import train_encoder
+from specgan.models.trained import TrainedGenerator
 
 CLASSES = ["kick", "snare <b>", "7"]
 
@@ -30,7 +33,9 @@ def fetch(url, content=None, **headers):
 @pytest.fixture(scope="module")
 def service(browser, tmp_path_factory):
     folder = tmp_path_factory.mktemp("service")
-    with running_service(folder, f"ckpt_path={save_checkpoint(folder / 'best.ckpt', CLASSES)}", *QUICK) as address:
+    path = save_checkpoint(folder / "best.ckpt", CLASSES)
+    train_encoder(TrainedGenerator.load(path), path, n_steps=5)
+    with running_service(folder, f"ckpt_path={path}", *QUICK) as address:
         yield address
 
 
@@ -157,6 +162,112 @@ def test_a_dropped_or_chosen_file_is_drawn(page, kick):
     assert bytes_of(page, file.get_by_role("link", name="Download picture")).startswith(b"\x89PNG")
 
 
+def test_a_dropped_sound_is_found_varied_kept_and_packed(page, kick):
+    own, vary, kept = page.locator("#own"), page.locator("#vary"), page.locator("#kept")
+    assert kept.is_hidden()
+    drop(page, kick, kick.read_bytes())
+    own.locator(".status").get_by_text(f"nearest to {kick.name}: ").wait_for()
+    assert own.locator("figcaption span").first.inner_text() == kick.name
+    assert pictures_of(own) == [[1024, 256], [32, 32]]
+    vary.get_by_text(f"4 sounds like Nearest to {kick.name}.").wait_for()
+    assert vary.get_by_label("Seed").is_disabled()  # which is that of a class
+    near = bytes_of(page, vary.locator("audio").first)
+    vary.get_by_role("slider", name="Distance").press("End")
+    assert vary.locator("output").inner_text() == "1"
+    vary.get_by_label("How many").fill("2")
+    vary.get_by_role("button", name="Vary").click()
+    vary.get_by_text("2 sounds like").wait_for()
+    assert bytes_of(page, vary.locator("audio").first) != near
+    sounds = [bytes_of(page, vary.locator("audio").nth(i)) for i in range(2)]
+    for i in range(2):
+        vary.get_by_role("button", name="Keep").nth(i).click()
+        kept.get_by_text(f"{i + 1} sound").first.wait_for()
+    vary.get_by_role("button", name="Keep").first.click()  # it is there already
+    page.route("**/files/*", lambda route: route.fulfill(status=404))  # the service has forgotten them
+    with page.expect_download() as download:
+        kept.get_by_role("button", name="Download all").click()
+    with zipfile.ZipFile(download.value.path()) as packed:
+        assert packed.testzip() is None
+        assert [packed.read(name) for name in packed.namelist()] == sounds
+        assert all(name.endswith(".wav") and "<" not in name for name in packed.namelist())
+    kept.locator("audio").first.evaluate("player => player.play()")
+    kept.get_by_role("button", name="Remove").first.click()
+    kept.get_by_text("1 sound kept.").wait_for()
+    assert bytes_of(page, kept.get_by_role("link", name="Download WAV")) == sounds[1]
+    kept.get_by_role("button", name="Remove").click()
+    assert kept.is_hidden()
+
+
+def test_sliders_move_and_mix_what_the_class_has_by_keyboard(page, service):
+    steer = page.locator("#steer")
+    asked = {"like": {"class": "kick"}}
+    directions = json.loads(fetch(f"{service}/api/directions", asked))["directions"]
+    sliders = steer.locator("#moves input")
+    sliders.nth(5).wait_for()
+    names = sliders.evaluate_all("all => all.map(each => each.dataset.name)")
+    assert names == [direction["name"] for direction in directions]
+    refused = [direction["refusal"] for direction in directions]
+    assert [slider.is_disabled() for slider in sliders.all()] == [refusal is not None for refusal in refused]
+    assert any(refused) and not all(refused)
+    described = "slider => document.getElementById(slider.getAttribute('aria-describedby')).textContent"
+    for slider, refusal in zip(sliders.all(), refused, strict=True):
+        assert refusal is None or refusal in slider.evaluate(described)
+
+    name = directions[refused.index(None)]["name"]
+    steer.get_by_label("Seed").fill("7")
+    steer.get_by_role("slider", name=name).press("ArrowRight")
+    steer.locator(".results figure").wait_for()
+    start, moved = wav_of(service, "kick", 7), bytes_of(page, steer.locator("audio"))
+    assert moved != start
+    assert steer.locator("figcaption span").inner_text() == f"kick (seed 7), {name} +0.25"
+    steer.get_by_role("button", name="Back to the start").press("Enter")
+    steer.get_by_role("button", name="Move").press("Enter")
+    steer.locator("figcaption span").get_by_text("kick (seed 7)", exact=True).wait_for()
+    assert bytes_of(page, steer.locator("audio")) == start
+    steer.locator("#mix").get_by_role("slider", name="7").press("End")
+    steer.locator("figcaption span").get_by_text("kick 1 + 7 1 (seed 7)").wait_for()
+    steer.locator("#mix").get_by_role("slider", name="kick").press("Home")
+    steer.locator("figcaption span").get_by_text("7 1 (seed 7)", exact=True).wait_for()
+    assert bytes_of(page, steer.locator("audio")) == wav_of(service, "7", 7)
+
+
+def test_it_goes_on_from_any_sound(page, service):
+    make, morph = page.locator("#make"), page.locator("#morph")
+    make.get_by_label("Class").select_option("7")
+    make.get_by_role("button", name="Make sounds").click()
+    make.get_by_role("button", name="Go on from it").nth(2).click()
+    assert page.evaluate("document.activeElement.innerText") == "Vary"
+    for section in ("vary", "steer", "morph"):
+        start = page.locator(f"#{section} [data-starts]").first
+        assert start.input_value() == "7"
+        assert page.locator(f"#{section}").get_by_label("Seed").first.input_value() == "2"
+    page.locator("#vary button").first.click()
+    page.locator("#vary").get_by_role("button", name="Go on from it").nth(1).click()
+    morph.get_by_label("Positions").fill("2")
+    varied = bytes_of(page, page.locator("#vary audio").nth(1))
+    morph.get_by_role("button", name="Morph").click()
+    morph.get_by_text("2 sounds.").wait_for()
+    assert bytes_of(page, morph.locator("audio")) == varied
+    assert "of the way from 7 (seed 2), distance 0.3, variation 1 to snare" in morph.locator("figcaption").inner_text()
+
+
+def test_it_waits_for_the_encoder(page, kick):
+    answers = []
+
+    def first_busy(route):
+        answers.append(route)
+        busy = json.dumps({"success": False, "message": "wait", "error": "encoder_training"})
+        route.fulfill(status=503, body=busy) if len(answers) == 1 else route.continue_()
+
+    page.route("**/api/sounds", first_busy)
+    page.clock.install()
+    page.locator("#own input").set_input_files(kick)
+    page.locator("#own .status").get_by_text("Training the encoder of this checkpoint").wait_for()
+    page.clock.run_for(6000)
+    page.locator("#own .status").get_by_text("nearest to").wait_for()
+    assert len(answers) == 2
+
+
 def test_errors_stand_where_they_happen_in_the_words_of_the_service(page, service, tmp_path):
     broken = tmp_path / "broken.wav"
     broken.write_bytes(b"RIFF and nothing that follows from it")
@@ -167,13 +278,13 @@ def test_errors_stand_where_they_happen_in_the_words_of_the_service(page, servic
     page.locator("#file .error").filter(has_text=message).first.wait_for()
     make = page.locator("#make")
     make.get_by_label("Class").evaluate("select => select.add(new Option('gong', 'gong', true, true))")
-    make.get_by_role("button").click()
+    make.get_by_role("button", name="Make sounds").click()
     make.locator(".error").filter(has_text="gong").first.wait_for()
     expected = json.loads(fetch(f"{service}/api/generate", {"class": "gong", "n": 4, "seed": 0}))["message"]
     assert make.locator("> .error").inner_text().strip() == expected
     assert page.locator("#morph > .error").inner_text() == ""
     make.get_by_label("Class").select_option("kick")  # and goes away
-    make.get_by_role("button").click()
+    make.get_by_role("button", name="Make sounds").click()
     make.get_by_text("4 sounds of kick.").wait_for()
     assert make.locator("> .error").inner_text() == ""
 
@@ -181,14 +292,14 @@ def test_errors_stand_where_they_happen_in_the_words_of_the_service(page, servic
 def test_a_service_that_is_gone_and_files_that_are_gone_are_said(page):
     make = page.locator("#make")
     page.route("**/files/*", lambda route: route.fulfill(status=404))
-    make.get_by_role("button").click()
+    make.get_by_role("button", name="Make sounds").click()
     make.get_by_text("No longer there").first.wait_for()
     page.route("**/api/**", lambda route: route.abort())
-    make.get_by_role("button").click()
+    make.get_by_role("button", name="Make sounds").click()
     make.get_by_text("No answer from the service").wait_for()
     page.unroute("**/api/**")
     page.route("**/api/**", lambda route: route.fulfill(status=502, body="<h1>Bad gateway</h1>"))
-    make.get_by_role("button").click()
+    make.get_by_role("button", name="Make sounds").click()
     make.get_by_text("The service answered 502").wait_for()
 
 
@@ -196,17 +307,17 @@ def test_it_says_that_it_is_busy_and_asks_only_once(page):
     waiting = []
     page.route("**/api/generate", lambda route: waiting.append(route))  # goes on when we say so
     make = page.locator("#make")
-    make.get_by_role("button").click()
+    make.get_by_role("button", name="Make sounds").click()
     make.get_by_text("Making 4 sounds …").wait_for()
     assert make.locator(".results").get_attribute("aria-busy") == "true"
-    assert make.get_by_role("button").get_attribute("aria-disabled") == "true"
-    make.get_by_role("button").dispatch_event("click")
+    assert make.get_by_role("button", name="Make sounds").get_attribute("aria-disabled") == "true"
+    make.get_by_role("button", name="Make sounds").dispatch_event("click")
     page.wait_for_timeout(100)
     assert len(waiting) == 1
     waiting[0].continue_()
     make.get_by_text("4 sounds of kick.").wait_for()
     assert make.locator(".results").get_attribute("aria-busy") == "false"
-    assert make.get_by_role("button").get_attribute("aria-disabled") is None
+    assert make.get_by_role("button", name="Make sounds").get_attribute("aria-disabled") is None
 
 
 def test_the_keyboard_is_enough(page, service, kick):
@@ -263,9 +374,13 @@ CONTRASTS = """() => {
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_it_fits_a_small_screen_and_can_be_read_in_both_colour_schemes(browser, service, kick, scheme, tmp_path):
     with open_page(browser, service, viewport={"width": 360, "height": 740}, color_scheme=scheme) as page:
-        for name, done in (("make", "4 sounds"), ("morph", "9 sounds")):
-            page.locator(f"#{name} button").click()
-            page.locator(f"#{name}").get_by_text(done).wait_for()
+        for name, done in (("make", "4 sounds"), ("morph", "9 sounds"), ("vary", "4 sounds"), ("steer", "(seed 0).")):
+            page.locator(f"#{name} form button").first.click()
+            page.locator(f"#{name} .status").get_by_text(done).wait_for()
+        page.locator("#make").get_by_role("button", name="Keep").first.click()
+        page.locator("#kept figure").wait_for()
+        page.locator("#own input").set_input_files(kick)
+        page.locator("#own .status").get_by_text("nearest to").wait_for()
         page.locator("#file input").set_input_files(kick)
         page.locator("#file .status").get_by_text("Spectrogram of").wait_for()
         assert page.evaluate("document.documentElement.scrollWidth") == 360
@@ -293,5 +408,5 @@ def test_the_page_is_small_and_asks_no_other_host():
     files = sorted((ROOT / "specgan" / "server" / "web").iterdir())
     assert {path.suffix for path in files} == {".html", ".css", ".js"}
     text = "".join(path.read_text() for path in files)
-    assert text.count("\n") < 400
+    assert text.count("\n") < 700
     assert "//" not in text.replace("// ", "")

@@ -26,13 +26,13 @@ from processes import processes_of_group, wait_until
 from runs import ROOT, run
 from services import QUICK, Service
 
-from specgan.models.generators import DCGANGenerator, morph, sample
+from specgan.models.generators import DCGANGenerator, sample
 from specgan.server.limits import Limits
 
 # What only the tests need is imported in them: workers import this module for `marked`.
 
 CLASSES = ["7", "kick", "a/b é"]
-UPLOAD = "/api/audio/generate-spectrogram"
+UPLOAD, SENT = "/api/audio/generate-spectrogram", "/api/sounds"
 LIMITS = Limits(
     max_upload_mb=1,
     max_duration_s=20,
@@ -124,11 +124,32 @@ def marked(upload, wav, png, **settings):
     return ""
 
 
+def few_steps(path, trained, ckpt_path):
+    """A short training, in the place of `specgan.server.training.train_into`."""
+    import pickle
+
+    from specgan.latent.fitting import fit_encoder
+    from specgan.latent.kept import save_encoder
+
+    trained = pickle.loads(trained)
+    save_encoder(fit_encoder(trained, n_steps=2)[0], trained, path)
+    return ""
+
+
+def no_steps(path, trained, ckpt_path):
+    raise KeyError("a bug")
+
+
 @pytest.fixture(scope="module")
 def ckpt_path(tmp_path_factory):
     from checkpoints import save_checkpoint
 
-    return save_checkpoint(tmp_path_factory.mktemp("run") / "last.ckpt", CLASSES)
+    from specgan.latent.kept import train_encoder
+    from specgan.models.trained import TrainedGenerator
+
+    path = save_checkpoint(tmp_path_factory.mktemp("run") / "last.ckpt", CLASSES)
+    train_encoder(TrainedGenerator.load(path), path, n_steps=5)
+    return path
 
 
 @pytest.fixture(scope="module")
@@ -147,10 +168,10 @@ def http(service):
         yield client
 
 
-def send(url, content, *, name="sound.wav", field="audio_file"):
+def send(url, content, *, name="sound.wav", field="audio_file", path=UPLOAD, **fields):
     import httpx
 
-    return httpx.post(url + UPLOAD, files={field: (name, content)}, timeout=120)
+    return httpx.post(url + path, files={field: (name, content)}, data=fields, timeout=120)
 
 
 def jobs(folder):
@@ -241,10 +262,11 @@ WRONG = {
 }
 
 
+@pytest.mark.parametrize("path", [UPLOAD, SENT])
 @pytest.mark.parametrize("case", WRONG)
-def test_what_is_no_sound_is_refused_with_the_reason(case, service):
+def test_what_is_no_sound_is_refused_with_the_reason(case, path, service):
     make, status, message = WRONG[case]
-    answer = send(service.url, make())
+    answer = send(service.url, make(), path=path)
     assert answer.status_code == status, answer.text
     assert message in failure(answer)
     assert str(service.temporary) not in answer.text  # where files lie is no business of the client's
@@ -299,9 +321,10 @@ FORM = {"Content-Type": "multipart/form-data; boundary=b"}
 
 @pytest.mark.parametrize("is_chunked", [False, True])
 @pytest.mark.parametrize("n_bytes", [2**20 + 1, 2**20 + 2**17, 3 * 2**20])
-def test_a_file_that_is_too_large_is_refused(n_bytes, is_chunked, http, service):
+@pytest.mark.parametrize("path", [UPLOAD, SENT])
+def test_a_file_that_is_too_large_is_refused(path, n_bytes, is_chunked, http, service):
     body = form(bytes(n_bytes))
-    answer = http.post(UPLOAD, content=in_pieces(body) if is_chunked else body, headers=FORM)
+    answer = http.post(path, content=in_pieces(body) if is_chunked else body, headers=FORM)
     assert answer.status_code == 413
     assert "larger than 1," in failure(answer)
     assert jobs(service.folder) == []
@@ -618,7 +641,154 @@ def test_the_service_answers_while_it_makes_a_sound(tmp_path):
     assert sounds.most == 1
 
 
+# --- sounds to go on from
+
+
+@pytest.fixture(scope="module")
+def found(service):
+    """The answer to a sent sound."""
+    answer = send(service.url, encoded("FLAC", rate=48000, n_channels=2), name="C:\\\\my tone.flac", path=SENT)
+    assert answer.status_code == 200, answer.text
+    return answer.json()
+
+
+def test_a_sent_sound_and_its_variations_are_those_of_generate_byte_by_byte(ckpt_path, found, http, tmp_path):
+    from specgan.generation import generate
+    from specgan.vocoders.griffin_lim import GriffinLim
+
+    (tmp_path / "my tone.flac").write_bytes(encoded("FLAC", rate=48000, n_channels=2))
+    vocoder = partial(GriffinLim, n_iter=2, n_inversion_iter=5)
+    settings = {"like": tmp_path / "my tone.flac", "distance": 0.4, "n_samples": 2, "seed": 3}
+    generate(ckpt_path, output=tmp_path / "out", label="all", vocoder=vocoder, device="cpu", **settings)
+    made = {path.name: path.read_bytes() for path in (tmp_path / "out").rglob("*.wav")}
+    nearest = found["nearest"]
+    assert http.get(nearest["audio_url"]).content == made["my tone_nearest.wav"]
+    assert nearest["class"] in CLASSES and 0 < found["probability"] <= 1 and found["distance_db"] > 0
+    asked = {"like": {"sound": nearest["sound"]}, "distance": 0.4, "n": 2, "seed": 3}
+    varied = http.post("/api/vary", json=asked).json()["sounds"]
+    for sound, seed in zip(varied, (3, 4), strict=True):
+        assert http.get(sound["audio_url"]).content == made[f"my tone_0.4_{seed}.wav"]
+        assert sound["origin"] == f"variation of my tone.flac, distance 0.4, seed {seed}"
+    assert http.get(found["audio_url"]).content.startswith(b"RIFF")
+
+
+def test_the_class_of_a_sent_sound_can_be_given(service, found):
+    answer = send(service.url, encoded(), path=SENT, **{"class": "7"}).json()
+    assert (answer["nearest"]["class"], answer["probability"]) == ("7", None)
+    refused = send(service.url, encoded(), path=SENT, **{"class": "gong"})
+    assert refused.status_code == 400 and "class is 'gong'; one of" in failure(refused)
+    silent = send(service.url, encoded(level=0.0), path=SENT)
+    assert silent.status_code == 400 and failure(silent).startswith("audio_file: is silent")
+
+
+def test_variations_and_mixes_of_classes_are_sounds_to_go_on_from(drawn, http):
+    kick = (drawn / "kick" / "kick_5.wav").read_bytes()
+    (same,) = http.post("/api/vary", json={"like": {"class": "kick", "seed": 5}, "distance": 0, "n": 1}).json()[
+        "sounds"
+    ]
+    assert http.get(same["audio_url"]).content != kick  # the same samples, and another title
+    morphed = http.post("/api/morph", json={"from": {"sound": same["sound"]}, "to": {"class": "kick"}, "n": 2}).json()
+    assert http.get(morphed["sounds"][0]["audio_url"]).content == http.get(same["audio_url"]).content
+    one = http.post("/api/steer", json={"like": {"classes": {"kick": 3}, "seed": 5}}).json()
+    assert http.get(one["sound"]["audio_url"]).content == kick
+    mix = http.post("/api/steer", json={"like": {"classes": {"kick": 3, "7": 1}, "seed": 5}}).json()["sound"]
+    assert (mix["class"], mix["origin"]) == ("kick 0.75 + 7 0.25", "kick 0.75 + 7 0.25, seed 5")
+    other = {"sound": same["sound"], "classes": {"7": 1}}
+    assert http.post("/api/steer", json={"like": other}).json()["sound"]["class"] == "7"
+
+
+def test_a_sound_is_moved_by_what_its_class_has(http):
+    like = {"class": "kick", "seed": 5}
+    directions = http.post("/api/directions", json={"like": like}).json()["directions"]
+    refusals = {each["name"]: each["refusal"] for each in directions}
+    able = next(name for name, refusal in refusals.items() if refusal is None)
+    unable = next(name for name, refusal in refusals.items() if refusal)
+    answer = http.post("/api/steer", json={"like": like, "move": {able: 1}}).json()
+    assert answer["moved"][able] > 0.2 and f"{able} +1" in answer["sound"]["origin"]
+    refused = http.post("/api/steer", json={"like": like, "move": {unable: 1}})
+    assert refused.status_code == 409 and refusals[unable] in failure(refused)
+
+
+@pytest.mark.parametrize(
+    ("path", "asked", "message"),
+    [
+        ("vary", {"like": {"sound": "x"}}, "like.sound is 'x': not known"),
+        ("vary", {"like": {"sound": "x", "class": "kick"}}, "like: give one of class, classes, sound"),
+        ("vary", {"like": {}}, "like: give one of class, classes, sound"),
+        ("vary", {"like": {"class": ""}}, "like.class is ''; one of"),
+        ("vary", {"like": {"class": "kick"}, "distance": 1.1}, "distance: "),
+        ("steer", {"like": {"classes": {"gong": 1}}}, "like.classes is 'gong'; one of"),
+        ("steer", {"like": {"classes": {"kick": 0}}}, "like.classes.kick: "),
+        ("steer", {"like": {"classes": {}}}, "like.classes: "),
+        ("steer", {"like": {"class": "kick"}, "move": {"warmth": 1}}, "move has no warmth; there are brightness"),
+        ("steer", {"like": {"class": "kick"}, "move": {"length": 4.1}}, "move.length: "),
+        ("morph", {"from": {"class": "kick"}, "to": {"sound": "y"}}, "to.sound is 'y': not known"),
+    ],
+)
+def test_impossible_starts_and_moves_are_refused_by_name(path, asked, message, http):
+    answer = http.post(f"/api/{path}", json=asked)
+    assert answer.status_code == (404 if "not known" in message else 400), answer.text
+    assert message in failure(answer)
+
+
+def untrained_service(tmp_path):
+    from checkpoints import save_checkpoint
+
+    from specgan.server.app import make_app
+    from specgan.server.sounds import SoundGenerator
+    from specgan.server.workers import start_server
+    from specgan.vocoders.griffin_lim import GriffinLim
+
+    start_server()
+    sounds = SoundGenerator(save_checkpoint(tmp_path / "a.ckpt", CLASSES), vocoder=partial(GriffinLim, n_iter=0))
+    (tmp_path / "files").mkdir()
+    return service_of(make_app(limits=LIMITS, folder=tmp_path / "files", sounds=sounds))
+
+
+def test_the_encoder_is_trained_when_a_sound_is_first_sent(tmp_path, monkeypatch):
+    monkeypatch.setattr("specgan.server.training.train_into", few_steps)
+    with untrained_service(tmp_path) as url:
+        assert send(url, encoded(level=0.0), path=SENT).status_code == 400  # before that
+        first = send(url, encoded(), path=SENT)
+        assert (first.status_code, first.json()["error"]) == (503, "encoder_training")
+        assert "python train.py stage=encoder ckpt_path=" in failure(first) and int(first.headers["retry-after"]) > 0
+        wait_until(lambda: send(url, encoded(), path=SENT).status_code == 200)
+    assert list((tmp_path / "files").glob("*.safetensors")) == []
+
+
+def test_an_encoder_that_cannot_be_trained_is_an_error_and_tried_again(tmp_path, monkeypatch):
+    monkeypatch.setattr("specgan.server.training.train_into", no_steps)
+    with untrained_service(tmp_path) as url:
+        answers = []
+        wait_until(lambda: answers.append(send(url, encoded(), path=SENT)) or answers[-1].status_code == 500)
+        assert "could not be trained" in failure(answers[-1])
+        assert send(url, encoded(), path=SENT).json()["error"] == "encoder_training"
+
+
+def test_the_points_that_were_not_used_for_longest_are_forgotten(monkeypatch):
+    from specgan.latent import Point
+    from specgan.server.points import KeptPoints
+
+    monkeypatch.setattr("specgan.server.points.MOST", 2)
+    points = KeptPoints()
+    a, b = (points.add(Point(torch.zeros(1), torch.zeros(1), "kick", word)) for word in "ab")
+    assert points.find(a).origin == "a"
+    c = points.add(Point(torch.zeros(1), torch.zeros(1), "kick", "c"))
+    assert [points.find(name) is not None for name in (a, b, c)] == [True, False, True]
+    assert len({a, b, c}) == 3 and min(map(len, (a, b, c))) > 20
+
+
 # --- morphing itself
+
+
+def morph(generator, labels, seeds, *, n_positions):
+    """Draws what lies between two sounds of classes that are called 0, 1, 2."""
+    from specgan.latent import LatentSpace, class_points
+    from specgan.models.trained import TrainedGenerator
+
+    space = LatentSpace(TrainedGenerator(generator, None, None, ["0", "1", "2"], 0))
+    start, end = (class_points(space.trained, str(label), [seed])[0] for label, seed in zip(labels, seeds, strict=True))
+    return space.draw(space.morph(start, end, n_positions=n_positions))
 
 
 def network(**settings):
@@ -695,25 +865,31 @@ def test_the_openapi_document_is_kept(service, tmp_path):
     """All routes, with what it says they take and with what it says they do not."""
     # What is a sound, no schema can say: bytes that one allows are refused all the same.
     (tmp_path / "schemathesis.toml").write_text(
-        f"[[operations]]\ninclude-path = '{UPLOAD}'\nchecks.positive_data_acceptance.enabled = false\n"
+        "".join(
+            f"[[operations]]\ninclude-path = '{path}'\nchecks.positive_data_acceptance.enabled = false\n"
+            for path in (UPLOAD, SENT)
+        )
     )
     command = [str(Path(sys.executable).with_name("schemathesis")), "run", f"{service.url}/openapi.json"]
     command += ["--phases", "examples,coverage,fuzzing", "--max-examples", "10", "--seed", "1", "--no-color"]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stdout[-5000:] + done.stderr[-1000:]
-    assert "Tested: 6" in done.stdout, done.stdout
+    assert "Tested: 10" in done.stdout, done.stdout
 
 
 def test_every_route_has_examples_and_says_what_its_errors_are(http):
     document = http.get("/openapi.json").json()
     posts = {UPLOAD: {400, 408, 413, 415, 500, 503}, "/api/generate": {400, 404, 413, 500, 503}}
-    posts["/api/morph"] = posts["/api/generate"]
+    posts["/api/morph"] = posts["/api/vary"] = posts["/api/directions"] = posts["/api/generate"]
+    posts["/api/steer"] = posts["/api/generate"] | {409}
+    posts[SENT] = posts[UPLOAD] | {404}
     for path, statuses in posts.items():
         answers = document["paths"][path]["post"]["responses"]
         assert {int(status) for status in answers} == {200, *statuses}
-    for name in ("Generate", "Morph"):
+    for name in ("Generate", "Morph", "Vary", "Steer", "AskedDirections"):
         (example,) = document["components"]["schemas"][name]["examples"]
-        assert http.post(f"/api/{name.lower()}", json=example).status_code == 200
+        answer = http.post(f"/api/{name.removeprefix('Asked').lower()}", json=example)
+        assert answer.status_code == 200, answer.text
 
 
 def test_without_a_checkpoint_it_draws_files_and_says_how_to_start_with_one(tmp_path):
@@ -725,6 +901,8 @@ def test_without_a_checkpoint_it_draws_files_and_says_how_to_start_with_one(tmp_
             httpx.get(service.url + "/api/classes"),
             httpx.post(service.url + "/api/generate", json={"class": "kick"}),
             httpx.post(service.url + "/api/morph", json={"from": {"class": "a"}, "to": {"class": "b"}}),
+            httpx.post(service.url + "/api/vary", json={"like": {"class": "a"}}),
+            send(service.url, encoded(), path=SENT),
         ):
             assert answer.status_code == 404
             assert "ckpt_path=<run>/checkpoints/best.ckpt" in failure(answer)

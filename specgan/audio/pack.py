@@ -21,7 +21,10 @@ _MODE = 0o644 << 16
 
 
 class PackedSound(NamedTuple):
-    """A row of the table; `path` is relative to the folder, `seed` and `checkpoint` are what the sound came from."""
+    """A row of the table; `path` is relative to the folder, `seed` and `checkpoint` are what the sound came from.
+
+    `origin` says in words what that does not: "variation of my_snare.wav, distance 0.3, seed 4".
+    """
 
     path: str
     label: str
@@ -31,11 +34,14 @@ class PackedSound(NamedTuple):
     channels: int
     peak: float
     checkpoint: str
+    origin: str = ""
 
     @classmethod
-    def of(cls, path: str, label: str, seed: int, facts: WavFacts, checkpoint: str) -> "PackedSound":
+    def of(
+        cls, path: str, label: str, seed: int, facts: WavFacts, checkpoint: str, *, origin: str = ""
+    ) -> "PackedSound":
         """A row with what the WAV is known to hold."""
-        return cls(path, label, seed, *facts, checkpoint)
+        return cls(path, label, seed, *facts, checkpoint, origin)
 
 
 def write_manifest(folder: str | Path, sounds: Iterable[PackedSound]) -> None:
@@ -87,6 +93,8 @@ def _table(sounds: Iterable[PackedSound]) -> bytes:
     buffer = io.StringIO(newline="")
     # Text is quoted, as in other manifests: the csv module leaves a carriage return in a name bare, which ends the row.
     table = csv.writer(buffer, quoting=csv.QUOTE_NONNUMERIC, lineterminator="\n")
-    table.writerows([PackedSound._fields, *sorted(sounds, key=lambda sound: (sound.label, sound.seed, sound.path))])
+    rows = sorted(sounds, key=lambda sound: (sound.label, sound.seed, sound.path))
+    n_columns = len(PackedSound._fields) - (not any(sound.origin for sound in rows))  # `origin` where it says anything
+    table.writerows(row[:n_columns] for row in [PackedSound._fields, *rows])
     # UTF-8, which others read; a label may be the name of a folder that is not.
     return buffer.getvalue().encode(errors="replace")

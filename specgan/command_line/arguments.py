@@ -16,30 +16,21 @@ from specgan.command_line.console import end_quietly
 _WORDS = {"label", "classes", "merge", "separator", "ext", "recording_pattern", "artist", "title", "prompt", "network"}
 _WORDS |= {"project", "group", "name", "notes", "tags", "study_name", "host", "filename"}
 _PATHS = {"input", "output", "reconstructed", "video", "audio_dir", "dataset_dir", "model", "start", "zip", "key"}
+_PATHS |= {"like", "to"}
 # Paths that may refer to other settings: ${paths.runs_dir}/optuna.db. So may all whose names end so:
 _PLACES = {"curve", "history", "storage"}
 _PLACE = ("dir", "folder", "path")
 
 _LISTS = {"label", "classes", "tags"}
 _NULLABLE = {"ckpt_path", "network", "classes", "merge", "recording_pattern", "artist", "title", "video", "storage"}
-_NULLABLE |= {
-    "group",
-    "name",
-    "notes",
-    "tags",
-    "cache_dir",
-    "dataset_dir",
-    "output_subdir",
-    "path",
-    "start",
-    "zip",
-    "key",
-}
+_NULLABLE |= {"group", "name", "notes", "tags", "cache_dir", "dataset_dir", "output_subdir", "path", "start"}
+_NULLABLE |= {"zip", "key", "like", "to"}
 
 Setting = int | str | Sequence[int] | Sequence[str] | Mapping[str, str]
 
 _QUOTED = re.compile(r"'(?:\\.|[^'\\])*'|\"(?:\\.|[^\"\\])*\"", re.DOTALL)
 _ELEMENT = re.compile(rf"\s*(?:{_QUOTED.pattern}|\[[^\]]*\])\s*(?=,|\Z)|[^,]+", re.DOTALL)
+_NUMBER = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)(e[-+]?\d+)?", re.IGNORECASE)
 _SWEEP = re.compile(r"(choice|glob|interval|range|shuffle|sort|tag)\(.*\)", re.DOTALL)
 _HELP = "docs/how-to/typing.md shows how to type names with special characters"
 
@@ -66,8 +57,9 @@ def _require_utf8() -> None:
 def as_typed(arguments: Sequence[str]) -> list[str]:
     """Quotes the values of words and paths, so that Hydra hands them on unchanged.
 
-    A value in quotes is left to Hydra. `label`, `classes` and `tags` also take a list, [kick,1_1], and `merge` takes a
-    dictionary, {bd: kick}. Settings whose default is null take null. `~/` at the start of a path is the home folder.
+    A value in quotes is left to Hydra. `label`, `classes` and `tags` also take a list, [kick,1_1], `merge` takes a
+    dictionary, {bd: kick}, and `label` one of numbers, {kick: 0.7, tom: 0.3}. Settings whose default is null take null.
+    `~/` at the start of a path is the home folder.
     With -m a comma separates the values of a sweep.
 
     Args:
@@ -123,7 +115,18 @@ def _value(name: str, value: str) -> str:
         # as pairs, because Hydra has no quotes for the keys of a dictionary
         pairs = (each.partition(":") for each in _ELEMENT.findall(value[1:-1]))
         return f"[{','.join(f'[{_word(name, old.strip())},{_word(name, new.strip())}]' for old, _, new in pairs)}]"
+    if name == "label" and (shares := _shares(value)):
+        return f"[{','.join(f'[{_word(name, of)},{share}]' for of, share in shares)}]"
     return _word(name, value)
+
+
+def _shares(value: str) -> list[tuple[str, str]]:
+    """The classes of {kick: 0.7, tom: 0.3}, each with its number; none if it is a word."""
+    if not (value.startswith("{") and value.endswith("}")):
+        return []
+    pairs = [each.rpartition(":") for each in _ELEMENT.findall(value[1:-1])]
+    shares = [(of.strip(), share.strip()) for of, _, share in pairs]
+    return shares if all(of and _NUMBER.fullmatch(share) for of, share in shares) else []
 
 
 def _word(name: str, value: str) -> str:

@@ -1,6 +1,6 @@
 """A checkpoint -> sounds in a folder.
 
-May import: audio, spectrogram, vocoders, models, batch, pictures.
+May import: audio, spectrogram, vocoders, models, latent, batch, pictures.
 """
 
 from specgan.generation.drawing import PAGE_NAME, class_folders, generate

@@ -2,8 +2,7 @@
 
 import logging
 import pickle
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import lru_cache, partial
 from pathlib import Path
 from typing import NamedTuple
@@ -17,9 +16,13 @@ from specgan.batch.executors import serial
 from specgan.batch.runner import Batch, OpenExecutor
 from specgan.batch.worker import Work
 from specgan.files import Outputs, safe_name, unique_names
+from specgan.generation.asked import AskedSound, classes_named, classes_of_recordings, sounds_like, sounds_of_classes
 from specgan.generation.sound import make_vocoder, repeatable, sound_info, vocode, write_sound
+from specgan.generation.steered import mix_of, moved_sounds, sounds_of_mix
+from specgan.latent.steering import checked_move
 from specgan.models.devices import find_device
-from specgan.models.trained import TrainedGenerator, find_class
+from specgan.models.generators import draw
+from specgan.models.trained import TrainedGenerator
 from specgan.pictures.gallery import Entry, write_gallery
 from specgan.spectrogram import SpectrogramParams
 
@@ -34,13 +37,17 @@ _MOST_AT_ONCE, _VALUES_AT_ONCE = 32, 2**20  # spectrograms that a GPU turns into
 def generate(
     ckpt_path: str | Path,
     *,
-    label: str | int | Sequence[str | int],
+    label: str | int | Sequence[str | int] | Mapping[str, float],
     n_samples: int,
     seed: int,
     output: str | Path,
     vocoder: Callable[..., nn.Module],
     carried_vocoder: bool = True,
     network: str | None = None,
+    like: str | Path | None = None,
+    to: str | Path | None = None,
+    distance: float = 0.3,
+    move: Mapping[str, float] | None = None,
     wav: WavSettings | None = None,
     zip_path: str | Path | None = None,
     device: str = "auto",
@@ -49,19 +56,30 @@ def generate(
 ) -> Path:
     """Writes `<output>/<class>/<class>_<seed>.wav` and .png for each sound, and `index.html` and `manifest.csv`.
 
-    Sound i of a class has the seed `seed + i`. The same checkpoint, class, seed and settings give the same bytes on the
-    same device, however many are drawn with it. The page shows these sounds, the manifest also lists those of earlier
-    runs in the folder.
+    Sound i of a class has the seed `seed + i`. With `like`, these are `<class>/<name>_nearest`, the sound that is
+    nearest to a recording, and variations of it, `<class>/<name>_<distance>_<seed>`; with `to` those on the way from
+    one recording to another, `<name>_to_<name>_<i>`.
+
+    The same checkpoint, class, seed and settings give the same bytes on the same device, however many are drawn with
+    it. The page shows these sounds, the manifest also lists those of earlier runs in the folder.
 
     Args:
         ckpt_path: a checkpoint of train.py; nothing else is needed.
-        label: a class, a list of classes, or "all"; a class that is called all is ["all"].
-        n_samples: sounds of each class.
+        label: a class, a list of classes, or "all"; a class that is called all is ["all"]. With `like`, "all" has the
+            class guessed, and a list of two classes is of `like` and `to`. Weights by class are a mix of classes,
+            {"kick": 0.7, "tom": 0.3}, see `latent.mixing.class_shares`.
+        n_samples: sounds of each class; variations; or sounds on the way, both ends included.
         seed: of the first sound of each class.
         output: folder.
         vocoder: called with the checkpoint's params and level_range, returns what turns spectrograms into sound.
         carried_vocoder: use the vocoder that the checkpoint carries instead, if it carries one.
         network: class of the generator if it is your own, see `TrainedGenerator.load`.
+        like: a recording of your own, of any kind. The first one trains the checkpoint's encoder, see
+            `latent.kept.load_or_train_encoder`.
+        to: another one; None: `like` is varied.
+        distance: of variations, from 0 (the nearest sound alone) to 1 (any of the class), see `LatentSpace.vary`.
+        move: by how many standard deviations of their class the sounds are changed, {"brightness": 1.5, "length": -1},
+            see `latent.steering.Steering`; None: they stay as they are.
         wav: what becomes of the sounds before they are written; None: the defaults of WavSettings.
         zip_path: a .zip of these sounds and a manifest of them, which is also written; None: none.
         device: where the network and the vocoder run, see `find_device`. Sounds are drawn by this process unless it is
@@ -80,13 +98,39 @@ def generate(
         raise ValueError(f"seed is {seed}; a whole number, at least 0, and {_LARGEST_SEED} at most for the last sound")
     place = find_device(device)
     trained = TrainedGenerator.load(ckpt_path, network=network)
-    labels = _chosen(label, trained.class_names)
     to_sound = make_vocoder(trained, vocoder, carried=carried_vocoder)
-    for part in (trained.network, to_sound):
+    notes = [f"Drawn from {ckpt_path}."]
+    if to is not None and like is None:
+        raise ValueError(f"to is {to}, and like is not given; like=<the recording to start from>")
+    folders = class_folders(trained.class_names)
+    move, mix, seeds = checked_move(move), mix_of(label), range(seed, seed + n_samples)
+    classes: str | int | Sequence[str | int] = () if isinstance(label, Mapping) else label
+    if mix is not None and like is not None:
+        raise ValueError(f"label is {label}: a mix is of new sounds, and like is {like}; give one class, or no label")
+    if mix is not None:
+        sounds = sounds_of_mix(trained, mix, seeds, folders)
+    elif like is None:
+        sounds = sounds_of_classes(classes_named(classes, trained.class_names), seeds, folders)
+    else:
+        sounds, about = sounds_like(
+            trained,
+            ckpt_path,
+            like=like,
+            to=to,
+            labels=classes_of_recordings(classes, trained.class_names, 1 if to is None else 2),
+            distance=distance,
+            n_samples=n_samples,
+            seed=seed,
+            folders=folders,
+        )
+        notes += about
+    if move:
+        sounds, about = moved_sounds(trained, sounds, move)
+        notes += about
+    for part in (trained.network, to_sound):  # not before: the search of points is done on the CPU
         if isinstance(part, nn.Module):  # a vocoder of one's own may be any function
             part.to(place)
     output = Path(output).absolute()  # the workers may run elsewhere
-    sounds = _sounds(labels, range(seed, seed + n_samples), class_folders(trained.class_names))
     paths = [path for sound in sounds for path in (sound.wav, sound.png)]
     _claim(output, [PAGE_NAME, MANIFEST_NAME, *paths], None if zip_path is None else Path(zip_path).absolute())
     is_alone = place.type != "cpu" or len(sounds) < workers_from or getattr(executor, "n_workers", None) == 1
@@ -94,15 +138,15 @@ def generate(
     packed = _draw_all(sounds, tools, None if is_alone else executor)
 
     index = output / PAGE_NAME
-    sections: dict[str, list[Entry]] = {name: [] for name in labels}
+    sections: dict[str, list[Entry]] = {sound.label: [] for sound in sounds}
     for sound in sounds:
-        sections[sound.label].append(Entry(f"seed {sound.seed}", sound.png, sound.wav))
+        sections[sound.label].append(Entry(sound.caption, sound.png, sound.wav))
     write_manifest(output, packed)
     if zip_path is not None:
         write_zip(zip_path, output, packed)
         log.info("%s: the sounds and their manifest", zip_path)
-    write_gallery(index, title="New sounds", note=f"Drawn from {ckpt_path}.", sections=sections)
-    log.info("%d sounds of %d classes; open %s", len(sounds), len(labels), index)
+    write_gallery(index, title="New sounds", note=" ".join(notes), sections=sections)
+    log.info("%d sounds of %d classes; open %s", len(sounds), len(sections), index)
     return index
 
 
@@ -112,31 +156,6 @@ def class_folders(class_names: Sequence[str]) -> dict[str, str]:
     wanted |= {place: f"_{name}" for place, name in wanted.items() if name.casefold() in (PAGE_NAME, MANIFEST_NAME)}
     names = unique_names(wanted, Path())
     return {name: names[Path(str(index))] for index, name in enumerate(class_names)}
-
-
-@dataclass(frozen=True)
-class _Sound:
-    """A sound to draw; `stem` is its path in the output, without a suffix."""
-
-    label: str
-    seed: int
-    stem: str
-
-    @property
-    def wav(self) -> str:
-        return f"{self.stem}.wav"
-
-    @property
-    def png(self) -> str:
-        return f"{self.stem}.png"
-
-    @property
-    def source(self) -> Path:
-        return Path(self.wav)
-
-
-def _sounds(labels: Sequence[str], seeds: Iterable[int], folders: Mapping[str, str]) -> list[_Sound]:
-    return [_Sound(name, seed, f"{folders[name]}/{folders[name]}_{seed}") for name in labels for seed in seeds]
 
 
 def _claim(output: Path, paths: Sequence[str], zip_path: Path | None) -> None:
@@ -167,9 +186,9 @@ def _batch_size(device: torch.device, params: SpectrogramParams) -> int:
     return 1 if device.type == "cpu" else min(_MOST_AT_ONCE, max(1, _VALUES_AT_ONCE // n_values))
 
 
-def _draw_all(sounds: Sequence[_Sound], tools: _Tools, executor: OpenExecutor | None) -> list[PackedSound]:
+def _draw_all(sounds: Sequence[AskedSound], tools: _Tools, executor: OpenExecutor | None) -> list[PackedSound]:
     """Writes the sounds on the workers of `executor`, or with None in this process."""
-    work: Work[_Sound, WavFacts] = partial(_draw, tools=tools)
+    work: Work[AskedSound, WavFacts] = partial(_draw, tools=tools)
     if executor is not None:
         # Pickled once and here: else it would be for each call, and tensors would go through shared memory, which may
         # be small. The workers do not read the checkpoint, because a training that goes on may replace it meanwhile.
@@ -178,13 +197,17 @@ def _draw_all(sounds: Sequence[_Sound], tools: _Tools, executor: OpenExecutor | 
     drawn = batch.run(sounds, work, chunk=None if tools.batch_size == 1 else tools.batch_size)
     checkpoint = tools.trained.checkpoint
     return [
-        PackedSound.of(sound.wav, sound.label, sound.seed, facts, checkpoint)
+        PackedSound.of(sound.wav, sound.label, sound.seed, facts, checkpoint, origin=_said(sound))
         for sound, facts in drawn
         if isinstance(facts, WavFacts)  # always, because the first failure ends the run
     ]
 
 
-def _draw_with(sounds: Sequence[_Sound], *, tools: bytes) -> Iterator[WavFacts]:
+def _said(sound: AskedSound) -> str:
+    return "" if sound.point is None else sound.origin  # of others the row says it: class and seed
+
+
+def _draw_with(sounds: Sequence[AskedSound], *, tools: bytes) -> Iterator[WavFacts]:
     return _draw(sounds, tools=_unpickled(tools))
 
 
@@ -193,11 +216,16 @@ def _unpickled(tools: bytes) -> _Tools:
     return pickle.loads(tools)
 
 
-def _draw(sounds: Sequence[_Sound], *, tools: _Tools) -> Iterator[WavFacts]:
+def _draw(sounds: Sequence[AskedSound], *, tools: _Tools) -> Iterator[WavFacts]:
     """Work for `Batch.run`."""
     trained, seeds = tools.trained, [sound.seed for sound in sounds]
     with repeatable():
-        spectrograms = trained.sample([sound.label for sound in sounds], seeds)
+        points = [sound.point for sound in sounds if sound.point is not None]
+        if points:
+            z, embedding = (torch.stack([getattr(point, name) for point in points]) for name in ("z", "embedding"))
+            spectrograms = draw(trained.network, z, embedding)
+        else:
+            spectrograms = trained.sample([sound.label for sound in sounds], seeds)
     waveforms = vocode(spectrograms, tools.vocoder, seeds=seeds, device=tools.device, batch_size=tools.batch_size)
     for sound, spectrogram, waveform in zip(sounds, spectrograms, waveforms, strict=True):
         yield write_sound(
@@ -206,19 +234,5 @@ def _draw(sounds: Sequence[_Sound], *, tools: _Tools) -> Iterator[WavFacts]:
             waveform,
             sample_rate=trained.params.sample_rate,
             wav=tools.wav,
-            info=sound_info(trained, label=sound.label, origin=f"{sound.label}, seed {sound.seed}"),
+            info=sound_info(trained, label=sound.label, origin=sound.origin),
         ).facts
-
-
-def _chosen(label: str | int | Sequence[str | int], class_names: Sequence[str]) -> list[str]:
-    if label == "all":
-        return list(class_names)
-    asked_for = [str(name) for name in ([label] if isinstance(label, (str, int)) else label)]
-    found = {name: find_class(name, class_names) for name in asked_for}
-    unknown = [name for name, known in found.items() if known is None]
-    if unknown or not found:
-        raise ValueError(
-            f"label is {', '.join(unknown) or 'empty'}: not a class of this checkpoint; "
-            f"choose all or some of: {', '.join(class_names)}"
-        )
-    return list(dict.fromkeys(known for known in found.values() if known is not None))

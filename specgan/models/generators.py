@@ -144,51 +144,33 @@ def sample(
         raise ValueError(f"{len(labels)} labels and {len(seeds)} seeds; give one seed for each label")
     if len(seeds) == 0:
         return torch.empty(0)
-    z = torch.stack([_noise(generator, seed) for seed in seeds])
+    z = torch.stack([noise(generator, seed) for seed in seeds])
     return _in_chunks(generator, generator, z, torch.tensor(list(labels)), chunk_size)
 
 
 @torch.no_grad()
-def morph(
-    generator: nn.Module,
-    labels: tuple[int, int],
-    seeds: tuple[int, int],
-    *,
-    n_positions: int,
-    chunk_size: int = CHUNK_SIZE,
-) -> Tensor:
-    """Draws spectrograms on the way from one label and seed to another, the first and the last as `sample` draws them.
-
-    The noise moves along an arc, because all noise vectors have about the same length and the network has never seen
-    shorter ones; the label's embedding moves along a line.
+def draw(generator: nn.Module, z: Tensor, embedding: Tensor, *, chunk_size: int = CHUNK_SIZE) -> Tensor:
+    """Draws spectrograms of points in the latent space; each depends on its own point alone, as with `sample`.
 
     Args:
-        generator: a network with `latent_dim`, `embedding` and `from_embedding`, as DCGANGenerator has them.
-        labels: class indices of the two ends.
-        seeds: of the noise of the two ends.
-        n_positions: spectrograms, evenly spaced, both ends included; at least 2.
+        generator: a network with `from_embedding`, as DCGANGenerator has it.
+        z: (B, latent_dim), noise or what is found in its place.
+        embedding: (B, embedding_dim), of labels, or between them.
         chunk_size: spectrograms in a forward pass.
     Returns:
-        (n_positions, channels, n_mels, n_frames) float32 on the CPU.
-    Raises:
-        ValueError: the network has no `from_embedding`, or `n_positions` < 2.
-    Source: Shoemake, "Animating rotation with quaternion curves", SIGGRAPH 1985; for noise White, "Sampling generative
-        networks", 2016.
+        (B, channels, n_mels, n_frames) float32 on the CPU.
     """
-    if not hasattr(generator, "from_embedding"):
-        name = type(generator).__name__
-        raise ValueError(f"the generator is a {name}, which has no from_embedding(z, embedding); morphing needs one")
-    if n_positions < 2:
-        raise ValueError(f"n_positions is {n_positions}; at least 2, the two ends")
-    start, end = (_noise(generator, seed) for seed in seeds)
-    position = torch.linspace(0, 1, n_positions)[:, None]
-    first, last = generator.embedding(torch.tensor(labels, device=next(generator.parameters()).device)).cpu()
-    embedding = (1 - position) * first + position * last
-    z = _slerp(start, end, position)
     return _in_chunks(generator, generator.from_embedding, z, embedding, chunk_size)
 
 
-def _slerp(start: Tensor, end: Tensor, position: Tensor) -> Tensor:
+def require_embedding(generator: nn.Module, purpose: str) -> None:
+    """Raises ValueError if the network has no `from_embedding`, which `purpose` ("morphing") needs."""
+    if not hasattr(generator, "from_embedding"):
+        name = type(generator).__name__
+        raise ValueError(f"the generator is a {name}, which has no from_embedding(z, embedding); {purpose} needs one")
+
+
+def slerp(start: Tensor, end: Tensor, position: Tensor) -> Tensor:
     """Vectors (dim,) and positions (n, 1) in 0..1 -> (n, dim); exactly `start` at 0 and `end` at 1."""
     cosine = torch.dot(start.double(), end.double()) / (start.double().norm() * end.double().norm())
     angle = cosine.clamp(-1, 1).acos()
@@ -198,7 +180,8 @@ def _slerp(start: Tensor, end: Tensor, position: Tensor) -> Tensor:
     return weights[:, :1] * start + weights[:, 1:] * end
 
 
-def _noise(generator: nn.Module, seed: int) -> Tensor:
+def noise(generator: nn.Module, seed: int) -> Tensor:
+    """The noise (latent_dim,) of a seed."""
     return torch.randn(generator.latent_dim, generator=torch.Generator().manual_seed(seed))
 
 

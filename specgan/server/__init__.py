@@ -1,4 +1,4 @@
 """The HTTP service and its page: python -m specgan.server.
 
-May import: command_line, audio, generation, models, pictures.
+May import: command_line, audio, generation, latent, models, pictures.
 """

@@ -15,10 +15,12 @@ import specgan
 from specgan.server.errors import RefusedError
 from specgan.server.jobs import Jobs
 from specgan.server.limits import BodyLimit, Limits
+from specgan.server.openapi import openapi
 from specgan.server.routes import NOSNIFF, UPLOAD, router
-from specgan.server.schema import MOST_JSON, ErrorAnswer, openapi
+from specgan.server.schema import MOST_JSON, ErrorAnswer
 from specgan.server.sounds import SoundGenerator
 from specgan.server.uploads import Conversion, convert
+from specgan.server.ways import SENT, ways
 
 WEB = Path(__file__).parent / "web"
 
@@ -39,7 +41,7 @@ def make_app(
     # FastAPI's pages load scripts from other hosts.
     app = FastAPI(title="specgan", version=specgan.__version__, lifespan=_lifespan, docs_url=None, redoc_url=None)
     app.state.jobs = jobs
-    most = {UPLOAD: limits.max_upload_bytes + MOST_JSON}
+    most = dict.fromkeys((UPLOAD, SENT), limits.max_upload_bytes + MOST_JSON)
     app.add_middleware(BodyLimit, limit_of=lambda path: most.get(path, MOST_JSON))
     app.add_exception_handler(RequestValidationError, _answer_invalid)
     app.add_exception_handler(HTTPException, _answer_error)
@@ -47,6 +49,7 @@ def make_app(
     app.add_exception_handler(Exception, _answer_bug)
     app.openapi = lambda: openapi(app, sounds.class_names if sounds else [])
     app.include_router(router)
+    app.include_router(ways)
     for path in sorted(WEB.glob("*.*")):  # each by its name: no path of a request leads into a folder
         _add_page(app, "/" if path.name == "index.html" else f"/{path.name}", path)
     return app
@@ -78,7 +81,7 @@ def _answer_invalid(_: Request, err: RequestValidationError) -> JSONResponse:
     faults = []
     for fault in err.errors():
         place = ".".join(str(part) for part in fault["loc"] if part != "body") or "the body"
-        faults.append(f"{place}: {fault['msg']}")
+        faults.append(f"{place}: {fault['msg'].removeprefix('Value error, ')}")
     return _answer(400, "invalid", "; ".join(faults[:5]))
 
 

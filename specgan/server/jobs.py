@@ -7,12 +7,17 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
+from typing import TypeVar
 
 from specgan.server.errors import RefusedError
 from specgan.server.limits import Limits, Results, Slots
-from specgan.server.sounds import SoundFiles, SoundGenerator
-from specgan.server.uploads import Conversion, convert
+from specgan.server.points import KeptPoints
+from specgan.server.sounds import SoundGenerator
+from specgan.server.training import EncoderTraining
+from specgan.server.uploads import Conversion, Plain, convert
 from specgan.server.workers import end_workers, run_limited
+
+_Made = TypeVar("_Made")
 
 _NO_CHECKPOINT = (
     "the service was started without a checkpoint, so it makes no sounds; start it with one: "
@@ -42,6 +47,8 @@ class Jobs:
     ) -> None:
         self.limits, self.folder, self.sounds = limits, folder, sounds
         self.results = Results(folder, keep_s=limits.keep_s, max_bytes=limits.max_kept_mb * 2**20)
+        self.points = KeptPoints()
+        self.training = None if sounds is None else EncoderTraining(sounds, folder)
         self._picture, self._convert = dict(picture), convert
         self._converting = Slots(limits.max_jobs, limits.max_waiting, limits.max_wait_s)
         self._generating = Slots(1, limits.max_waiting, limits.max_wait_s)
@@ -64,11 +71,13 @@ class Jobs:
         with tempfile.TemporaryDirectory(prefix="job-", dir=self.folder, ignore_cleanup_errors=True) as folder:
             yield Path(folder)
 
-    async def convert(self, upload: Path, wav: Path, png: Path) -> str:
+    async def convert(self, upload: Path, wav: Path, png: Path, *, plain: Plain | None = None) -> str:
         """Draws a sent file and writes it as a WAV; returns warnings, see `specgan.server.uploads.convert`."""
         converted = partial(
             self._convert, upload, wav, png, max_duration_s=self.limits.max_duration_s, picture=self._picture
         )
+        if plain is not None:
+            converted = partial(converted, plain=plain)
         async with self._converting():
             return await asyncio.to_thread(
                 run_limited,
@@ -77,7 +86,7 @@ class Jobs:
                 max_memory_mb=self.limits.max_memory_mb,
             )
 
-    async def generate(self, make: Callable[[], list[SoundFiles]]) -> list[SoundFiles]:
+    async def generate(self, make: Callable[[], _Made]) -> _Made:
         """Calls what makes sounds, one call at a time."""
         async with self._generating():
             return await asyncio.get_running_loop().run_in_executor(self._thread, make)

@@ -1,4 +1,4 @@
-"""The routes of the service: each request and its answer."""
+"""The routes of the service: files, classes and their sounds. What goes on from sounds is in `ways`."""
 
 from functools import partial
 from typing import Annotated
@@ -11,19 +11,14 @@ from specgan.models.trained import find_class
 from specgan.server.errors import RefusedError
 from specgan.server.jobs import Jobs
 from specgan.server.limits import Results
+from specgan.server.openapi import FORM, binary_responses, error_responses
 from specgan.server.schema import (
-    FORM,
-    Between,
     Classes,
     Converted,
     Generate,
     Generated,
     GeneratedSound,
     Health,
-    Morph,
-    Morphed,
-    binary_responses,
-    error_responses,
 )
 from specgan.server.sounds import SoundFiles, SoundGenerator
 from specgan.server.uploads import receive
@@ -85,47 +80,33 @@ async def generate(asked: Generate, jobs: ItsJobs) -> Generated | Response:
     sounds = jobs.required_sounds()
     if asked.format == "wav" and asked.n != 1:
         raise RefusedError(400, "invalid", f"n is {asked.n}; format wav answers one file: n 1, or format json")
-    _require_class(asked.label, "class", sounds)
+    require_class(asked.label, "class", sounds)
     seeds = range(asked.seed, asked.seed + asked.n)
     with jobs.job_folder() as folder:
         files = await jobs.generate(partial(sounds.generate, asked.label, seeds, folder))
         if asked.format == "wav":
             return Response(files[0].wav.read_bytes(), media_type="audio/wav", headers=NOSNIFF)
         done = [
-            GeneratedSound(label=asked.label, seed=seed, **_urls(jobs.results, file))
+            GeneratedSound(label=asked.label, seed=seed, **urls(jobs.results, file))
             for seed, file in zip(seeds, files, strict=True)
         ]
-    return Generated(message=f"{_count(len(done))} of {asked.label}", sounds=done)
+    return Generated(message=f"{count(len(done))} of {asked.label}", sounds=done)
 
 
-@router.post("/api/morph", response_model=Morphed, responses=error_responses(400, 404, 413, 500, 503))
-async def morph(asked: Morph, jobs: ItsJobs) -> Morphed:
-    """Makes sounds on the way from one class and seed to another; the ends are those of /api/generate."""
-    sounds = jobs.required_sounds()
-    for end, name in ((asked.start, "from.class"), (asked.end, "to.class")):
-        _require_class(end.label, name, sounds)
-    labels, seeds = (asked.start.label, asked.end.label), (asked.start.seed, asked.end.seed)
-    with jobs.job_folder() as folder:
-        try:
-            files = await jobs.generate(partial(sounds.morph, labels, seeds, asked.n, folder))
-        except NotImplementedError as err:
-            raise RefusedError(400, "no_morphing", str(err)) from err
-        done = [Between(position=i / (asked.n - 1), **_urls(jobs.results, file)) for i, file in enumerate(files)]
-    way = " to ".join(f"{label} {seed}" for label, seed in zip(labels, seeds, strict=True))
-    return Morphed(message=f"{_count(len(done))} from {way}", sounds=done)
-
-
-def _require_class(label: str, name: str, sounds: SoundGenerator) -> None:
+def require_class(label: str, name: str, sounds: SoundGenerator) -> None:
+    """Raises RefusedError if `label`, which the request calls `name`, is no class."""
     if find_class(label, sounds.class_names) is None:
         raise RefusedError(400, "unknown_class", f"{name} is {label!r}; one of {', '.join(sounds.class_names)}")
 
 
-def _urls(results: Results, sound: SoundFiles) -> dict[str, str]:
+def urls(results: Results, sound: SoundFiles) -> dict[str, str]:
+    """Keeps the files of a sound; returns their addresses as fields of an answer."""
     return {"audio_url": results.add(sound.wav), "spectrogram_url": results.add(sound.png)}
 
 
-def _count(n: int) -> str:
-    return f"{n} sound{'s' * (n > 1)}"
+def count(n: int, what: str = "sound") -> str:
+    """1 sound, 2 sounds."""
+    return f"{n} {what}{'s' * (n > 1)}"
 
 
 @router.get(

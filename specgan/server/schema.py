@@ -1,20 +1,16 @@
-"""Requests and answers of the service: the shapes of JSON, and the OpenAPI document that describes them."""
+"""Requests and answers of the service: the shapes of JSON."""
 
-from collections.abc import Sequence
-from http import HTTPStatus
 from typing import Annotated, Literal
 
-from fastapi import FastAPI
-from fastapi.openapi.utils import get_openapi
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 import specgan
+from specgan.latent import DESCRIPTORS
+from specgan.latent.steering import MOST
 
 MOST_JSON = 2**16  # bytes of a body of JSON
 MOST_SOUNDS = 64  # of a request
 MOST_SEED = 10**15  # JavaScript has whole numbers up to 2**53, a little more
-
-_ABOUT = "Draws spectrograms of sent sounds, and makes new sounds of the classes that a checkpoint knows."
 
 
 class ErrorAnswer(BaseModel):
@@ -66,12 +62,72 @@ class Generated(BaseModel):
     sounds: list[GeneratedSound]
 
 
-class Between(BaseModel):
+class MadeSound(BaseModel):
+    """One sound that was found or made, and that requests can go on from."""
+
+    model_config = ConfigDict(serialize_by_alias=True, populate_by_name=True)
+
+    sound: str = Field(description="its name, for `like`, `from` and `to`", examples=["0Hq3vX9bQ2m7ZrYkT1uE8w"])
+    label: str = Field(alias="class", description="a class, a mix, or both ends of a way", examples=["kick"])
+    origin: str = Field(description="what it is", examples=["variation of my_kick.wav, distance 0.3, seed 4"])
+    audio_url: str = Field(description="a WAV", examples=["/files/8aPq1c.wav"])
+    spectrogram_url: str = Field(description="a PNG", examples=["/files/4fVx2g.png"])
+
+
+class Found(BaseModel):
+    """The nearest sound to a sent one."""
+
+    success: Literal[True] = True
+    message: str = Field(examples=["nearest to my_kick.wav: kick (guessed with 97%), 0.6 dB away"])
+    nearest: MadeSound
+    probability: float | None = Field(ge=0, le=1, description="of the class as it was guessed; null: it was given")
+    distance_db: float = Field(description="mean difference of the spectrograms", examples=[0.6])
+    part_s: tuple[float, float] = Field(description="seconds of the sent sound that were used", examples=[[0.0, 1.0]])
+    audio_url: str = Field(description="the sent sound as a WAV", examples=["/files/8aPq1c.wav"])
+    spectrogram_url: str = Field(description="of the sent sound, a PNG", examples=["/files/4fVx2g.png"])
+
+
+class Varied(BaseModel):
+    """Variations of one sound."""
+
+    success: Literal[True] = True
+    message: str = Field(examples=["4 variations of my_kick.wav"])
+    sounds: list[MadeSound]
+
+
+class Moved(BaseModel):
+    """A sound that was moved."""
+
+    success: Literal[True] = True
+    message: str = Field(examples=["kick, seed 7, brightness +1.5"])
+    sound: MadeSound
+    moved: dict[str, float] = Field(description="standard deviations, also of what was to stay")
+
+
+class Direction(BaseModel):
+    """What sounds can be moved in."""
+
+    name: str = Field(examples=["brightness"])
+    meaning: str = Field(examples=["spectral centroid"])
+    unit: str = Field(examples=["octaves above 1 kHz"])
+    mean: float = Field(description="of the class, in that unit", examples=[0.2])
+    std: float = Field(description="of the class: what 1 moves a sound by", examples=[0.4])
+    refusal: str | None = Field(description="why it cannot be moved in this class; null: it can")
+
+
+class Directions(BaseModel):
+    """What sounds of a class or a mix can be moved in."""
+
+    success: Literal[True] = True
+    message: str = Field(examples=["kick: brightness, length"])
+    most: float = Field(description="standard deviations that a sound can be moved by", examples=[MOST])
+    directions: list[Direction]
+
+
+class Between(MadeSound):
     """One sound on the way from one to another."""
 
     position: float = Field(ge=0, le=1, description="0: `from`, 1: `to`", examples=[0.5])
-    audio_url: str = Field(description="a WAV", examples=["/files/8aPq1c.wav"])
-    spectrogram_url: str = Field(description="a PNG", examples=["/files/4fVx2g.png"])
 
 
 class Morphed(BaseModel):
@@ -103,11 +159,28 @@ class _Request(BaseModel):
     model_config = ConfigDict(strict=True, extra="forbid")
 
 
-class End(_Request):
-    """One end of a way."""
+# Without a default in the schema: these are optional, and not null.
+_Class = Annotated[str, Field(default_factory=str, alias="class")]
+_Weight = Annotated[float, Field(gt=0, le=1e6)]
+_Amount = Annotated[float, Field(ge=-MOST, le=MOST)]
 
-    label: str = Field(alias="class")
-    seed: _Whole = Field(0, ge=0, le=MOST_SEED)
+
+class End(_Request):
+    """A sound to go on from: of a class or a mix with a seed, or one that the service found or made."""
+
+    label: _Class
+    weights: dict[str, _Weight] = Field(
+        default_factory=dict, alias="classes", min_length=1, description="of a mix; with `sound`: its noise in the mix"
+    )
+    sound: str = Field(default_factory=str, max_length=64, description="name of a sound that was found or made")
+    seed: _Whole = Field(0, ge=0, le=MOST_SEED, description="of a class or a mix")
+
+    @model_validator(mode="after")
+    def _is_one(self) -> "End":
+        given = self.model_fields_set - {"seed"}
+        if given not in ({"label"}, {"weights"}, {"sound"}, {"sound", "weights"}):
+            raise ValueError("give one of class, classes, sound; or sound and classes")
+        return self
 
 
 class Generate(_Request):
@@ -127,60 +200,34 @@ class Morph(_Request):
     n: _Whole = Field(5, ge=2, le=MOST_SOUNDS, description="sounds, both ends included")
 
 
-Responses = dict[int | str, dict[str, object]]  # as FastAPI takes them
+class Vary(_Request):
+    """Variations that are asked for."""
+
+    like: End
+    n: _Whole = Field(4, ge=1, le=MOST_SOUNDS, description="sounds; sound i has seed + i")
+    distance: float = Field(0.3, ge=0, le=1, description="0: the sound itself, 1: any of its class")
+    seed: _Whole = Field(0, ge=0, le=MOST_SEED, description="of the directions")
 
 
-def error_responses(*statuses: int) -> Responses:
-    """What a route declares of the errors that it answers with these statuses."""
-    return {status: {"model": ErrorAnswer, "description": HTTPStatus(status).phrase} for status in statuses}
+class Steer(_Request):
+    """A move that is asked for."""
+
+    like: End
+    move: dict[str, _Amount] = Field(
+        default_factory=dict,
+        description=f"standard deviations of the class by direction: {', '.join(DESCRIPTORS)}",
+        json_schema_extra={"propertyNames": {"enum": list(DESCRIPTORS)}},
+    )
+
+    @model_validator(mode="after")
+    def _are_directions(self) -> "Steer":
+        for name in self.move:
+            if name not in DESCRIPTORS:
+                raise ValueError(f"move has no {name}; there are {', '.join(DESCRIPTORS)}")
+        return self
 
 
-def binary_responses(*media_types: str) -> Responses:
-    """What a route declares that answers with files of these types."""
-    schema = {"type": "string", "format": "binary"}
-    return {200: {"content": {media_type: {"schema": schema} for media_type in media_types}}}
+class AskedDirections(_Request):
+    """Whose directions are asked for."""
 
-
-FORM = {
-    "requestBody": {
-        "required": True,
-        "content": {
-            "multipart/form-data": {
-                "schema": {
-                    "type": "object",
-                    "required": ["audio_file"],
-                    "properties": {
-                        "audio_file": {
-                            "type": "string",
-                            "format": "binary",
-                            "description": "a sound: WAV, FLAC, OGG, MP3, AAC, M4A, MP4, ...",
-                        }
-                    },
-                },
-            }
-        },
-    }
-}
-
-
-def openapi(app: FastAPI, class_names: Sequence[str]) -> dict[str, object]:
-    """FastAPI's own, with the classes of this checkpoint, and 400 for what FastAPI answers with 422."""
-    if app.openapi_schema is None:
-        document = get_openapi(title=app.title, version=app.version, description=_ABOUT, routes=app.routes)
-        for operations in document["paths"].values():
-            for operation in operations.values():
-                operation["responses"].pop("422", None)
-        schemas = document["components"]["schemas"]
-        for name in ("HTTPValidationError", "ValidationError"):
-            schemas.pop(name, None)
-        if class_names:
-            for name in ("Generate", "End"):
-                schemas[name]["properties"]["class"]["enum"] = list(class_names)
-        many_wavs = {"format": {"const": "wav"}, "n": {"not": {"const": 1}}}
-        schemas["Generate"]["not"] = {"properties": many_wavs, "required": list(many_wavs)}
-        names = list(class_names) or ["kick", "snare"]
-        ends = {"from": {"class": names[0], "seed": 0}, "to": {"class": names[-1], "seed": 1}}
-        schemas["Generate"]["examples"] = [{"class": names[0], "n": 1, "seed": 0, "format": "json"}]
-        schemas["Morph"]["examples"] = [{**ends, "n": 5}]
-        app.openapi_schema = document
-    return app.openapi_schema
+    like: End

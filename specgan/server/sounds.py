@@ -1,13 +1,19 @@
 """A checkpoint that draws sounds for the service, with the same bytes as generate.py."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
+import torch
 from torch import Tensor, nn
 
 from specgan.audio import WavSettings
-from specgan.generation import SoundFiles, make_vocoder, sound_info, vocode, write_sound
-from specgan.models.generators import morph
+from specgan.generation import SoundFiles, sound_info, vocode, write_sound
+from specgan.generation.loaded import LoadedGenerator, Start
+from specgan.latent import Encoded, LatentSpace, Point, Spread, Steered
+from specgan.latent.encoder import Encoder
+from specgan.latent.kept import encoder_path, load_encoder
+from specgan.latent.recording import read_recording
 from specgan.models.trained import TrainedGenerator, find_class
 
 
@@ -20,7 +26,7 @@ class SoundGenerator:
         carried_vocoder: use the vocoder that the checkpoint carries instead, if it carries one.
         network: class of the generator if it is your own, see `TrainedGenerator.load`.
     Raises:
-        FileNotFoundError, ValueError: as `TrainedGenerator.load`.
+        FileNotFoundError, ValueError: as `TrainedGenerator.load`, or the file that should be its encoder is none.
     """
 
     def __init__(
@@ -31,47 +37,93 @@ class SoundGenerator:
         carried_vocoder: bool = True,
         network: str | None = None,
     ) -> None:
-        self._trained = TrainedGenerator.load(ckpt_path, network=network)
-        params = self._trained.params
-        self._vocoder = make_vocoder(self._trained, vocoder, carried=carried_vocoder)
+        self.trained = TrainedGenerator.load(ckpt_path, network=network)
+        takes_carried = carried_vocoder and self.trained.vocoder is not None
+        chosen = None if takes_carried else vocoder
+        self._loaded = LoadedGenerator(self.trained, chosen, torch.device("cpu"), ckpt_path)
+        self.ckpt_path = ckpt_path
+        params = self.trained.params
         self._wav = WavSettings()
-        self.class_names = list(self._trained.class_names)
+        self.class_names = list(self.trained.class_names)
         self.sample_rate: int = params.sample_rate
+        self.channels = self.trained.channels
         self.duration_s: float = params.n_samples / params.sample_rate
+        self.encoder: Encoder | None = None
+        if hasattr(self.trained.network, "from_embedding"):
+            self.encoder = load_encoder(self.trained, encoder_path(ckpt_path))
+
+    @property
+    def has_encoder(self) -> bool:
+        """Whether recordings can be found; else `encoder` is to be set first."""
+        return self.encoder is not None
+
+    @property
+    def space(self) -> LatentSpace:
+        """Raises NotImplementedError if the checkpoint's network cannot do more than draw classes."""
+        try:
+            return self._loaded.space
+        except ValueError as err:
+            raise NotImplementedError(str(err)) from err
 
     def generate(self, label: str, seeds: Sequence[int], folder: Path) -> list[SoundFiles]:
         """Writes the sound of each seed into `folder`."""
-        spectrograms = self._trained.sample([label] * len(seeds), seeds)
-        return self._write(spectrograms, seeds, [self._info(label, seed) for seed in seeds], folder)
-
-    def morph(self, labels: tuple[str, str], seeds: tuple[int, int], n: int, folder: Path) -> list[SoundFiles]:
-        """Writes `n` sounds on the way from one label and seed to another into `folder`.
-
-        Raises:
-            NotImplementedError: the checkpoint's network cannot morph.
-        """
-        start, end = (self.class_names.index(find_class(label, self.class_names)) for label in labels)
-        try:
-            spectrograms = morph(self._trained.network, (start, end), seeds, n_positions=n)
-        except ValueError as err:
-            raise NotImplementedError(str(err)) from err
-        ends = [self._info(label, seed) for label, seed in zip(labels, seeds, strict=True)]
-        way = " to ".join(end["INAM"] for end in ends)
-        both = " to ".join(labels)
-        between = [sound_info(self._trained, label=both, origin=f"{way}, {i} of {n - 1}") for i in range(1, n - 1)]
-        # Each starts from the phases of the nearer end, so that the ends sound as `generate` writes them.
-        of_phases = [seeds[2 * i >= n] for i in range(n)]
-        return self._write(spectrograms, of_phases, [ends[0], *between, ends[1]], folder)
-
-    def _info(self, label: str, seed: int) -> dict[str, str]:
-        """As in the WAVs of generate.py."""
         label = find_class(label, self.class_names)
-        return sound_info(self._trained, label=label, origin=f"{label}, seed {seed}")
+        origins = [f"{label}, seed {seed}" for seed in seeds]
+        infos = [sound_info(self.trained, label=label, origin=origin) for origin in origins]
+        return self._write(self.trained.sample([label] * len(seeds), seeds), seeds, infos, folder)
+
+    def point(self, start: Start, *, seed: int = 0) -> Point:
+        """As `LoadedGenerator.point`. Raises NotImplementedError as `space`."""
+        _ = self.space
+        return self._loaded.point(start, seed=seed)
+
+    def mixed(self, point: Point, weights: Mapping[str, float]) -> Point:
+        """The same noise, in a mix of classes; `weights` as of `LoadedGenerator.point`."""
+        mix = self.point(weights)
+        return replace(point, embedding=mix.embedding, label=mix.label, origin=f"{point.origin}, as {mix.label}")
+
+    def draw(self, points: Sequence[Point], folder: Path) -> list[SoundFiles]:
+        """Writes the sounds of points into `folder`."""
+        infos = [sound_info(self.trained, label=point.label, origin=point.origin) for point in points]
+        return self._write(self.space.draw(points), [point.seed for point in points], infos, folder)
+
+    def read_and_encode(self, path: Path, *, name: str, label: str | None) -> Encoded | None:
+        """Finds the nearest sound to a recording; None: it is one, but the encoder is still to be trained.
+
+        Args:
+            path: of the recording.
+            name: by which it is called.
+            label: its class; None: guessed.
+        Raises:
+            ValueError: it is silent.
+            NotImplementedError: as `space`.
+        """
+        recording = replace(read_recording(path, self.trained, self.space.typical), name=name)
+        self.space.encoder = self.encoder
+        return None if self.encoder is None else self.space.encode_recording(recording, label=label)
+
+    def vary(self, start: Point, *, distance: float, seeds: Sequence[int]) -> list[Point]:
+        """As `LatentSpace.vary`."""
+        return self.space.vary(start, distance=distance, seeds=seeds)
+
+    def morph(self, start: Point, end: Point, n: int) -> list[Point]:
+        """`n` points on the way from one to another, both included as they are."""
+        between = self.space.morph(start, end, n_positions=n)[1:-1]
+        way = f"{start.origin} to {end.origin}"
+        return [start, *(replace(p, origin=f"{way}, {i} of {n - 1}") for i, p in enumerate(between, 1)), end]
+
+    def steer(self, start: Point, move: Mapping[str, float]) -> Steered:
+        """As `Steering.steer`."""
+        return self._loaded.steer(start, move)
+
+    def spread(self, start: Point) -> Spread:
+        """As `LoadedGenerator.spread`."""
+        return self._loaded.spread(start)
 
     def _write(
         self, spectrograms: Tensor, seeds: Sequence[int], infos: Sequence[dict[str, str]], folder: Path
     ) -> list[SoundFiles]:
-        waveforms = vocode(spectrograms, self._vocoder, seeds=seeds)
+        waveforms = vocode(spectrograms, self._loaded.vocoder, seeds=seeds)
         return [
             write_sound(folder / str(i), spectrogram, waveform, sample_rate=self.sample_rate, wav=self._wav, info=info)
             for i, (spectrogram, waveform, info) in enumerate(zip(spectrograms, waveforms, infos, strict=True))

@@ -4,6 +4,7 @@ import asyncio
 import logging
 import shutil
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import BinaryIO, Protocol
 
@@ -18,6 +19,7 @@ from specgan.pictures.render import render
 from specgan.server.errors import RefusedError
 
 _MOST_RATE = 48000  # Hz of the WAV: browsers play it, and it bounds its size
+_MOST_NAME = 100  # characters
 _MOST_DRAWN = 96000  # Hz of what is drawn: far above, mel bands are narrower than the bins of an FFT
 
 # fmt: off
@@ -31,7 +33,37 @@ _AUDIO_STARTS = (
 # fmt: on
 
 
-async def receive(request: Request, path: Path, *, max_bytes: int, timeout_s: float) -> None:
+@dataclass(frozen=True)
+class Received:
+    """What came with a sent file.
+
+    Args:
+        name: that the client calls it by, without folders.
+        texts: of the form's other fields.
+    """
+
+    name: str
+    texts: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Plain:
+    """A file of samples as they are for a checkpoint, which is written beside the one for browsers.
+
+    Args:
+        path: is written, a WAV of float samples.
+        sample_rate: Hz.
+        channels: that it gets.
+        most_s: seconds, and a little more; what follows is left out.
+    """
+
+    path: Path
+    sample_rate: int
+    channels: int
+    most_s: float
+
+
+async def receive(request: Request, path: Path, *, max_bytes: int, timeout_s: float) -> Received:
     """Writes the file of a multipart form to `path` as it arrives.
 
     Args:
@@ -57,6 +89,9 @@ async def receive(request: Request, path: Path, *, max_bytes: int, timeout_s: fl
     try:
         upload = _checked(form.get("audio_file"), max_bytes)
         await asyncio.to_thread(_copy, upload.file, path)
+        name = (upload.filename or "").replace("\\", "/").rpartition("/")[2][:_MOST_NAME]
+        texts = {key: value for key, value in form.items() if isinstance(value, str)}
+        return Received("".join(filter(str.isprintable, name)) or "audio_file", texts)
     finally:
         await form.close()
 
@@ -81,11 +116,26 @@ class Conversion(Protocol):
     """What `convert` does, or what tests do in its place."""
 
     def __call__(
-        self, upload: Path, wav: Path, png: Path, *, max_duration_s: float, picture: Mapping[str, object]
+        self,
+        upload: Path,
+        wav: Path,
+        png: Path,
+        *,
+        max_duration_s: float,
+        picture: Mapping[str, object],
+        plain: Plain | None = None,
     ) -> str: ...
 
 
-def convert(upload: Path, wav: Path, png: Path, *, max_duration_s: float, picture: Mapping[str, object]) -> str:
+def convert(
+    upload: Path,
+    wav: Path,
+    png: Path,
+    *,
+    max_duration_s: float,
+    picture: Mapping[str, object],
+    plain: Plain | None = None,
+) -> str:
     """Draws an audio file of any format and writes it as a WAV that browsers play.
 
     The WAV has the channels of the file if these are one or two, else their mean, and at most 48 kHz.
@@ -96,6 +146,7 @@ def convert(upload: Path, wav: Path, png: Path, *, max_duration_s: float, pictur
         png: is written, as task=render draws it; of a file above 96 kHz, what is below 48 kHz.
         max_duration_s: longer sounds are refused.
         picture: arguments of `specgan.render`.
+        plain: is also written, with the samples of `open_audio`; None: it is not.
     Returns:
         Warnings about the file, or an empty text.
     Raises:
@@ -109,6 +160,8 @@ def convert(upload: Path, wav: Path, png: Path, *, max_duration_s: float, pictur
         waveform, sample_rate, file_rate = _load(upload, max_duration_s)
         save_wav(wav, waveform, sample_rate)
         del waveform  # a quarter of a GB in ten minutes
+        if plain is not None:
+            _write_plain(upload, plain)
         if file_rate > _MOST_DRAWN and picture.get("sample_rate") is None:
             picture = {**picture, "sample_rate": _MOST_DRAWN}
             warnings.texts.append(f"it has {file_rate} Hz, drawn up to {_MOST_DRAWN // 2} Hz")
@@ -136,6 +189,17 @@ def _load(upload: Path, max_duration_s: float) -> tuple[Tensor, int, int]:
                 message = f"audio_file lasts more than {max_duration_s:g} s, the most; send a part of it"
                 raise RefusedError(400, "too_long", message)
     return (blocks[0] if len(blocks) == 1 else torch.cat(blocks, dim=1)), sample_rate, file_rate
+
+
+def _write_plain(upload: Path, plain: Plain) -> None:
+    blocks, n_samples = [], 0
+    with open_audio(upload, sample_rate=plain.sample_rate, channels=plain.channels) as stream:
+        for block in stream.blocks:
+            blocks.append(block)
+            n_samples += block.shape[1]
+            if n_samples > plain.most_s * plain.sample_rate:
+                break
+    save_wav(plain.path, torch.cat(blocks, dim=1), plain.sample_rate, subtype="FLOAT")
 
 
 def _begins_as_audio(path: Path) -> bool:

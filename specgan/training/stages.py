@@ -20,6 +20,7 @@ from omegaconf import DictConfig, OmegaConf
 from specgan.command_line.commands import command
 from specgan.data.datamodule import SpectrogramDataModule
 from specgan.files import Outputs, composed, write_json
+from specgan.latent.kept import train_encoder
 from specgan.models.trained import TrainedGenerator, is_vocoder, level_range_of
 from specgan.survey.first_look import first_look
 from specgan.survey.presets import read_presets
@@ -194,6 +195,20 @@ def test_vocoder(cfg: DictConfig, checkpoint: Path) -> None:
     outputs.claim(["vocoder.json"])
     write_json(run_dir / "vocoder.json", {"checkpoint": str(checkpoint), "rows": rows}, indent=2)
     log.info("%s", table(rows))
+
+
+def fit_encoder(cfg: DictConfig, *, n_steps: int | None) -> None:
+    """Trains the encoder of a checkpoint anew and keeps it beside it, as <name>.encoder.safetensors.
+
+    Raises:
+        FileNotFoundError, ValueError: no such checkpoint, its generator has no `from_embedding`, or a file that is no
+            encoder is in the way.
+    """
+    end_on_sigterm()
+    trained = TrainedGenerator.load(cfg.ckpt_path, network=OmegaConf.select(cfg, "generator._target_"))
+    set_threads(cfg.threads)
+    train_encoder(trained, cfg.ckpt_path, n_steps=n_steps)
+    log.info("sounds like yours: %s", command("generate.py", ckpt_path=cfg.ckpt_path, like="my_sound.wav"))
 
 
 def fit_judge(cfg: DictConfig) -> None:

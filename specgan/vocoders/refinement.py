@@ -15,7 +15,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from specgan.spectrogram import SpectrogramParams, mel_filters, squared_magnitude
-from specgan.vocoders.griffin_lim import _Frames, _start_turns
+from specgan.vocoders.first_phase import steady_turns
+from specgan.vocoders.frames import Frames
 from specgan.vocoders.mel_inversion import MelInversion
 from specgan.vocoders.vocoder import edge_fade
 
@@ -134,7 +135,7 @@ class Refiner(nn.Module):
     def synthesise(self, power: Tensor, short: Tensor, seeds: Sequence[int]) -> Tensor:
         """Finds waveforms (B, n_frames * hop_length) with these powers, in turns for short and for long windows."""
         p, n_frames = self.params, power.shape[1]
-        frames = _Frames(n_frames, p.n_fft, p.hop_length, p.win_length, power)
+        frames = Frames(n_frames, p.n_fft, p.hop_length, p.win_length, power)
         # within the search, as in Griffin-Lim: it makes up for what a fade takes away
         frames.scale[:, frames.start : frames.stop] *= edge_fade(frames.stop - frames.start, p.sample_rate).to(power)
         waveform = _sound(frames, F.pad(self._first_guess(power.detach(), seeds), (0, 0, 0, 1)))
@@ -144,7 +145,7 @@ class Refiner(nn.Module):
             gain = torch.log((wanted + _LOWEST) / (found + _LOWEST)).clamp(-8, 8)  # 35 dB
             waveform = _sound(short_frames, spectrum * _padded(torch.exp(0.5 * gain @ self.bands)))
             for _ in range(self.n_last if step == self.n_steps else 1):
-                spectrum = _analysed(frames, waveform)
+                spectrum = frames.analyse(frames.surround(waveform))
                 gain = self._lack(power, squared_magnitude(spectrum[:, :-1]))
                 waveform = _sound(frames, spectrum * _padded(gain.clamp(1e-8, 1e4).sqrt()))
         return waveform
@@ -159,7 +160,7 @@ class Refiner(nn.Module):
             bins = self.inversion(power.mT).mT
         n_channels = len(power) // len(seeds)
         mean = bins if n_channels == 1 else bins.unflatten(0, (-1, n_channels)).mean(1)
-        turns = _start_turns(mean, p, seeds)
+        turns = steady_turns(mean, p, seeds)
         turns = turns if n_channels == 1 else turns.repeat_interleave(n_channels, 0)
         return torch.polar(bins.sqrt(), 2 * torch.pi * turns)
 
@@ -172,11 +173,11 @@ class Refiner(nn.Module):
         lack = (power + _LEAST) / (found[..., bins] + _LEAST)
         return F.pad(lack, (bins.start, found.shape[-1] - bins.stop))
 
-    def _short_frames(self, waveform: Tensor) -> _Frames:
-        return _Frames(waveform.shape[1] // self.short_hop, self.n_short, self.short_hop, self.n_short, waveform)
+    def _short_frames(self, waveform: Tensor) -> Frames:
+        return Frames(waveform.shape[1] // self.short_hop, self.n_short, self.short_hop, self.n_short, waveform)
 
-    def _short_power(self, frames: _Frames, waveform: Tensor) -> tuple[Tensor, Tensor]:
-        spectrum = _analysed(frames, waveform)
+    def _short_power(self, frames: Frames, waveform: Tensor) -> tuple[Tensor, Tensor]:
+        spectrum = frames.analyse(frames.surround(waveform))
         return spectrum, squared_magnitude(spectrum[:, :-1]) @ self.bands.T
 
 
@@ -185,11 +186,7 @@ def _padded(gain: Tensor) -> Tensor:
     return F.pad(gain, (0, 0, 0, 1), value=1.0)
 
 
-def _analysed(frames: _Frames, waveform: Tensor) -> Tensor:
-    return frames.analyse(F.pad(waveform, (frames.start, frames.scale.shape[1] - frames.stop)))
-
-
-def _sound(frames: _Frames, spectrum: Tensor) -> Tensor:
+def _sound(frames: Frames, spectrum: Tensor) -> Tensor:
     return frames.synthesise(spectrum)[:, frames.start : frames.stop]
 
 

@@ -2,7 +2,9 @@
 // The page of the service that served it; openapi.json says what it takes and answers.
 
 const element = (selector, root = document) => root.querySelector(selector);
-const [make, morph, file] = ["#make", "#morph", "#file"].map((id) => element(id));
+const [make, morph, file, own, vary, steer, kept] = ["make", "morph", "file", "own", "vary", "steer", "kept"].map((id) =>
+  element(`#${id}`),
+);
 
 /** Returns the service's JSON. Throws an Error with its own words and the status of its answer. */
 async function ask(path, options) {
@@ -15,7 +17,7 @@ async function ask(path, options) {
   const content = await answer.json().catch(() => ({})); // whatever stands between may answer with a page
   if (!answer.ok) {
     const words = content.message || `The service answered ${answer.status} ${answer.statusText}.`;
-    throw Object.assign(new Error(words), { status: answer.status });
+    throw Object.assign(new Error(words), { status: answer.status, code: content.error });
   }
   return content;
 }
@@ -41,9 +43,15 @@ async function work(section, doing, action) {
   }
 }
 
-/** Makes the figure of a sound. Files of the service are gone after some minutes, which the figure then says. */
+/**
+ * Makes the figure of a sound. Files of the service are gone after some minutes, which the figure then says.
+ * With `sound.start`, what the service goes on from, it has the buttons to keep it and to go on.
+ */
 function newFigure(sound, caption, download) {
   const figure = element("#figure").content.cloneNode(true).firstElementChild;
+  if (!sound.start) element(".doing", figure).remove();
+  element("[name=keep]", figure)?.addEventListener("click", () => keep(figure));
+  element("[name=go-on]", figure)?.addEventListener("click", () => goOnFrom(figure.sound.start, figure.caption));
   for (const part of figure.querySelectorAll("img, audio")) {
     part.addEventListener("error", () => {
       element(".error", figure).textContent = "No longer there: the service keeps files for some minutes. Make it again.";
@@ -61,11 +69,15 @@ function show(figure, sound, caption, [address, name, words]) {
   player.setAttribute("aria-label", caption);
   text.textContent = caption;
   Object.assign(link, { href: address, download: name, textContent: words, ariaLabel: `${words}: ${caption}` });
+  for (const button of figure.querySelectorAll("button")) button.ariaLabel = `${button.textContent}: ${caption}`;
+  Object.assign(figure, { sound, caption, file: name });
   element(".error", figure).textContent = "";
 }
 
 const wavOf = (sound, name) => [sound.audio_url, `${name}.wav`, "Download WAV"];
 const valuesOf = (form) => Object.fromEntries(new FormData(form));
+const withStart = (sound) => ({ ...sound, start: { sound: sound.sound } });
+const fileName = (words) => words.replace(/[^\p{L}\p{N}.+-]+/gu, "_");
 const soundsIn = (n) => `${n} ${n === 1 ? "sound" : "sounds"}`;
 
 element("form", make).addEventListener("submit", (event) => {
@@ -75,7 +87,11 @@ element("form", make).addEventListener("submit", (event) => {
     const { sounds } = await post("api/generate", { class: wanted.class, seed: Number(wanted.seed), n: Number(wanted.n) });
     results.replaceChildren(
       ...sounds.map((sound) =>
-        newFigure(sound, `${sound.class}, seed ${sound.seed}`, wavOf(sound, `${sound.class}_${sound.seed}`)),
+        newFigure(
+          { ...sound, start: { class: sound.class, seed: sound.seed } },
+          `${sound.class}, seed ${sound.seed}`,
+          wavOf(sound, `${sound.class}_${sound.seed}`),
+        ),
       ),
     );
     return `${soundsIn(sounds.length)} of ${wanted.class}.`;
@@ -85,16 +101,16 @@ element("form", make).addEventListener("submit", (event) => {
 element("form", morph).addEventListener("submit", (event) => {
   event.preventDefault();
   const wanted = valuesOf(event.target);
-  const [from, to] = ["from", "to"].map((end) => ({ class: wanted[`${end}-class`], seed: Number(wanted[`${end}-seed`]) }));
+  const [[from, start], [to, end]] = ["from-", "to-"].map((which) => startOf(event.target, which));
   work(morph, "Making the sounds between …", async (results) => {
     const { sounds } = await post("api/morph", { from, to, n: Number(wanted.n) });
-    const between = `from ${from.class} (seed ${from.seed}) to ${to.class} (seed ${to.seed})`;
+    const between = `from ${start} to ${end}`;
     const slider = element("#position");
     const place = () => {
-      const sound = sounds[slider.valueAsNumber];
+      const sound = withStart(sounds[slider.valueAsNumber]);
       const percent = Math.round(sound.position * 100);
       slider.ariaValueText = `${percent} %`;
-      const name = `${from.class}_${from.seed}_to_${to.class}_${to.seed}_${percent}`;
+      const name = `${fileName(start)}_to_${fileName(end)}_${percent}`;
       return [sound, `${percent} % of the way ${between}`, wavOf(sound, name)];
     };
     slider.max = sounds.length - 1;
@@ -120,23 +136,28 @@ function draw(sound) {
   });
 }
 
-const chooser = element("input", file);
-chooser.addEventListener("change", () => chooser.files.length && draw(chooser.files[0]));
-chooser.addEventListener("click", () => (chooser.value = "")); // or the same file could not be chosen again
+for (const [section, action] of [[file, (sound) => draw(sound)], [own, (sound) => find(sound)]]) {
+  const chooser = element("input", section);
+  chooser.addEventListener("change", () => chooser.files.length && action(chooser.files[0]));
+  chooser.addEventListener("click", () => (chooser.value = "")); // or the same file could not be chosen again
+}
 
 // Anywhere on the page: a drop beside the frame would make the browser leave it.
 const isFile = (event) => event.dataTransfer.types.includes("Files");
 addEventListener("dragover", (event) => {
   if (!isFile(event)) return;
   event.preventDefault();
-  element(".drop").classList.add("over");
+  for (const frame of document.querySelectorAll(".drop")) frame.classList.add("over");
 });
-addEventListener("dragleave", (event) => event.relatedTarget || element(".drop").classList.remove("over"));
+const leave = () => document.querySelectorAll(".drop").forEach((frame) => frame.classList.remove("over"));
+addEventListener("dragleave", (event) => event.relatedTarget || leave());
 addEventListener("drop", (event) => {
   if (!isFile(event)) return;
   event.preventDefault();
-  element(".drop").classList.remove("over");
-  if (event.dataTransfer.files.length) draw(event.dataTransfer.files[0]);
+  leave();
+  if (!event.dataTransfer.files.length) return;
+  draw(event.dataTransfer.files[0]);
+  if (!own.hidden) find(event.dataTransfer.files[0]);
 });
 
 // One sound at a time.
@@ -148,13 +169,14 @@ async function start() {
   const about = element("#about");
   try {
     const { classes, sample_rate, duration_s } = await ask("api/classes");
-    for (const select of document.querySelectorAll("[data-classes]")) {
-      select.replaceChildren(...classes.map((name) => new Option(name, name)));
+    for (const select of document.querySelectorAll("[data-classes], [data-starts]")) {
+      select.append(...classes.map((name) => new Option(name, name)));
     }
     element("[name=to-class]").selectedIndex = Math.min(1, classes.length - 1);
+    mixClasses(classes);
     const length = `${Number(duration_s.toFixed(2))} s at ${sample_rate / 1000} kHz`;
     about.textContent = `Sounds of up to ${length}. The same class and seed are always the same sound.`;
-    make.hidden = morph.hidden = false;
+    for (const section of document.querySelectorAll("[data-making]")) section.hidden = section === kept;
   } catch (err) {
     about.textContent = "";
     if (err.status === 404) element("#start").hidden = false;
@@ -162,4 +184,4 @@ async function start() {
   }
 }
 
-start();
+addEventListener("DOMContentLoaded", start); // when all scripts are there
