@@ -164,7 +164,7 @@ def test_the_base_of_the_package_finds_sounds_of_a_spectrogram(sample_rate):
     errors = []  # of the levels in short windows, which the spectrogram does not show
     for of in (Learned(params, RANGE).network, new_network(params)):
         said = of.predict((power / loudest.unsqueeze(2)).mT).clamp_min(-60)
-        errors.append(float((said - of.short_levels(sound / loudest.sqrt()).clamp_min(-60)).abs().mean()))
+        errors.append((said - of.short_levels(sound / loudest.sqrt()).clamp_min(-60)).abs().mean().item())
     assert errors[0] < 0.7 * errors[1]
     with pytest.raises(ValueError, match="n_steps is 0"):
         Learned(params, RANGE, n_steps=0)
