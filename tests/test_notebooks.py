@@ -153,4 +153,4 @@ def test_play(tmp_path, monkeypatch):
     text = printed(cells)
     assert "snare.wav: the nearest sound of" in text
     assert re.search(r"moved by \{.*'loudness': [01]\.\d", text)
-    assert "most of its sounds have no clear pitch" in "".join(shown(cells, "text/html"))
+    assert "its sounds are alike in it (standard deviation" in "".join(shown(cells, "text/html"))
