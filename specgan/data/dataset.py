@@ -1,5 +1,6 @@
 """A dataset folder as a torch Dataset."""
 
+import copy
 import re
 from collections.abc import Sequence
 from functools import cached_property
@@ -171,6 +172,21 @@ class SpectrogramDataset(Dataset):
         rows = (first.unsqueeze(1) + place).masked_fill_(is_behind, 0)
         levels = frames.index_select(0, rows.flatten()).view(*rows.shape, -1)
         return levels.masked_fill_(is_behind.unsqueeze(-1), self.params.silence) if is_behind.any() else levels
+
+    def limited(self, n: int, *, generator: torch.Generator) -> "SpectrogramDataset":
+        """This split with at most `n` clips of each class; from one generator, a larger `n` adds clips to a smaller."""
+        shuffled = torch.randperm(len(self), generator=generator)
+        labels = self.labels[shuffled]
+        chosen = torch.cat([shuffled[labels == label][:n] for label in range(len(self.class_names))]).sort().values
+        few = copy.copy(self)
+        few.__dict__.pop("sources", None)  # of all clips, if they were asked for
+        few.labels, few.n_frames_of = self.labels[chosen], self.n_frames_of[chosen]
+        few._first, few.starts_s = self._first[chosen], self.starts_s[chosen.numpy()]
+        few._sources = "\0".join(self.sources[i] for i in chosen.tolist()).encode(errors="surrogateescape")
+        few._sounds = self._sounds.of(chosen)
+        if self._shards is not None:
+            few._shard_of = self._shard_of[chosen]
+        return few
 
     def order(self, generator: torch.Generator) -> Tensor:
         """Returns all indices (N,) int64, shuffled.
