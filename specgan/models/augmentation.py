@@ -125,9 +125,9 @@ class Augmentation:
         flat = spectrogram.flatten(2)
         moved = flat.gather(2, places.expand(-1, flat.shape[1], -1)).view_as(spectrogram)
         is_silent = silent_rows.unsqueeze(2) | silent_columns.unsqueeze(1)
-        moved = torch.where(is_silent.unsqueeze(1), -1.0, moved)
+        moved = moved.masked_fill(is_silent.unsqueeze(1), -1.0)
         gain = (self.gain * (2 * amounts[6] - 1) * louder).to(moved.dtype).view(-1, 1, 1, 1)
-        return moved + gain * ((moved + 1) / _SILENT_UP_TO).clamp(0, 1)
+        return moved + gain * ((moved + 1) / _SILENT_UP_TO).clamp_max(1)
 
 
 def probability_for(n_clips: float) -> float:
