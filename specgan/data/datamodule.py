@@ -43,9 +43,9 @@ class SpectrogramDataModule(L.LightningDataModule):
         epoch_size: examples in an epoch, of all processes together; None: each training clip once, but at least 16
             batches, so that an epoch is worth its overhead, and at most 32, so that what is done between epochs comes
             soon. Each clip is trained on once before any is again, over as many epochs as that takes.
-        max_clips_per_class: training clips of each class at most, chosen by `split_seed`, the same and more of them for a
-            larger number; None: all. Validation, test and the judge keep theirs, so that results with few clips
-            compare with those with many.
+        max_clips_per_class: training clips of each class at most, chosen by `split_seed`, for a larger number the same
+            ones and more; None: all. Validation, test and the judge keep all of theirs, so that results with few
+            clips compare with those with many.
         crop: of clips longer than an example: "random" takes another piece each time, "start" their beginning (for
             hits whose attack matters).
         num_workers: processes that fetch batches; 0: this one, as the data are in memory.
@@ -111,7 +111,7 @@ class SpectrogramDataModule(L.LightningDataModule):
             self.local_dir = Path(datasets_dir) / f"remote-{hashlib.sha256(dataset_dir.encode()).hexdigest()[:8]}"
         self.fixed_range: LevelRange | None = None  # of a checkpoint, instead of the data's own; before `setup`
         self.range_note = ""  # says so, where they differ
-        self.train: SpectrogramDataset | None = None  # as the next three: opened by `setup`
+        self.train: SpectrogramDataset | None = None  # as the next three, opened by `setup`
         self.whole_train: SpectrogramDataset | None = None  # also what `max_clips_per_class` leaves out of `train`
         self.val: SpectrogramDataset | None = None
         self.test: SpectrogramDataset | None = None
@@ -202,8 +202,9 @@ class SpectrogramDataModule(L.LightningDataModule):
 
     @property
     def n_clips_per_class(self) -> float:
-        """Training clips of a class, the median of all; a clip that is longer than an example counts by its length."""
-        worth = (self.train.n_frames_of / self.params.n_frames).clamp_min(1)
+        """Training clips of a class, the median; where crops are random, longer ones count by their length."""
+        longest = 1.0 if self.crop == "start" else None
+        worth = (self.train.n_frames_of / self.params.n_frames).clamp(1.0, longest)
         return float(torch.bincount(self.train.labels, weights=worth).median())
 
     def train_dataloader(self) -> "TrainLoader":

@@ -196,7 +196,8 @@ class SpectrogramDataset(Dataset):
         """
         if self._shards is None:
             return torch.randperm(len(self), generator=generator)
-        clips_of = torch.arange(len(self)).split(torch.bincount(self._shard_of).tolist())
+        n_of_shards = torch.bincount(self._shard_of, minlength=len(self._shards))
+        clips_of = torch.arange(len(self)).split(n_of_shards.tolist())
         parts = []
         for numbers in torch.randperm(len(self._shards), generator=generator).split(self._shards.n_open):
             together = torch.cat([clips_of[number] for number in numbers])

@@ -9,6 +9,7 @@ from torch import Tensor
 _OPERATIONS = ("time_shift", "band_shift", "hidden_bands", "hidden_frames", "gain")
 _N_AMOUNTS = 7  # drawn for an item: a hidden stretch needs its place and its length
 _SILENT_UP_TO = 0.25  # above silence: where the gain reaches its whole size
+_FEW, _MANY = 30, 100  # clips of a class up to which the probability is highest, and from which on it is 0
 _ENDLESS = 10_000  # steps over which the probability rises in a training without an end
 
 
@@ -70,9 +71,9 @@ class Augmentation:
 
     def __str__(self) -> str:
         if not self.final:
-            return "off"
+            return "none"
         names = ", ".join(name for name in _OPERATIONS if getattr(self, name))
-        return f"{names}, each with a probability that rises to {self.final:g} in {100 * self.rise:.0f} % of the training"
+        return f"{names}; the probability of each rises to {self.final:.2g} in {100 * self.rise:.0f} % of the training"
 
     def advance(self, over: float, n_steps: int) -> None:
         """Sets the probability.
@@ -132,7 +133,7 @@ class Augmentation:
 
 def probability_for(n_clips: float) -> float:
     """The final probability that suits a number of training clips of a class. Measured, see docs/experiments.md."""
-    return 0.0
+    return 0.5 * min(1.0, max(0.0, math.log(_MANY / max(n_clips, 1)) / math.log(_MANY / _FEW)))
 
 
 def _moved(n: int, share: float, amount: Tensor, happens: Tensor) -> tuple[Tensor, Tensor]:

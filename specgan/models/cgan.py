@@ -131,8 +131,7 @@ class CGAN(L.LightningModule):
 
     def on_fit_start(self) -> None:
         if self.trainer.is_global_zero:
-            n_clips = self.trainer.datamodule.n_clips_per_class
-            log.info("%.4g training clips of a class; augmentation: %s", n_clips, self.augmentation)
+            log.info("augmentation of what the discriminator sees: %s", self.augmentation)
         if self.compiles:
             self._compile()
 
@@ -179,6 +178,8 @@ class CGAN(L.LightningModule):
         values |= self._generator_step(values["real_logits"], fake, labels, optimizer_g)
         self._update_ema()
         self.n_steps += 1
+        if self.augmentation.final:
+            values["augmentation"] = torch.tensor(self.augmentation.probability, device=self.device)
         scalars = {name: value.mean() for name, value in values.items()}
         for name, value in scalars.items():
             is_loss = name.startswith("loss")
