@@ -155,6 +155,7 @@ class SpectrogramDataModule(L.LightningDataModule):
         if self.max_clips_per_class is not None:
             seed = self.dataset_settings["seed"]
             self.train = self.train.limited(self.max_clips_per_class, generator=torch.Generator().manual_seed(seed))
+            log.info("data.max_clips_per_class: trained on %d of %d clips", len(self.train), len(self.whole_train))
 
     def _check_classes(self) -> None:
         """Raises ValueError for classes that nothing is trained on; says which are not in another split."""

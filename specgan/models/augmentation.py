@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 _OPERATIONS = ("time_shift", "band_shift", "hidden_bands", "hidden_frames", "gain")
-_N_AMOUNTS = 7  # drawn for an item: a hidden stretch needs its place and its length
+_N_AMOUNTS = 7  # drawn for a spectrogram: of what is hidden, a place and a length each
 _SILENT_UP_TO = 0.25  # above silence: where the gain reaches its whole size
 _FEW, _MANY = 30, 100  # clips of a class up to which the probability is highest, and from which on it is 0
 _ENDLESS = 10_000  # steps over which the probability rises in a training without an end
@@ -116,18 +116,18 @@ class Augmentation:
         *_, n_mels, n_frames = spectrogram.shape
         decisions, amounts = drawn.split([len(_OPERATIONS), _N_AMOUNTS], dim=1)
         later, higher, bands, frames, louder = (decisions < self.probability).unsqueeze(2).unbind(1)
-        amounts = amounts.unsqueeze(2).unbind(1)
+        right, up, band, n_bands, frame, n_hidden, loudness = amounts.unsqueeze(2).unbind(1)
         # (B, n) each: where every row and column comes from, and whether it is silent instead
-        rows, silent_rows = _moved(n_mels, self.band_shift, amounts[0], higher)
-        columns, silent_columns = _moved(n_frames, self.time_shift, amounts[1], later)
-        silent_rows |= _hidden(n_mels, self.hidden_bands, *amounts[2:4], bands)
-        silent_columns |= _hidden(n_frames, self.hidden_frames, *amounts[4:6], frames)
+        rows, silent_rows = _moved(n_mels, self.band_shift, up, higher)
+        columns, silent_columns = _moved(n_frames, self.time_shift, right, later)
+        silent_rows |= _hidden(n_mels, self.hidden_bands, band, n_bands, bands)
+        silent_columns |= _hidden(n_frames, self.hidden_frames, frame, n_hidden, frames)
         places = (rows.unsqueeze(2) * n_frames + columns.unsqueeze(1)).flatten(1).unsqueeze(1)
         flat = spectrogram.flatten(2)
         moved = flat.gather(2, places.expand(-1, flat.shape[1], -1)).view_as(spectrogram)
         is_silent = silent_rows.unsqueeze(2) | silent_columns.unsqueeze(1)
         moved = moved.masked_fill(is_silent.unsqueeze(1), -1.0)
-        gain = (self.gain * (2 * amounts[6] - 1) * louder).to(moved.dtype).view(-1, 1, 1, 1)
+        gain = (self.gain * (2 * loudness - 1) * louder).to(moved.dtype).view(-1, 1, 1, 1)
         return moved + gain * ((moved + 1) / _SILENT_UP_TO).clamp_max(1)
 
 
