@@ -128,7 +128,8 @@ class Augmentation:
         is_silent = silent_rows.unsqueeze(2) | silent_columns.unsqueeze(1)
         moved = moved.masked_fill(is_silent.unsqueeze(1), -1.0)
         gain = (self.gain * (2 * loudness - 1) * louder).to(moved.dtype).view(-1, 1, 1, 1)
-        return moved + gain * ((moved + 1) / _SILENT_UP_TO).clamp_max(1)
+        heard = (moved / _SILENT_UP_TO + 1 / _SILENT_UP_TO).clamp_max(1)  # from 0 to 1
+        return moved.addcmul(gain, heard)
 
 
 def probability_for(n_clips: float) -> float:
