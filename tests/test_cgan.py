@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from specgan.data.datamodule import SpectrogramDataModule
+from specgan.models.augmentation import Augmentation, probability_for
 from specgan.models.cgan import CGAN
 from specgan.models.discriminators import ChannelDiscriminator, ProjectionDiscriminator
 from specgan.models.generators import DCGANGenerator
@@ -385,3 +386,50 @@ def test_short_trainings_and_small_spectrograms_get_larger_steps():
 def test_decay_from_out_of_range():
     with pytest.raises(ValueError, match=r"decay_from is 1\.5"):
         make_model(decay_from=1.5)
+
+
+def augmented(**settings):
+    return make_model(built=False, augmentation=Augmentation(**settings))
+
+
+def test_few_clips_are_augmented_by_themselves_and_the_log_says_so(tiny_drums, tmp_path, caplog):
+    caplog.set_level(logging.INFO)
+    torch.manual_seed(1)
+    plain, few, off = make_model(built=False), augmented(), augmented(probability=0.0)
+    for model, name in ((plain, "a"), (few, "b"), (off, "c")):
+        torch.manual_seed(1)
+        fit(model, make_data(tiny_drums, tmp_path / "data"), tmp_path / name, max_epochs=4)
+    assert torch.equal(weights(plain.ema), weights(off.ema))
+    assert not torch.equal(weights(plain.ema), weights(few.ema))
+    assert few.augmentation.final == few.augmentation.probability == probability_for(4)
+    said = [r.message.partition(": ")[2] for r in caplog.records if r.message.startswith("augmentation of what")]
+    assert said == ["none", str(few.augmentation), "none"]
+    assert few.trainer.callback_metrics["train/augmentation"] == pytest.approx(few.augmentation.final)
+    assert "train/augmentation" not in off.trainer.callback_metrics
+
+
+def test_an_augmented_run_that_is_resumed_ends_where_an_uninterrupted_one_ends(tiny_drums, tmp_path):
+    whole, first, second, old = (augmented(rise=0.0) for _ in range(4))
+    torch.manual_seed(1)
+    fit(whole, make_data(tiny_drums, tmp_path / "data"), tmp_path / "whole", max_epochs=4)
+    torch.manual_seed(1)
+    half = fit(first, make_data(tiny_drums, tmp_path / "data"), tmp_path / "half", max_epochs=2)
+    fit(second, make_data(tiny_drums, tmp_path / "data"), tmp_path / "rest", max_epochs=4, ckpt_path=half)
+    assert torch.equal(weights(second.ema), weights(whole.ema))
+    kept = torch.load(half, weights_only=True)
+    del kept["specgan"]["augmentation"]  # a run from before there was any
+    torch.save(kept, tmp_path / "old.ckpt")
+    fit(old, make_data(tiny_drums, tmp_path / "data"), tmp_path / "old", max_epochs=4, ckpt_path=tmp_path / "old.ckpt")
+    assert (old.n_steps, old.augmentation.final) == (12, 0.0)
+
+
+@pytest.mark.parametrize("hides", [False, True])
+def test_penalties_and_the_generator_go_through_the_augmentation(hides, monkeypatch):
+    model = make_model()
+    monkeypatch.setattr(model, "_augmented", lambda x: 0 * x if hides else x)
+    optimizer_g, optimizer_d = model.configure_optimizers()
+    scalars = discriminator_step(model, optimizer_d, monkeypatch)
+    assert [float(scalars[name]) == 0 for name in ("r1", "r2")] == [hides, hides]
+    before = weights(model.generator)
+    generator_step(model, optimizer_g, monkeypatch)
+    assert torch.equal(weights(model.generator), before) == hides

@@ -619,6 +619,26 @@ def test_fewer_clips_than_a_batch_still_give_whole_batches(specs):
     assert [len(labels) for _, labels in epoch_of(open_data(specs, batch_size=20))] == [20] * 16
 
 
+def test_a_limit_of_clips_leaves_out_training_clips_alone(specs):
+    whole, some, few = (open_data(specs, max_clips_per_class=n) for n in (None, 5, 2))
+    assert (len(few.train), len(few.val), len(few.test), len(few.whole_train)) == (4, 2, 2, 16)
+    assert few.train.labels.bincount().tolist() == [2, 2]
+    assert set(few.train.sources) < set(some.train.sources) < set(whole.train.sources)
+    assert open_data(specs, max_clips_per_class=2).train.sources == few.train.sources
+    assert len(open_data(specs, max_clips_per_class=100).train) == 16
+    for index, source in enumerate(few.train.sources):
+        twin = whole.train.sources.index(source)
+        assert torch.equal(few.train.level(index), whole.train.level(twin))
+        assert torch.equal(few.train[index][0], whole.train[twin][0])
+        assert few.train[index][1] == whole.train[twin][1]
+    assert {index for batch in few.train_dataloader().batch_sampler for index, _ in batch} == {0, 1, 2, 3}
+    # Half of the clips are as long as 71 / 16 examples.
+    assert (whole.n_clips_per_class, few.n_clips_per_class) == (4 + 4 * 71 / 16, 1 + 71 / 16)
+    assert open_data(specs, crop="start").n_clips_per_class == 8
+    with pytest.raises(ValueError, match="max_clips_per_class is 0; at least 1"):
+        open_data(specs, max_clips_per_class=0)
+
+
 @pytest.mark.parametrize(("epoch_size", "sizes"), [(3, [4]), (4, [4]), (10, [4, 4]), (24, [4] * 6)])
 def test_epoch_size_is_kept_in_whole_batches_where_there_is_one(specs, epoch_size, sizes):
     assert [len(labels) for _, labels in epoch_of(open_data(specs, epoch_size=epoch_size))] == sizes

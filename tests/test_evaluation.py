@@ -507,6 +507,20 @@ def test_what_the_vocoder_costs_does_not_hide_copies(tmp_path):
     assert generated(evaluation.report(perfect(data))[0], "near_copy_share") < 0.2
 
 
+def test_few_training_clips_are_measured_by_all_and_copied_alone(specs, data, found):
+    """Distances compare with those of a training on all clips; a copy is one of a clip that was trained on."""
+    few = open_data(specs, max_clips_per_class=2)
+    evaluator = prepared(few)
+    assert evaluator.judge.name == prepared(data).judge.name
+    report, examples = evaluator.report(parrot(few))
+    for name, figure in found(perfect)[0]["rows"]["real"].items():
+        if name != "near_copy_share":
+            assert report["rows"]["real"][name] == figure
+    assert generated(report, "near_copy_share") > 0.85
+    own = [sound_of(few.train, index)[0] for index in range(len(few.train))]
+    assert all(any(e.nearest.waveform.equal(sound) for sound in own) for e in examples["kick"]["generated"])
+
+
 @pytest.mark.parametrize(
     ("value", "metric", "text"),
     [(-1.0, "silent_share", "tenth of the generated sounds are silent"), (1.0, "clipped_share", "exceed full scale")],

@@ -674,3 +674,15 @@ def test_waveforms_are_those_of_the_examples(audio, tmp_path):
     for i in (0, 9, 23):
         twin = theirs.sources.index(ours.sources[i])
         assert torch.equal(ours.waveforms([(i, 0.7)]), theirs.waveforms([(twin, 0.7)]))
+
+
+def test_some_clips_of_a_dataset_in_shards(made):
+    whole = SpectrogramDataset(made, "train", EXAMPLES, n_open=2)
+    few = whole.limited(3, generator=torch.Generator().manual_seed(0))
+    assert few.labels.bincount().tolist() == [3, 3]
+    for index, source in enumerate(few.sources):
+        twin = whole.sources.index(source)
+        assert torch.equal(few[index, 0.4][0], whole[twin, 0.4][0])
+    assert sorted(few.order(torch.Generator().manual_seed(0)).tolist()) == list(range(6))
+    fewest = whole.limited(1, generator=torch.Generator().manual_seed(0))  # in two of the shards at most
+    assert sorted(fewest.order(torch.Generator().manual_seed(0)).tolist()) == [0, 1]

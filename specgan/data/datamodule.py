@@ -43,6 +43,9 @@ class SpectrogramDataModule(L.LightningDataModule):
         epoch_size: examples in an epoch, of all processes together; None: each training clip once, but at least 16
             batches, so that an epoch is worth its overhead, and at most 32, so that what is done between epochs comes
             soon. Each clip is trained on once before any is again, over as many epochs as that takes.
+        max_clips_per_class: training clips of each class at most, chosen by `split_seed`, for a larger number the same
+            ones and more; None: all. Validation, test and the judge keep all of theirs, so that results with few
+            clips compare with those with many.
         crop: of clips longer than an example: "random" takes another piece each time, "start" their beginning (for
             hits whose attack matters).
         num_workers: processes that fetch batches; 0: this one, as the data are in memory.
@@ -64,6 +67,7 @@ class SpectrogramDataModule(L.LightningDataModule):
         make_dataset: Callable[..., Any] | None = None,
         batch_size: int = 64,
         epoch_size: int | None = None,
+        max_clips_per_class: int | None = None,
         crop: str = "random",
         num_workers: int = 0,
         pin_memory: bool = False,
@@ -80,6 +84,8 @@ class SpectrogramDataModule(L.LightningDataModule):
             raise ValueError(f"batch_size is {batch_size}; at least 1")
         if epoch_size is not None and epoch_size < 1:
             raise ValueError(f"epoch_size is {epoch_size}; at least 1, or null for 16 to 32 batches")
+        if max_clips_per_class is not None and max_clips_per_class < 1:
+            raise ValueError(f"data.max_clips_per_class is {max_clips_per_class}; at least 1, or null for all clips")
         if crop not in ("random", "start"):
             raise ValueError(f"crop is {crop!r}; random or start")
         self.params, self.channels = params, channels
@@ -91,6 +97,7 @@ class SpectrogramDataModule(L.LightningDataModule):
             self.dataset_settings["channels"] = channels
         self.batch_size = batch_size
         self.epoch_size = epoch_size
+        self.max_clips_per_class = max_clips_per_class
         self.crop = crop
         self.num_workers = num_workers
         self.pin_memory = pin_memory
@@ -104,7 +111,8 @@ class SpectrogramDataModule(L.LightningDataModule):
             self.local_dir = Path(datasets_dir) / f"remote-{hashlib.sha256(dataset_dir.encode()).hexdigest()[:8]}"
         self.fixed_range: LevelRange | None = None  # of a checkpoint, instead of the data's own; before `setup`
         self.range_note = ""  # says so, where they differ
-        self.train: SpectrogramDataset | None = None  # as val and test: opened by `setup`
+        self.train: SpectrogramDataset | None = None  # as the next three, opened by `setup`
+        self.whole_train: SpectrogramDataset | None = None  # also what `max_clips_per_class` leaves out of `train`
         self.val: SpectrogramDataset | None = None
         self.test: SpectrogramDataset | None = None
 
@@ -143,6 +151,11 @@ class SpectrogramDataModule(L.LightningDataModule):
         if not len(self.train):
             raise ValueError(f"{self.dataset_dir}: the training split is empty; make it with task.splits=[80,10,10]")
         self._check_classes()
+        self.whole_train = self.train
+        if self.max_clips_per_class is not None:
+            seed = self.dataset_settings["seed"]
+            self.train = self.train.limited(self.max_clips_per_class, generator=torch.Generator().manual_seed(seed))
+            log.info("data.max_clips_per_class: trained on %d of %d clips", len(self.train), len(self.whole_train))
 
     def _check_classes(self) -> None:
         """Raises ValueError for classes that nothing is trained on; says which are not in another split."""
@@ -187,6 +200,13 @@ class SpectrogramDataModule(L.LightningDataModule):
     def level_range(self) -> LevelRange:
         """The level statistics of the training split, or `fixed_range`. Known after `setup`."""
         return self.train.level_range
+
+    @property
+    def n_clips_per_class(self) -> float:
+        """Training clips of a class, the median; where crops are random, longer ones count by their length."""
+        longest = 1.0 if self.crop == "start" else None
+        worth = (self.train.n_frames_of / self.params.n_frames).clamp(1.0, longest)
+        return float(torch.bincount(self.train.labels, weights=worth).median())
 
     def train_dataloader(self) -> "TrainLoader":
         """A loader of one epoch after another; another call goes on where the one before was."""

@@ -1,5 +1,6 @@
 """A dataset folder as a torch Dataset."""
 
+import copy
 import re
 from collections.abc import Sequence
 from functools import cached_property
@@ -172,6 +173,21 @@ class SpectrogramDataset(Dataset):
         levels = frames.index_select(0, rows.flatten()).view(*rows.shape, -1)
         return levels.masked_fill_(is_behind.unsqueeze(-1), self.params.silence) if is_behind.any() else levels
 
+    def limited(self, n: int, *, generator: torch.Generator) -> "SpectrogramDataset":
+        """This split with at most `n` clips of each class; from one generator, a larger `n` adds clips to a smaller."""
+        shuffled = torch.randperm(len(self), generator=generator)
+        labels = self.labels[shuffled]
+        chosen = torch.cat([shuffled[labels == label][:n] for label in range(len(self.class_names))]).sort().values
+        few = copy.copy(self)
+        few.__dict__.pop("sources", None)  # of all clips, if they were asked for
+        few.labels, few.n_frames_of = self.labels[chosen], self.n_frames_of[chosen]
+        few._first, few.starts_s = self._first[chosen], self.starts_s[chosen.numpy()]
+        few._sources = "\0".join(self.sources[i] for i in chosen.tolist()).encode(errors="surrogateescape")
+        few._sounds = self._sounds.of(chosen)
+        if self._shards is not None:
+            few._shard_of = self._shard_of[chosen]
+        return few
+
     def order(self, generator: torch.Generator) -> Tensor:
         """Returns all indices (N,) int64, shuffled.
 
@@ -180,7 +196,8 @@ class SpectrogramDataset(Dataset):
         """
         if self._shards is None:
             return torch.randperm(len(self), generator=generator)
-        clips_of = torch.arange(len(self)).split(torch.bincount(self._shard_of).tolist())
+        n_of_shards = torch.bincount(self._shard_of, minlength=len(self._shards))
+        clips_of = torch.arange(len(self)).split(n_of_shards.tolist())
         parts = []
         for numbers in torch.randperm(len(self._shards), generator=generator).split(self._shards.n_open):
             together = torch.cat([clips_of[number] for number in numbers])

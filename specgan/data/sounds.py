@@ -8,6 +8,7 @@ All have one sample rate, `sound_rate` of params.yaml: that of most recordings, 
 is heard beside what they show. In a folder of an older version, which has no `sound_rate`, it is the spectrograms'.
 """
 
+import copy
 import hashlib
 import logging
 import re
@@ -198,6 +199,13 @@ class KeptSounds:
         self._number_of, self._paths = pd.factorize(np.asarray(paths, dtype=object))
         self.indices = torch.from_numpy(np.isin(self._number_of, _numbers_here(folder, self._paths)).nonzero()[0])
         self._last: tuple[str, bytes] = ("", b"")
+
+    def of(self, clips: Tensor) -> "KeptSounds":
+        """The sounds of some clips, (n,) int64, ascending, which are numbered from 0 then."""
+        some = copy.copy(self)
+        some._number_of = self._number_of[clips.numpy()]
+        some.indices = torch.isin(clips, self.indices).nonzero()[:, 0]
+        return some
 
     def piece(self, index: int, start: int, n_samples: int) -> Tensor:
         """Reads (n_samples,) or (channels, n_samples) of a clip's recording from `start` on; beyond its end is silence.

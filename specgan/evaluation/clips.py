@@ -24,12 +24,12 @@ _BATCH_SIZE = 32  # sounds that go through the vocoder together
 
 def has_sounds(data: SpectrogramDataModule) -> bool:
     """Whether the data set keeps sounds of recordings, in every split that has clips."""
-    return all(len(clips.with_sound) > 0 for clips in (data.train, data.val, data.test) if len(clips))
+    return all(len(clips.with_sound) > 0 for clips in (data.whole_train, data.val, data.test) if len(clips))
 
 
 def judged_rate(data: SpectrogramDataModule) -> int:
     """The rate in Hz at which sounds are judged: that of the kept sounds, or without them of the spectrograms."""
-    return data.train.sound_rate if has_sounds(data) else data.params.sample_rate
+    return data.whole_train.sound_rate if has_sounds(data) else data.params.sample_rate
 
 
 class MeasuredClips:

@@ -206,7 +206,7 @@ def _load(recipe: JudgeRecipe, data: SpectrogramDataModule, path: Path, device: 
 def _train_judge(recipe: JudgeRecipe, data: SpectrogramDataModule, path: Path, device: torch.device) -> None:
     clips = recipe.clips(data, device)
     log.info("training the judge of %s, once for this data set", path.parent)
-    train, val, test = (_judged(clips, split, recipe.most_vocoded) for split in (data.train, data.val, data.test))
+    train, val, test = (_judged(clips, split, recipe.most_vocoded) for split in (data.whole_train, data.val, data.test))
     classifier = recipe.new_classifier(data)
     held_out = _joined(val) if val else None
     fit_classifier(

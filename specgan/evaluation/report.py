@@ -75,13 +75,15 @@ class Measured:
             "generated".
         spectrograms: of the generated sounds, (N, channels, n_mels, n_frames).
         seeds: of the generated sounds.
-        train: the training clips.
+        train: the clips that were trained on.
+        reference: those that distances are measured from: also what `max_clips_per_class` left out.
     """
 
     rows: dict[str, JudgedSounds]
     spectrograms: Tensor
     seeds: list[int]
     train: JudgedSounds
+    reference: JudgedSounds
 
     @property
     def real(self) -> str:
@@ -152,12 +154,14 @@ def _measured(sample: Sampler, judge: Judge, clips: MeasuredClips, settings: Rep
         rows = {"resampled": judge.judge(clips.resampled(real_clips), real_labels), **rows}
     if clips.has_sounds:
         rows = {"real": judge.judge(clips.waveforms(real_clips), real_labels), **rows}
-    train = judge.judge(clips.waveforms(data.train), clips.labels(data.train))
-    return Measured(rows, spectrograms, seeds, train)
+    train = reference = judge.judge(clips.waveforms(data.train), clips.labels(data.train))
+    if data.whole_train is not data.train:
+        reference = judge.judge(clips.waveforms(data.whole_train), clips.labels(data.whole_train))
+    return Measured(rows, spectrograms, seeds, train, reference)
 
 
 def _figures(measured: Measured, clips: MeasuredClips, recipe: JudgeRecipe, settings: ReportSettings) -> Figures:
-    rows, train = measured.rows, measured.train
+    rows, reference = measured.rows, measured.reference
     figures: Figures = {
         row: {
             "conditional_accuracy": share(sounds.is_right),
@@ -167,7 +171,7 @@ def _figures(measured: Measured, clips: MeasuredClips, recipe: JudgeRecipe, sett
         for row, sounds in rows.items()
     }
     measure = partial(distances, real=measured.real, n_neighbors=settings.n_neighbors, seed=recipe.seed)
-    for row, found in measure(rows, train).items():
+    for row, found in measure(rows, reference).items():
         figures[row] |= found
     if clips.has_sounds:
         recorded = rows["real"].waveforms
@@ -178,7 +182,7 @@ def _figures(measured: Measured, clips: MeasuredClips, recipe: JudgeRecipe, sett
             figures[row]["classification_accuracy_score"] = score
     if settings.make_embedder is not None:
         embed = partial(_embed, embedder=settings.make_embedder(), sample_rate=clips.sample_rate)
-        for row, distance in embedded_distances(rows, train, embed, seed=recipe.seed).items():
+        for row, distance in embedded_distances(rows, reference, embed, seed=recipe.seed).items():
             if math.isfinite(distance["value"]):
                 figures[row]["muq_frechet_distance"] = distance
     return figures

@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from specgan.models.augmentation import Augmentation
 from specgan.models.losses import AdversarialLoss, gradient_penalty
 from specgan.models.schedule import Schedule, share_over
 from specgan.models.trained import CHECKPOINT_KEY, VOCODER_KEY, TrainedGenerator
@@ -46,6 +47,7 @@ class CGAN(L.LightningModule):
         decay_from: share of the training (the trainer's max_epochs or max_time, whichever ends first) after which the
             learning rates fall linearly to 0 at its end; 1: they stay; None: the schedule's.
         channels_last: memory layout of the convolutions; it changes nothing but speed and rounding.
+        augmentation: of what the discriminator sees; None: none.
         compile: use torch.compile, which takes a minute at the start. If it fails, the reason is logged and training
             goes on uncompiled. Steps with a gradient penalty are never compiled: PyTorch cannot differentiate compiled
             networks twice.
@@ -64,6 +66,7 @@ class CGAN(L.LightningModule):
         ema_decay: float | None = 0.999,
         decay_from: float | None = 1.0,
         channels_last: bool = True,
+        augmentation: Augmentation | None = None,
         compile: bool = False,
         seed: int = 0,
     ) -> None:
@@ -82,6 +85,7 @@ class CGAN(L.LightningModule):
         self.ema_decay = ema_decay
         self.decay_from = decay_from
         self.channels_last = channels_last
+        self.augmentation = augmentation or Augmentation(probability=0.0)
         self.compiles = compile
         self.rate_scale = 1.0  # of the learning rates; a rollback lowers it
         self.noise = torch.Generator().manual_seed(seed)
@@ -95,6 +99,7 @@ class CGAN(L.LightningModule):
             self.build(
                 params=data.params, level_range=data.level_range, class_names=data.class_names, channels=data.channels
             )
+            self.augmentation.choose(data.n_clips_per_class)
 
     def build(
         self, *, params: SpectrogramParams, level_range: LevelRange, class_names: Sequence[str], channels: int = 1
@@ -125,6 +130,8 @@ class CGAN(L.LightningModule):
             raise ValueError(f"data.channels is {channels}, and a network takes no channels ({err}); add it") from err
 
     def on_fit_start(self) -> None:
+        if self.trainer.is_global_zero:
+            log.info("augmentation of what the discriminator sees: %s", self.augmentation)
         if self.compiles:
             self._compile()
 
@@ -162,21 +169,24 @@ class CGAN(L.LightningModule):
         """One step of each player; returns its scalars, detached."""
         real, labels = batch
         optimizer_g, optimizer_d = self.optimizers()
-        self._set_rates(batch_idx)
+        over = share_over(self.trainer, batch_idx, device=self.device)
+        self._set_rates(over)
+        self.augmentation.advance(over, self.n_steps)
         # Both players use the same generated batch, and the logits of the real one are computed once.
         fake = self.generator(self._draw_noise(real, self.trainer), labels)
         values = self._discriminator_step(real, fake.detach(), labels, optimizer_d)
         values |= self._generator_step(values["real_logits"], fake, labels, optimizer_g)
         self._update_ema()
         self.n_steps += 1
+        if self.augmentation.final:
+            values["augmentation"] = torch.tensor(self.augmentation.probability, device=self.device)
         scalars = {name: value.mean() for name, value in values.items()}
         for name, value in scalars.items():
             is_loss = name.startswith("loss")
             self.log(f"train/{name}", value, on_step=False, on_epoch=True, prog_bar=is_loss, sync_dist=True)
         return scalars
 
-    def _set_rates(self, batch_idx: int) -> None:
-        over = share_over(self.trainer, batch_idx, device=self.device)
+    def _set_rates(self, over: float) -> None:
         if self.n_steps == _TRIED_STEPS:  # by now their speed is known
             n_steps = self.n_steps / over if over else math.inf
             self.schedule = self._schedule_for(n_steps)
@@ -210,8 +220,8 @@ class CGAN(L.LightningModule):
         real, fake = (_single(x.detach()).requires_grad_(penalised) for x in (real, fake))
 
         with self._uncompiled() if penalised else nullcontext():
-            real_logits, classified = self._logits_of_real(real, labels)
-            fake_logits = _single(self.discriminator(fake, labels))
+            real_logits, classified = self._logits_of_real(self._augmented(real), labels)
+            fake_logits = _single(self.discriminator(self._augmented(fake), labels))
         loss = self.loss.discriminator_loss(real_logits, fake_logits)
         values = {"loss_d": loss, "real_logits": real_logits, "fake_logits": fake_logits} | classified
         if classified:
@@ -237,7 +247,7 @@ class CGAN(L.LightningModule):
     ) -> dict[str, Tensor]:
         """Returns its loss, a detached scalar."""
         self.toggle_optimizer(optimizer)  # no gradients for the discriminator's weights, which nothing would use
-        fake_logits = _single(self.discriminator(fake, labels))
+        fake_logits = _single(self.discriminator(self._augmented(fake), labels))
         loss = self.loss.generator_loss(real_logits, fake_logits)
 
         optimizer.zero_grad()
@@ -250,6 +260,12 @@ class CGAN(L.LightningModule):
         n_processes, rank = trainer.world_size, trainer.global_rank
         z = torch.randn(n_processes * len(real), self.latent_dim, generator=self.noise)
         return z[rank * len(real) : (rank + 1) * len(real)].to(real)
+
+    def _augmented(self, spectrogram: Tensor) -> Tensor:
+        if not self.augmentation.final:
+            return spectrogram
+        trainer = self.trainer
+        return self.augmentation(spectrogram, n_processes=trainer.world_size, rank=trainer.global_rank)
 
     @torch.no_grad()
     def _update_ema(self) -> None:
@@ -282,6 +298,7 @@ class CGAN(L.LightningModule):
             "noise_state": self.noise.get_state(),
             "rate_scale": self.rate_scale,
             "schedule": asdict(self.schedule),
+            "augmentation": self.augmentation.state_dict(),
             # PyTorch's own generators: a network may have dropout
             "random_state": torch.get_rng_state(),
             "cuda_random_states": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
@@ -296,6 +313,7 @@ class CGAN(L.LightningModule):
         self.rate_scale = saved["rate_scale"]
         if "schedule" in saved:  # not in checkpoints from before there were any
             self.schedule = self._with_given(Schedule(**saved["schedule"]))
+        self.augmentation.load_state_dict(saved.get("augmentation"))
         self.noise.set_state(saved["noise_state"])
         torch.set_rng_state(saved["random_state"])
         for device, state in zip(range(torch.cuda.device_count()), saved["cuda_random_states"], strict=False):
