@@ -57,7 +57,7 @@ from specgan.tasks.encode import encode_songs
 from specgan.tasks.spectrograms import make_spectrograms
 from specgan.tasks.splits import make_splits
 from specgan.tasks.survey import survey
-from specgan.training.preview import Preview, _Sample
+from specgan.training.preview import Preview, ShownSound
 
 RATE, SIZE = 8000, 64  # slices of 2048 samples
 PARAMS = SpectrogramParams(sample_rate=RATE, n_fft=256, win_length=256, hop_length=128, n_mels=16, n_frames=None)
@@ -329,7 +329,7 @@ def test_previews_and_dashboards_keep_classes_apart(tmp_path):
     module = SimpleNamespace(class_names=names, params=PARAMS, level_range=LevelRange(-80.0, 0.0))
     preview = Preview(tmp_path, vocoder=None, n_shown=1)
     picture, sound = torch.zeros(1, 16, 16), torch.zeros(2048)
-    samples = [_Sample(name, "generated", "epoch 1", picture, PARAMS, sound, ("", None), seed=0) for name in names]
+    samples = [ShownSound(name, "generated", "epoch 1", picture, PARAMS, sound, ("", None), seed=0) for name in names]
     shown = [preview._write(module, sample) for sample in samples]
     assert len({exhibit.place.casefold() for exhibit in shown}) == len(names)
     assert len(contents(tmp_path).keys() - {OUTPUTS_NAME}) == 2 * len(names)
