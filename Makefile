@@ -11,7 +11,7 @@ demo: .venv/installed
 	$(BIN)/python train.py stage=test ckpt_path=$(RUN)/checkpoints/best.ckpt
 
 test: lint
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -rs -n 2 --dist loadfile --no-loadscope-reorder
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -rsfE -n 2 --dist loadfile --no-loadscope-reorder
 
 lint: .venv/installed-dev
 	$(BIN)/ruff check .
