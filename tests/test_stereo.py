@@ -330,7 +330,8 @@ def test_the_checkpoint_gives_sounds_of_two_channels_and_between_them(run, tmp_p
     assert (sound.shape, rate) == ((PARAMS.n_samples, 2), RATE)
     assert not np.array_equal(sound[:, 0], sound[:, 1])
     sounds = SoundGenerator(run.ckpt_path, vocoder=VOCODER)
-    between = sounds.morph(("left", "right"), (3, 4), 3, tmp_path / "morph")
+    points = sounds.morph(sounds.point("left", seed=3), sounds.point("right", seed=4), 3)
+    between = sounds.draw(points, tmp_path / "morph")
     assert between[0].wav.read_bytes() == (tmp_path / "left" / "left_3.wav").read_bytes()
     assert between[2].png.read_bytes() == (tmp_path / "right" / "right_4.png").read_bytes()
     assert soundfile.info(between[1].wav).channels == 2

@@ -134,28 +134,30 @@ class SpreadInClass(nn.Module):
 
     def forward(self, maps: Tensor, labels: Tensor) -> Tensor:
         """Maps (B, C, H, W) and labels (B,) to (B, 1, H, W), which holds one number for each class."""
-        spread = _spread(*_gathered(maps, labels), self.n_classes)
+        # (B, C, H, W) -> (B, H W C), as channels_last has them in memory. Before they are gathered, because gradients of
+        # another memory layout would come back to the other processes in a wrong order.
+        values = maps.permute(0, 2, 3, 1).flatten(1)
+        spread = _spread(*_gathered(values, labels), self.n_classes)
         if len(spread) > len(maps):
             spread = spread.chunk(dist.get_world_size())[dist.get_rank()]
         return spread.to(maps.dtype).view(-1, 1, 1, 1).expand(-1, 1, *maps.shape[2:])
 
 
-def _gathered(maps: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+def _gathered(values: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
     """Joins the batches of all processes, in the order of their ranks; gradients flow back to each."""
-    if not maps.requires_grad or not dist.is_initialized() or dist.get_world_size() == 1:
-        return maps, labels
+    if not values.requires_grad or not dist.is_initialized() or dist.get_world_size() == 1:
+        return values, labels
     from torch.distributed.nn.functional import all_gather
 
-    return torch.cat(all_gather(maps)), torch.cat(all_gather(labels))
+    return torch.cat(all_gather(values)), torch.cat(all_gather(labels))
 
 
-def _spread(maps: Tensor, labels: Tensor, n_classes: int) -> Tensor:
-    """(B, C, H, W) and (B,) -> (B,)."""
+def _spread(values: Tensor, labels: Tensor, n_classes: int) -> Tensor:
+    """(B, n) and (B,) -> (B,)."""
     if n_classes > len(labels):  # as few groups as can be: the place of a class's first item is its number
         labels, n_classes = (labels.unsqueeze(1) == labels).int().argmax(dim=1), len(labels)
-    with torch.autocast(maps.device.type, enabled=False):  # small differences of large numbers
-        # (B, C, H, W) -> (B, H W C), as channels_last has them in memory
-        values = maps.to(torch.promote_types(maps.dtype, torch.float32)).permute(0, 2, 3, 1).flatten(1)
+    with torch.autocast(values.device.type, enabled=False):  # small differences of large numbers
+        values = values.to(torch.promote_types(values.dtype, torch.float32))
         is_of = F.one_hot(labels, n_classes).to(values.dtype)  # (B, n_classes)
         average = (is_of / is_of.sum(dim=0).clamp_min(1)).T
         # not E[x^2] - E[x]^2: each item's own distance from its class's mean
