@@ -134,8 +134,8 @@ class SpreadInClass(nn.Module):
 
     def forward(self, maps: Tensor, labels: Tensor) -> Tensor:
         """Maps (B, C, H, W) and labels (B,) to (B, 1, H, W), which holds one number for each class."""
-        # (B, C, H, W) -> (B, H W C), as channels_last has them in memory. Before they are gathered, because gradients of
-        # another memory layout would come back to the other processes in a wrong order.
+        # (B, C, H, W) -> (B, H W C), as channels_last has them in memory. Before they are gathered, because gradients
+        # of another memory layout would come back to the other processes in a wrong order.
         values = maps.permute(0, 2, 3, 1).flatten(1)
         spread = _spread(*_gathered(values, labels), self.n_classes)
         if len(spread) > len(maps):
