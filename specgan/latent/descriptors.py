@@ -43,7 +43,7 @@ class Descriptor:
 DESCRIPTORS: Mapping[str, Descriptor] = {
     "brightness": Descriptor("spectral centroid", "octaves above 1 kHz", 0.05),
     "length": Descriptor(f"time until it stays {LENGTH_DB:g} dB below its loudest frame", "s", None),
-    "pitch": Descriptor("fundamental frequency", "semitones above 440 Hz", 0.25),
+    "pitch": Descriptor("fundamental frequency, which few sounds follow", "semitones above 440 Hz", 0.25),
     "noisiness": Descriptor("spectral flatness of its bands, 0 is noise and less is tone", "dB", 0.3),
     "loudness": Descriptor("level of its loudest 50 ms", "dB of a full-scale sine", 0.25),
     "attack": Descriptor("time from 20 dB below its loudest frame to 3 dB below it", "s", None),
