@@ -359,7 +359,7 @@ def test_a_run_trains_previews_and_measures_goes_on_and_is_tested(tiny_drums, tm
     settings += ["model.network.width=8", "model.network.n_blocks=1", "model.batch_size=2", "model.n_frames=8"]
     settings += ["data=folder", f"data.audio_dir={tiny_drums}", "data.splits=[50,17,33]", "data.batch_size=4"]
     settings += [f"data.datasets_dir={tmp_path / 'sets'}", "data.epoch_size=8", "vocoder.n_iter=1", "logger=none"]
-    settings += ["trainer.accelerator=cpu", "trainer.precision=32-true", "+trainer.enable_progress_bar=false"]
+    settings += ["trainer.accelerator=cpu", "trainer.precision=bf16-mixed", "+trainer.enable_progress_bar=false"]
     settings += ["~callbacks.progress", "callbacks.preview.every_n_epochs=1"]
     last = tmp_path / "checkpoints" / "last.ckpt"
     for n_epochs, going_on in ((1, []), (2, [f"ckpt_path={last}"])):
