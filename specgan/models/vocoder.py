@@ -132,9 +132,7 @@ class VocoderTraining(L.LightningModule):
         """A step on sounds of its own; returns its losses."""
         self._set_rate(batch_idx)
         wanted = self.mixtures.draw(self.batch_size, self.generator).to(self.device)
-        with torch.autocast(
-            self.device.type, enabled=False
-        ):  # spectra, and levels over 80 dB, are beyond half precision
+        with torch.autocast(self.device.type, enabled=False):  # half is too coarse for spectra
             values = self.losses(wanted, with_sound=self.n_steps % self.sound_every == 0)
         for name, value in values.items():
             self.log(f"train/{name}", value.detach(), on_step=False, on_epoch=True, prog_bar=name == "loss")
