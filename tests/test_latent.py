@@ -22,7 +22,7 @@ from specgan.files import OUTPUTS_NAME
 from specgan.generation import generate
 from specgan.latent import LatentSpace, Point
 from specgan.latent.fitting import affordable_steps, fit_encoder
-from specgan.latent.kept import encoder_path, load_or_train_encoder, train_encoder
+from specgan.latent.kept import encoder_path, load_encoder, load_or_train_encoder, train_encoder
 from specgan.latent.recording import Recording, Typical, onset_frame, read_recording
 from specgan.latent.search import differences
 from specgan.models.generators import DCGANGenerator, noise
@@ -105,6 +105,8 @@ def test_an_encoder_is_trained_once_and_again_for_other_weights(tmp_path, caplog
     kept = load_or_train_encoder(trained, path)
     assert encoder_path(path).read_bytes() == before
     assert all(weight.equal(kept.state_dict()[name]) for name, weight in first.state_dict().items())
+    carrying = replace(trained, vocoder={"weights": {"a": torch.ones(1)}})  # which the encoder has nothing to do with
+    assert load_encoder(carrying, encoder_path(path)) is not None
 
     with torch.no_grad():
         next(trained.network.parameters()).add_(1e-3)  # the training went on

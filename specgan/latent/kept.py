@@ -3,6 +3,7 @@
 import hashlib
 import json
 import logging
+from dataclasses import replace
 from pathlib import Path
 
 from safetensors import SafetensorError, safe_open
@@ -95,7 +96,8 @@ def train_encoder(trained: TrainedGenerator, ckpt_path: str | Path, *, n_steps: 
 
 def fingerprint(trained: TrainedGenerator) -> str:
     """A digest of what an encoder depends on: the generator's weights and settings, and the encoder's own version."""
-    settings = {key: value for key, value in trained.to_dict().items() if key != "n_steps"}
+    settings = replace(trained, n_steps=0, vocoder=None).to_dict()  # neither changes what is drawn
+    del settings["n_steps"]
     digest = hashlib.sha256(json.dumps([_VERSION, settings], sort_keys=True).encode())
     for name, weight in sorted(trained.network.state_dict().items()):
         digest.update(name.encode() + weight.cpu().contiguous().numpy().tobytes())
