@@ -5,7 +5,6 @@ import torch.nn.functional as F
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from torch import Tensor, nn
-from torch.utils.flop_counter import FlopCounterMode
 
 from specgan.latent.encoder import Encoder
 from specgan.models.generators import require_embedding
@@ -42,6 +41,8 @@ def affordable_steps(trained: TrainedGenerator) -> int:
 
     At least 60, which take longer with spectrograms of more than 128 x 128.
     """
+    from torch.utils.flop_counter import FlopCounterMode  # slow to import, and few commands train an encoder
+
     network, encoder = trained.network, new_encoder(trained).eval()
     with torch.no_grad(), FlopCounterMode(display=False) as counter:
         encoder.features(network(torch.zeros(1, network.latent_dim), torch.zeros(1, dtype=torch.int64)))
