@@ -125,7 +125,7 @@ class VocoderTraining(L.LightningModule):
             n = min(n_each, -(-int(clips.n_frames_of[index]) // self.params.n_frames))
             places += [(index, i / max(1, n - 1)) for i in range(n)]
         parts = [places[i : i + _MOST_TOGETHER] for i in range(0, len(places), _MOST_TOGETHER)]
-        read = [clips.waveforms(part).reshape(-1, *clips.waveforms(part[:1]).shape[-1:]) for part in parts]
+        read = [clips.waveforms(part).flatten(0, -2) for part in parts]
         return torch.cat([self.resample(sounds, clips.sound_rate, self.params.sample_rate) for sounds in read])
 
     def training_step(self, batch: object, batch_idx: int) -> dict[str, Tensor]:
