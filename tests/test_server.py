@@ -596,8 +596,8 @@ def test_a_network_that_cannot_morph_is_named(ckpt_path, tmp_path, monkeypatch):
     from specgan.server.sounds import SoundGenerator
     from specgan.vocoders.griffin_lim import GriffinLim
 
-    sounds = SoundGenerator(ckpt_path, vocoder=partial(GriffinLim, n_iter=0))
     monkeypatch.delattr(DCGANGenerator, "from_embedding")
+    sounds = SoundGenerator(ckpt_path, vocoder=partial(GriffinLim, n_iter=0))
     with app_service(tmp_path, sounds=sounds) as url:
         answer = httpx.post(url + "/api/morph", json={"from": {"class": "7"}, "to": {"class": "kick"}})
     assert answer.status_code == 400

@@ -11,7 +11,6 @@ from specgan.audio import WavSettings
 from specgan.generation import SoundFiles, sound_info, vocode, write_sound
 from specgan.generation.loaded import LoadedGenerator, Start
 from specgan.latent import Encoded, LatentSpace, Point, Spread, Steered
-from specgan.latent.encoder import Encoder
 from specgan.latent.kept import encoder_path, load_encoder
 from specgan.latent.recording import read_recording
 from specgan.models.trained import TrainedGenerator, find_class
@@ -48,14 +47,13 @@ class SoundGenerator:
         self.sample_rate: int = params.sample_rate
         self.channels = self.trained.channels
         self.duration_s: float = params.n_samples / params.sample_rate
-        self.encoder: Encoder | None = None
         if hasattr(self.trained.network, "from_embedding"):
-            self.encoder = load_encoder(self.trained, encoder_path(ckpt_path))
+            self.space.encoder = load_encoder(self.trained, encoder_path(ckpt_path))
 
     @property
     def has_encoder(self) -> bool:
-        """Whether recordings can be found; else `encoder` is to be set first."""
-        return self.encoder is not None
+        """Whether recordings can be found; else `space.encoder` is to be set first."""
+        return self.space.encoder is not None
 
     @property
     def space(self) -> LatentSpace:
@@ -99,8 +97,7 @@ class SoundGenerator:
             NotImplementedError: as `space`.
         """
         recording = replace(read_recording(path, self.trained, self.space.typical), name=name)
-        self.space.encoder = self.encoder
-        return None if self.encoder is None else self.space.encode_recording(recording, label=label)
+        return self.space.encode_recording(recording, label=label) if self.has_encoder else None
 
     def vary(self, start: Point, *, distance: float, seeds: Sequence[int]) -> list[Point]:
         """As `LatentSpace.vary`."""

@@ -56,7 +56,7 @@ class EncoderTraining:
         log.info("training the encoder of the checkpoint, once: about two minutes")
         train = partial(train_into, self._path, pickle.dumps(trained), self._sounds.ckpt_path)
         await asyncio.to_thread(run_limited, train, timeout_s=_MOST_S, max_memory_mb=_MOST_MB)
-        self._sounds.encoder = load_encoder(trained, self._path)
+        self._sounds.space.encoder = load_encoder(trained, self._path)
         self._path.unlink()
         log.info("the encoder is trained")
 
