@@ -141,7 +141,7 @@ class VocoderTraining(L.LightningModule):
     def losses(self, wanted: Tensor, *, with_sound: bool = True) -> dict[str, Tensor]:
         """The losses on sounds (B, T); `loss` is what is learned.
 
-        Without sound only that on the short-time levels, which takes a quarter of the time.
+        Without sound only that on the short-time levels, which is much faster.
         """
         seeds = torch.randint(2**31, (len(wanted),), generator=self.generator).tolist()
         power = self.seen(wanted)
