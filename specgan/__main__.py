@@ -11,6 +11,7 @@ COMMANDS = {
     "preprocess": "runs a task on a folder of audio",
     "serve": "serves a checkpoint, and pictures of sounds, to a browser",
 }
+_MODULES = {"serve": "specgan.server"}  # commands that are no script of a clone
 _WIDTH = max(map(len, COMMANDS))
 USAGE = "\n".join(
     [
@@ -48,9 +49,9 @@ def main() -> None:
         print(__version__)
     elif name == "completion":
         print(COMPLETION % " ".join(COMMANDS))
-    elif name == "serve":
+    elif name in _MODULES:
         sys.argv[1:] = arguments
-        runpy.run_module("specgan.server", run_name="__main__", alter_sys=True)
+        runpy.run_module(_MODULES[name], run_name="__main__", alter_sys=True)
     elif name in COMMANDS:
         script = str(scripts_folder() / f"{name}.py")
         sys.argv = [script, *arguments]
