@@ -7,6 +7,7 @@ from torch.autograd import gradcheck, gradgradcheck
 from specgan.models.augmentation import Augmentation, probability_for
 
 N, N_MELS, N_FRAMES = 1000, 16, 32
+SAME = torch.zeros(4000, dtype=torch.int64)  # labels: all of one class
 OFF = {"time_shift": 0, "band_shift": 0, "hidden_bands": 0, "hidden_frames": 0, "gain": 0}
 
 
@@ -30,14 +31,14 @@ def peaks():
 
 @pytest.mark.parametrize(("setting", "dim", "start", "most"), [("time_shift", 3, 12, 8), ("band_shift", 2, 5, 4)])
 def test_a_shift_moves_a_peak_and_silence_comes_in(setting, dim, start, most):
-    changed = alone(**{setting: 0.25})(peaks())
+    changed = alone(**{setting: 0.25})(peaks(), SAME[:N])
     assert changed.unique().tolist() == [-1.0, 0.5]
     places = (changed == 0.5).nonzero()
     assert len(places) == N
     assert places[:, 5 - dim].unique().tolist() == [{2: 12, 3: 5}[dim]]  # the other axis stays
     steps = places[:, dim] - start
     assert set(steps.tolist()) == set(range(-most, most + 1))
-    loud = alone(**{setting: 0.25})(torch.full((N, 1, N_MELS, N_FRAMES), 0.5))
+    loud = alone(**{setting: 0.25})(torch.full((N, 1, N_MELS, N_FRAMES), 0.5), SAME[:N])
     silent = (loud == -1).all(dim=5 - dim).sum(dim=(1, 2))  # whole rows or columns
     assert torch.equal(silent, steps.abs())  # by the same seed
 
@@ -45,7 +46,7 @@ def test_a_shift_moves_a_peak_and_silence_comes_in(setting, dim, start, most):
 @pytest.mark.parametrize(("setting", "dim", "n"), [("hidden_bands", 2, N_MELS), ("hidden_frames", 3, N_FRAMES)])
 def test_one_piece_is_hidden_and_the_rest_stays(setting, dim, n):
     spectrogram = torch.rand(N, 2, N_MELS, N_FRAMES)
-    changed = alone(**{setting: 0.25})(spectrogram)
+    changed = alone(**{setting: 0.25})(spectrogram, SAME[:N])
     hidden = (changed == -1).all(dim=1).all(dim=4 - dim)  # in both channels
     lengths = hidden.sum(dim=1)
     assert set(lengths.tolist()) == set(range(1, n // 4 + 1))
@@ -57,28 +58,46 @@ def test_one_piece_is_hidden_and_the_rest_stays(setting, dim, n):
 
 def test_gain_is_added_to_what_is_heard_and_silence_stays():
     levels = torch.linspace(-1, 1, N_FRAMES).expand(N, 1, N_MELS, N_FRAMES).contiguous()
-    added = alone(gain=0.1)(levels) - levels
+    added = alone(gain=0.1)(levels, SAME[:N]) - levels
     assert added[..., 0].eq(0).all()
     heard = added[:, 0, 0, levels[0, 0, 0] >= -0.75]
     torch.testing.assert_close(heard, heard[:, :1].expand_as(heard))  # one gain for each
     assert [float(heard.min()), float(heard.max())] == pytest.approx([-0.1, 0.1], abs=0.01)
-    assert (alone(gain=0.2)(levels).diff(dim=3) > 0).all()  # what was louder stays louder
+    assert (alone(gain=0.2)(levels, SAME[:N]).diff(dim=3) > 0).all()  # what was louder stays louder
+
+
+def test_mixing_puts_another_sound_of_the_class_in_softer_or_as_loud():
+    labels = torch.tensor([0, 0, 0, 1, 2, 2])
+    spectrogram = torch.full((6, 1, N_MELS, N_FRAMES), -1.0)
+    spectrogram[range(6), 0, range(6)] = torch.linspace(0.1, 0.6, 6).unsqueeze(1)  # a band each
+    mixing, partners = alone(mixing=True), [set() for _ in labels]
+    for _ in range(60):
+        changed = mixing(spectrogram, labels)
+        for index, (mixed, plain) in enumerate(zip(changed, spectrogram, strict=True)):
+            added = (mixed != plain).any(dim=2).nonzero()[:, 1].tolist()
+            assert len(added) == (index != 3)  # alone in its class
+            for other in added:
+                partners[index].add(other)
+                softer = spectrogram[other, 0, other] - mixed[0, other]
+                torch.testing.assert_close(softer, softer[:1].expand(N_FRAMES))
+                assert 0 <= softer[0] <= 0.5
+    assert partners == [{1, 2}, {0, 2}, {0, 1}, set(), {5}, {4}]
 
 
 def test_nothing_changes_at_probability_0():
     spectrogram = torch.randn(8, 1, N_MELS, N_FRAMES).tanh()
     at_start = augmentation(rise=0.5, over=0.0)
     at_start.advance(0.0, n_steps=0)
-    assert torch.equal(at_start(spectrogram), spectrogram)
+    assert torch.equal(at_start(spectrogram, SAME[:8]), spectrogram)
     off = augmentation(probability=0.0)
     before = off.random.get_state()
-    assert off(spectrogram) is spectrogram
+    assert off(spectrogram, SAME[:8]) is spectrogram
     assert torch.equal(off.random.get_state(), before)  # nothing was drawn either
 
 
 def test_each_spectrogram_decides_for_itself_by_the_probability():
     spectrogram = torch.zeros(4000, 1, 2, 2)
-    is_changed = (alone(probability=0.3, gain=0.1)(spectrogram) != 0).any(dim=(1, 2, 3))
+    is_changed = (alone(probability=0.3, gain=0.1)(spectrogram, SAME) != 0).any(dim=(1, 2, 3))
     assert is_changed.float().mean() == pytest.approx(0.3, abs=0.03)
 
 
@@ -106,7 +125,7 @@ def test_real_and_generated_spectrograms_are_changed_alike():
     """Two draws of the same spectrograms cannot be told apart by their statistics."""
     made = augmentation(probability=0.5, seed=3)
     spectrogram = torch.rand(1, 1, N_MELS, N_FRAMES).expand(4000, -1, -1, -1)
-    real, fake = (made(spectrogram) for _ in range(2))
+    real, fake = (made(spectrogram, SAME) for _ in range(2))
     assert not torch.equal(real, fake)
     for statistic in (torch.mean, torch.std):
         torch.testing.assert_close(statistic(real, dim=0), statistic(fake, dim=0), rtol=0, atol=0.06)
@@ -114,13 +133,13 @@ def test_real_and_generated_spectrograms_are_changed_alike():
 
 def test_processes_have_their_parts_of_the_same_draws():
     spectrogram = torch.rand(8, 1, N_MELS, N_FRAMES)
-    whole = augmentation(probability=0.5, seed=3)(spectrogram)
+    whole = augmentation(probability=0.5, seed=3)(spectrogram, SAME[:8])
     parts = [
-        augmentation(probability=0.5, seed=3)(half, n_processes=2, rank=rank)
+        augmentation(probability=0.5, seed=3)(half, SAME[:4], n_processes=2, rank=rank)
         for rank, half in enumerate(spectrogram.split(4))
     ]
     assert torch.equal(torch.cat(parts), whole)
-    assert not torch.equal(augmentation(probability=0.5, seed=4)(spectrogram), whole)
+    assert not torch.equal(augmentation(probability=0.5, seed=4)(spectrogram, SAME[:8]), whole)
 
 
 def test_a_checkpoint_goes_on_with_the_same_draws_and_the_same_choice():
@@ -129,14 +148,14 @@ def test_a_checkpoint_goes_on_with_the_same_draws_and_the_same_choice():
     chosen.choose(10)
     assert chosen.final == probability_for(10) > 0
     chosen.advance(1.0, n_steps=1)
-    chosen(spectrogram)
+    chosen(spectrogram, SAME[:8])
     kept = chosen.state_dict()
-    expected = chosen(spectrogram)
+    expected = chosen(spectrogram, SAME[:8])
     again = Augmentation(rise=0.0)
     again.choose(1000)  # the data set has grown
     again.load_state_dict(kept)
     again.advance(1.0, n_steps=1)
-    assert torch.equal(again(spectrogram), expected)
+    assert torch.equal(again(spectrogram, SAME[:8]), expected)
     given = Augmentation(probability=0.2)
     given.load_state_dict(kept)
     assert given.final == 0.2  # what is given on going on counts

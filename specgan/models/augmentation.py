@@ -8,6 +8,7 @@ from torch import Tensor
 
 _OPERATIONS = ("time_shift", "band_shift", "hidden_bands", "hidden_frames", "gain")
 _N_AMOUNTS = 7  # drawn for a spectrogram: of what is hidden, a place and a length each
+_SOFTEST = 0.5  # by which a sound that is mixed into another is softer at most, in units of [-1, 1]
 _SILENT_UP_TO = 0.25  # above silence: where the gain reaches its whole size
 _FEW, _MANY = 30, 100  # clips of a class up to which the probability is highest, and from which on it is 0
 _ENDLESS = 10_000  # steps over which the probability rises in a training without an end
@@ -29,6 +30,7 @@ class Augmentation:
         hidden_bands: share of the bands that become silent at most, in one piece.
         hidden_frames: share of the frames that become silent at most, in one piece.
         gain: that is added to the level at most, or taken off, in units of [-1, 1]; silence stays silent.
+        mixing: whether another sound of the class in the batch is mixed in, as loud or softer.
         seed: of all choices.
 
     Source: Karras et al., "Training generative adversarial networks with limited data", 2020. The rise: Huang et al.,
@@ -46,6 +48,7 @@ class Augmentation:
         hidden_bands: float = 0.125,
         hidden_frames: float = 0.125,
         gain: float = 0.1,
+        mixing: bool = False,
         seed: int = 0,
     ) -> None:
         if probability is not None and not 0 <= probability <= 1:
@@ -61,6 +64,7 @@ class Augmentation:
         self.rise = rise
         self.time_shift, self.band_shift, self.gain = time_shift, band_shift, gain
         self.hidden_bands, self.hidden_frames = hidden_bands, hidden_frames
+        self.mixing = mixing
         self.random = torch.Generator().manual_seed(seed)
         self.final = probability or 0.0  # the probability at the end of its rise
         self.probability = 0.0  # now
@@ -72,7 +76,7 @@ class Augmentation:
     def __str__(self) -> str:
         if not self.final:
             return "none"
-        names = ", ".join(name for name in _OPERATIONS if getattr(self, name))
+        names = ", ".join(name for name in (*_OPERATIONS, "mixing") if getattr(self, name))
         return f"{names}; the probability of each rises to {self.final:.2g} in {100 * self.rise:.0f} % of the training"
 
     def advance(self, over: float, n_steps: int) -> None:
@@ -86,19 +90,25 @@ class Augmentation:
         risen = min(1.0, over / self.rise) if self.rise else 1.0
         self.probability = self.final * (1 - math.cos(math.pi * risen)) / 2
 
-    def __call__(self, spectrogram: Tensor, *, n_processes: int = 1, rank: int = 0) -> Tensor:
+    def __call__(self, spectrogram: Tensor, labels: Tensor, *, n_processes: int = 1, rank: int = 0) -> Tensor:
         """Returns changed spectrograms (B, channels, n_mels, n_frames), each changed in its own way.
 
         Args:
             spectrogram: (B, channels, n_mels, n_frames) in [-1, 1].
+            labels: (B,) int64.
             n_processes: that train together, with batches of one size; each has its part of the same draws.
             rank: of this process among them.
         """
         if not self.final:
             return spectrogram
         size = len(spectrogram)
-        drawn = torch.rand(n_processes * size, len(_OPERATIONS) + _N_AMOUNTS, generator=self.random)
-        return self._changed(spectrogram, drawn[rank * size : (rank + 1) * size].to(spectrogram.device))
+
+        def draw(n_values: int) -> Tensor:  # (B, n_values), uniform in 0..1
+            drawn = torch.rand(n_processes * size, n_values, generator=self.random)
+            return drawn[rank * size : (rank + 1) * size].to(spectrogram.device)
+
+        changed = self._changed(spectrogram, draw(len(_OPERATIONS) + _N_AMOUNTS))
+        return self._mixed(changed, labels, draw(3)) if self.mixing else changed
 
     def state_dict(self) -> dict[str, Any]:
         """What a checkpoint keeps, so that a training goes on with the same draws."""
@@ -130,6 +140,16 @@ class Augmentation:
         gain = (self.gain * (2 * loudness - 1) * louder).to(moved.dtype).view(-1, 1, 1, 1)
         heard = (moved / _SILENT_UP_TO + 1 / _SILENT_UP_TO).clamp_max(1)  # from 0 to 1
         return moved.addcmul(gain, heard)
+
+    def _mixed(self, spectrogram: Tensor, labels: Tensor, drawn: Tensor) -> Tensor:
+        """Puts another sound of the class into each for which that was drawn, (B, 3): the louder value counts."""
+        happens, which, softer = drawn.to(spectrogram.dtype).unbind(1)
+        others = (labels.unsqueeze(1) == labels).fill_diagonal_(False).cumsum(dim=1)  # how many so far in the row
+        n_others = others[:, -1]
+        other = (others > (which * n_others).floor().unsqueeze(1)).int().argmax(dim=1)  # the first of these
+        is_mixed = ((happens < self.probability) & (n_others > 0)).view(-1, 1, 1, 1)
+        added = spectrogram[other] - _SOFTEST * softer.view(-1, 1, 1, 1)
+        return torch.where(is_mixed, torch.maximum(spectrogram, added), spectrogram)
 
 
 def probability_for(n_clips: float) -> float:

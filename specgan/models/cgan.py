@@ -220,8 +220,8 @@ class CGAN(L.LightningModule):
         real, fake = (_single(x.detach()).requires_grad_(penalised) for x in (real, fake))
 
         with self._uncompiled() if penalised else nullcontext():
-            real_logits, classified = self._logits_of_real(self._augmented(real), labels)
-            fake_logits = _single(self.discriminator(self._augmented(fake), labels))
+            real_logits, classified = self._logits_of_real(self._augmented(real, labels), labels)
+            fake_logits = _single(self.discriminator(self._augmented(fake, labels), labels))
         loss = self.loss.discriminator_loss(real_logits, fake_logits)
         values = {"loss_d": loss, "real_logits": real_logits, "fake_logits": fake_logits} | classified
         if classified:
@@ -247,7 +247,7 @@ class CGAN(L.LightningModule):
     ) -> dict[str, Tensor]:
         """Returns its loss, a detached scalar."""
         self.toggle_optimizer(optimizer)  # no gradients for the discriminator's weights, which nothing would use
-        fake_logits = _single(self.discriminator(self._augmented(fake), labels))
+        fake_logits = _single(self.discriminator(self._augmented(fake, labels), labels))
         loss = self.loss.generator_loss(real_logits, fake_logits)
 
         optimizer.zero_grad()
@@ -261,11 +261,11 @@ class CGAN(L.LightningModule):
         z = torch.randn(n_processes * len(real), self.latent_dim, generator=self.noise)
         return z[rank * len(real) : (rank + 1) * len(real)].to(real)
 
-    def _augmented(self, spectrogram: Tensor) -> Tensor:
+    def _augmented(self, spectrogram: Tensor, labels: Tensor) -> Tensor:
         if not self.augmentation.final:
             return spectrogram
         trainer = self.trainer
-        return self.augmentation(spectrogram, n_processes=trainer.world_size, rank=trainer.global_rank)
+        return self.augmentation(spectrogram, labels, n_processes=trainer.world_size, rank=trainer.global_rank)
 
     @torch.no_grad()
     def _update_ema(self) -> None:
