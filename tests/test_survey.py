@@ -320,6 +320,17 @@ def test_silence_clipping_and_channels_that_cancel_are_found(clips):
     assert "channels that cancel each other when they are mixed to one: hiss/anti.wav;" in text
 
 
+def test_stereo_is_named_with_the_setting_that_keeps_it(clips):
+    left, right = noise(0.5, 16000, seed=7), noise(0.5, 16000, seed=8)
+    for path in sorted(clips.rglob("*.wav")):
+        write(path, np.concatenate([left, left], axis=1), 16000)
+    assert "stereo" not in sentences(clips)  # both channels are the same
+    for path in sorted(clips.rglob("*.wav"))[1:]:
+        write(path, np.concatenate([left, right], axis=1), 16000)
+    text = sentences(clips)
+    assert re.search(r"(\d) of (\d) recordings are stereo, with channels that differ\. .*data\.channels=2", text)
+
+
 def test_classes_that_a_sample_rate_tells_apart_are_named(tmp_path):
     for i in range(3):
         write(tmp_path / "old" / f"{i}.wav", noise(0.3, 8000, seed=i), 8000)

@@ -14,6 +14,8 @@ _UNEQUAL = 10  # times as many recordings in one class as in another
 _CLIPPED_SHARE = 1e-3  # of the samples
 _MUCH_SILENCE = 0.5  # of a recording
 _CANCELLED_DB = -20.0  # of the channels' mean
+_STEREO_DB = -0.1  # of the channels' mean: what differs between them has 2 % of the power
+_STEREO_SHARE = 0.5  # of the recordings, from which it is said
 _CUT_BELOW = 0.8  # of half the sample rate
 _ONE_KIND = 0.8  # of the recordings of a class, so that the class is said to be so
 _NEAR_COPY = 0.003  # between the shapes of copies at another level, of unit length
@@ -27,7 +29,7 @@ def findings(table: pd.DataFrame) -> list[str]:
     Args:
         table: a row for each recording: path, label, and the fields of `Measures`.
     """
-    return [sentence for look in (_silence, _counts, _copies, _formats, _bands, _faults) for sentence in look(table)]
+    return [sentence for look in (_silence, _counts, _copies, _formats, _bands, _faults, _stereo) for sentence in look(table)]
 
 
 def silent(table: pd.DataFrame) -> pd.Series:
@@ -175,6 +177,15 @@ def _faults(table: pd.DataFrame) -> Iterator[str]:
         yield (
             f"{_have(cancelled, table)} channels that cancel each other when they are mixed to one: "
             f"{_named(cancelled['path'])}; downmix=max_energy takes the loudest channel."
+        )
+
+
+def _stereo(table: pd.DataFrame) -> Iterator[str]:
+    stereo = table[(table["n_channels"] == 2) & table["downmix_db"].between(_CANCELLED_DB, _STEREO_DB)]
+    if len(stereo) >= _STEREO_SHARE * len(table):
+        yield (
+            f"{_are(stereo, table)} stereo, with channels that differ. They are mixed to one; data.channels=2 trains on "
+            "both, and draws stereo."
         )
 
 
