@@ -1,6 +1,7 @@
 import itertools
 import json
 import logging
+import math
 import shutil
 from functools import partial
 from pathlib import Path
@@ -11,7 +12,7 @@ import pytest
 import soundfile
 import torch
 from checkpoints import tiny_gan
-from lightning.pytorch.callbacks import LambdaCallback, ModelCheckpoint
+from lightning.pytorch.callbacks import LambdaCallback, ModelCheckpoint, Timer
 
 from specgan.audio import save_wav
 from specgan.data.datamodule import SpectrogramDataModule
@@ -640,17 +641,26 @@ class Clock:
         self.now_s = 1000.0
         monkeypatch.setattr("specgan.training.cadence.time.monotonic", lambda: self.now_s)
 
-    def uses(self, cadence, *, epochs_s, cost_s):
-        """The times since the start at which something that costs `cost_s` is done, in epochs of these lengths."""
+    def uses(self, cadence, *, epochs_s, cost_s, time_s=math.inf):
+        """The times since the start at which something that costs `cost_s` is done, in epochs of these lengths.
+
+        The training ends with the epoch in which `time_s` is over.
+        """
         trainer = SimpleNamespace(max_epochs=len(epochs_s), should_stop=False, is_global_zero=True, strategy=Strategy())
         cadence.start()
         start_s, uses = self.now_s, []
+        timer = Timer()
+        timer.time_remaining = lambda: start_s + time_s - self.now_s
+        trainer.callbacks = [timer]
         for trainer.current_epoch, epoch_s in enumerate(epochs_s):
-            self.now_s += epoch_s
+            self.now_s += min(epoch_s, max(0.1, start_s + time_s - self.now_s))  # a batch at least
+            trainer.should_stop = self.now_s >= start_s + time_s
             if cadence.is_due(trainer):
                 uses.append(self.now_s - start_s)
                 with cadence.timed():
                     self.now_s += cost_s
+            if trainer.should_stop:
+                break
         return uses
 
 
@@ -678,6 +688,13 @@ def test_a_training_shorter_than_its_share_is_seen_at_its_first_minute_and_its_e
     assert Clock(monkeypatch).uses(Cadence(None, share=0.02, first_s=60), epochs_s=[10.0] * 12, cost_s=3) == [60, 123]
 
 
+@pytest.mark.parametrize("time_s", range(100, 150, 7))
+def test_what_the_end_will_do_is_not_done_just_before_it_too(monkeypatch, time_s):
+    uses = Clock(monkeypatch).uses(Cadence(None, share=0.5, first_s=60), epochs_s=[10.0] * 99, cost_s=3, time_s=time_s)
+    assert uses[-1] >= time_s
+    assert min(later - earlier for earlier, later in itertools.pairwise(uses)) > 10
+
+
 def test_epochs_by_number_do_not_look_at_the_clock(monkeypatch):
     assert Clock(monkeypatch).uses(Cadence(2, share=0.01, first_s=60), epochs_s=[100.0] * 5, cost_s=0) == [
         200,
@@ -688,7 +705,9 @@ def test_epochs_by_number_do_not_look_at_the_clock(monkeypatch):
 
 def test_the_first_process_decides_by_its_clock_for_all(monkeypatch):
     clock, sent = Clock(monkeypatch), []
-    trainer = SimpleNamespace(max_epochs=-1, should_stop=False, is_global_zero=True, strategy=Strategy(sent))
+    trainer = SimpleNamespace(
+        max_epochs=-1, should_stop=False, is_global_zero=True, strategy=Strategy(sent), callbacks=[]
+    )
     first, other = Cadence(None, share=0.5, first_s=60), Cadence(None, share=0.5, first_s=60)
     found = []
     for trainer.current_epoch in range(20):

@@ -29,7 +29,11 @@ def findings(table: pd.DataFrame) -> list[str]:
     Args:
         table: a row for each recording: path, label, and the fields of `Measures`.
     """
-    return [sentence for look in (_silence, _counts, _copies, _formats, _bands, _faults, _stereo) for sentence in look(table)]
+    return [
+        sentence
+        for look in (_silence, _counts, _copies, _formats, _bands, _faults, _stereo)
+        for sentence in look(table)
+    ]
 
 
 def silent(table: pd.DataFrame) -> pd.Series:
@@ -184,8 +188,8 @@ def _stereo(table: pd.DataFrame) -> Iterator[str]:
     stereo = table[(table["n_channels"] == 2) & table["downmix_db"].between(_CANCELLED_DB, _STEREO_DB)]
     if len(stereo) >= _STEREO_SHARE * len(table):
         yield (
-            f"{_are(stereo, table)} stereo, with channels that differ. They are mixed to one; data.channels=2 trains on "
-            "both, and draws stereo."
+            f"{_are(stereo, table)} stereo, with channels that differ. They are mixed to one; data.channels=2 trains "
+            "on both, and draws stereo."
         )
 
 

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import lightning as L
+from lightning.pytorch.callbacks import Timer
 
 _RARER = 1.25  # the times since the start grow by this factor at least
 
@@ -42,7 +43,9 @@ class Cadence:
     def is_due(self, trainer: L.Trainer) -> bool:
         """Whether it is due at the end of this epoch; to be asked once at the end of each, by all processes."""
         if self.every_n_epochs is None:
-            is_time = trainer.strategy.broadcast(self._is_time() if trainer.is_global_zero else None)
+            is_time = trainer.strategy.broadcast(
+                self._is_time() and not self._ends_meanwhile(trainer) if trainer.is_global_zero else None
+            )
         else:
             is_time = (trainer.current_epoch + 1) % self.every_n_epochs == 0
         return is_time or is_last(trainer)
@@ -55,6 +58,11 @@ class Cadence:
             return now_s + self.longest_epoch_s > self.first_s
         at_the_end = self.spent_s + 2 * self.cost_s  # this one and the last one
         return now_s >= _RARER * self.last_s and at_the_end <= self.share * now_s
+
+    def _ends_meanwhile(self, trainer: L.Trainer) -> bool:
+        """Whether the time of the training would be over after it or one more epoch, so that it would be done twice."""
+        times = [callback.time_remaining() for callback in trainer.callbacks if isinstance(callback, Timer)]
+        return any(left_s is not None and left_s < self.cost_s + self.longest_epoch_s for left_s in times)
 
     @contextmanager
     def timed(self) -> Iterator[None]:
