@@ -1,6 +1,6 @@
 """specgan: new sounds of a kind you have recordings of, from a class-conditional GAN on spectrograms."""
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 _HOME = {
     "SpectrogramParams": "specgan.spectrogram",

@@ -2,7 +2,10 @@
 
 import json
 import re
+import subprocess
+import sys
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 from checkpoints import save_checkpoint
@@ -88,6 +91,36 @@ def test_notebooks_are_stored_without_outputs_and_places_of_a_machine(path):
 def test_there_are_the_notebooks_that_the_documentation_names():
     index = (NOTEBOOKS.parent / "docs" / "index.md").read_text()
     assert re.findall(r"^\| `(\d\d_\w+)` \|", index, re.MULTILINE) == [path.stem for path in ALL]
+
+
+def test_notebooks_fetch_and_install_specgan_on_colab(tmp_path, monkeypatch):
+    (head,) = {"".join(json.loads(path.read_text())["cells"][1]["source"]) for path in ALL}
+    commands = []
+
+    def run(command, *, check):
+        assert check
+        commands.append(command)
+        if command[0] == "git":
+            Path(command[-1], "notebooks").mkdir(parents=True)
+
+    monkeypatch.setattr(subprocess, "run", run)
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    monkeypatch.chdir(tmp_path)
+    exec(head, {})
+    assert commands == []  # elsewhere
+
+    monkeypatch.setitem(sys.modules, "google.colab", ModuleType("google.colab"))
+    with pytest.raises(ValueError, match="set `repository`"):
+        exec(head, {})
+    named = head.replace('repository = ""', 'repository = "https://example.org/specgan.git"')
+    assert named != head
+    exec(named, {})
+    assert [command[:1] + command[-2:] for command in commands] == [
+        ["git", "https://example.org/specgan.git", "specgan"],
+        [sys.executable, "--editable", ".."],
+    ]
+    assert Path.cwd() == tmp_path / "specgan" / "notebooks"
+    assert sys.path[0] == str(tmp_path / "specgan")
 
 
 def test_listen_to_spectrograms(tmp_path, monkeypatch):

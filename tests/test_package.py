@@ -5,12 +5,14 @@ import re
 import site
 import subprocess
 import sys
+import tomllib
 import venv
 from pathlib import Path
 
 import numpy as np
 import pytest
 import soundfile
+import yaml
 from checkpoints import save_checkpoint
 from runs import ROOT
 
@@ -103,6 +105,21 @@ def test_tab_completes_commands_and_their_settings(home):
 
     assert completed("specgan ge") == ["generate"]
     assert completed("specgan train loss=h") == ["loss=hinge"]
+
+
+def test_the_image_is_made_from_all_that_the_package_is_and_the_citation_is_of_this_version():
+    lines = [line.split() for line in (ROOT / "Dockerfile").read_text().splitlines()]
+    copied = {word for line in lines if line[:1] == ["COPY"] for word in line[1:-1]}
+    built = {"pyproject.toml", "setup.py", "MANIFEST.in", "specgan", "conf", "train.py", "generate.py", "preprocess.py"}
+    assert built <= copied
+    assert all((ROOT / name).exists() for name in copied)
+    ignored = (ROOT / ".dockerignore").read_text().splitlines()
+    assert copied <= {line.removeprefix("!") for line in ignored}
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    (extras,) = [line[1].split('"')[1].split(",") for line in lines if line[:1] == ["ARG"] and "EXTRAS=" in line[1]]
+    assert set(extras) <= set(project["optional-dependencies"])
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text())
+    assert citation["version"] == project["version"] == specgan.__version__
 
 
 def test_printed_commands_are_those_of_the_package(home):
