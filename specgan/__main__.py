@@ -10,8 +10,9 @@ COMMANDS = {
     "generate": "draws new sounds of a checkpoint",
     "preprocess": "runs a task on a folder of audio",
     "serve": "serves a checkpoint, and pictures of sounds, to a browser",
+    "push": "uploads a checkpoint to the Hugging Face hub, with a card",
 }
-_MODULES = {"serve": "specgan.server"}  # commands that are no script of a clone
+_MODULES = {"serve": "specgan.server", "push": "specgan.sharing"}  # commands that are no script of a clone
 _WIDTH = max(map(len, COMMANDS))
 USAGE = "\n".join(
     [

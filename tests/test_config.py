@@ -29,6 +29,7 @@ NEEDED = {
     "data/dataset": ["data.dataset_dir=specs"],
     "preprocess": ["input=clips", "output=specs"],
     "generate": ["ckpt_path=last.ckpt"],
+    "push": ["ckpt_path=last.ckpt", "repo=user/name"],
     "stage/test": ["ckpt_path=last.ckpt"],
     "task/compare": ["task.reconstructed=decoded"],
 }
@@ -107,6 +108,7 @@ def test_every_root_resolves(root, tmp_path):
         "generate": ("generate", "__call__"),
         "preprocess": ("task", "__call__"),
         "serve": ("serve", "__call__"),
+        "push": ("push", "__call__"),
     }[root]
     assert hasattr(instantiate(cfg[work], _convert_="all"), method)
 

@@ -34,9 +34,9 @@ def test_the_first_file_that_a_folder_has_is_taken(tmp_path):
 def test_what_is_in_the_cache_is_not_asked_for_on_the_hub(cached, monkeypatch):
     asked, download = [], huggingface_hub.hf_hub_download
 
-    def noted(model, name, *, local_files_only):
+    def noted(model, name, *, revision, local_files_only):
         asked.append((name, local_files_only))
-        return download(model, name, local_files_only=local_files_only)
+        return download(model, name, revision=revision, local_files_only=local_files_only)
 
     monkeypatch.setattr(huggingface_hub, "hf_hub_download", noted)
     assert fetch_file("some/model", "weights.safetensors", "weights.bin", how=HOW) == cached / "weights.bin"
@@ -45,7 +45,7 @@ def test_what_is_in_the_cache_is_not_asked_for_on_the_hub(cached, monkeypatch):
 
 
 def test_what_is_not_in_the_cache_is_downloaded(empty_hub, tmp_path, monkeypatch):
-    def download(model, name, *, local_files_only):
+    def download(model, name, *, revision, local_files_only):
         if local_files_only:
             raise huggingface_hub.errors.LocalEntryNotFoundError("not here")
         return str(tmp_path / model / name)

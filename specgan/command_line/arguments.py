@@ -15,6 +15,7 @@ from specgan.command_line.console import end_quietly
 # By the last part of a setting's name.
 _WORDS = {"label", "classes", "merge", "separator", "ext", "recording_pattern", "artist", "title", "prompt", "network"}
 _WORDS |= {"project", "group", "name", "notes", "tags", "study_name", "host", "filename"}
+_WORDS |= {"repo", "data_license", "data_license_name"}
 _PATHS = {"input", "output", "reconstructed", "video", "audio_dir", "dataset_dir", "model", "start", "zip", "key"}
 _PATHS |= {"like", "to"}
 # Paths that may refer to other settings: ${paths.runs_dir}/optuna.db. So may all whose names end so:
@@ -24,7 +25,7 @@ _PLACE = ("dir", "folder", "path")
 _LISTS = {"label", "classes", "tags"}
 _NULLABLE = {"ckpt_path", "network", "classes", "merge", "recording_pattern", "artist", "title", "video", "storage"}
 _NULLABLE |= {"group", "name", "notes", "tags", "cache_dir", "dataset_dir", "output_subdir", "path", "start"}
-_NULLABLE |= {"zip", "key", "like", "to"}
+_NULLABLE |= {"zip", "key", "like", "to", "data_license", "data_license_name", "report_path"}
 
 Setting = int | str | Sequence[int] | Sequence[str] | Mapping[str, str]
 

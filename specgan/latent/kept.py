@@ -12,6 +12,7 @@ from safetensors.torch import save
 from specgan.files import write_bytes
 from specgan.latent.encoder import Encoder
 from specgan.latent.fitting import fit_encoder, new_encoder
+from specgan.models.shared import file_of, is_shared
 from specgan.models.trained import TrainedGenerator
 
 log = logging.getLogger(__name__)
@@ -21,8 +22,11 @@ _VERSION = 1  # raise it with every change of the encoder: those of another vers
 
 
 def encoder_path(ckpt_path: str | Path) -> Path:
-    """Where the encoder of a checkpoint is kept: last.encoder.safetensors beside last.ckpt."""
-    return Path(ckpt_path).with_suffix(SUFFIX)
+    """Where the encoder of a checkpoint is kept: last.encoder.safetensors beside last.ckpt.
+
+    Of a shared generator it is generator.encoder.safetensors in its folder; of one on the hub, in the hub's cache.
+    """
+    return file_of(ckpt_path).with_suffix(SUFFIX)
 
 
 def load_or_train_encoder(trained: TrainedGenerator, ckpt_path: str | Path) -> Encoder:
@@ -81,7 +85,7 @@ def train_encoder(trained: TrainedGenerator, ckpt_path: str | Path, *, n_steps: 
     log.info("training the encoder of %s, once: about two minutes on one core", ckpt_path)
     encoder, losses = fit_encoder(trained, n_steps=n_steps)
     try:
-        if "://" in str(ckpt_path):
+        if "://" in str(ckpt_path) and not is_shared(ckpt_path):
             raise OSError("it is on another machine")
         save_encoder(encoder, trained, path)
         log.info("%s: %d steps, spectral loss from %.3f to %.3f", path, len(losses), losses[0], losses[-1])

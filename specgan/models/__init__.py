@@ -1,4 +1,4 @@
 """Networks, losses, the GAN and the classifier, and the checkpoint that training writes and generation reads.
 
-May import: spectrogram.
+May import: hub, spectrogram.
 """

@@ -18,7 +18,8 @@ from torch.optim import Optimizer
 from specgan.models.augmentation import Augmentation
 from specgan.models.losses import AdversarialLoss, gradient_penalty
 from specgan.models.schedule import Schedule, share_over
-from specgan.models.trained import CHECKPOINT_KEY, VOCODER_KEY, TrainedGenerator
+from specgan.models.shared import VOCODER_KEY
+from specgan.models.trained import CHECKPOINT_KEY, TrainedGenerator
 from specgan.spectrogram import LevelRange, SpectrogramParams
 
 log = logging.getLogger(__name__)

@@ -11,10 +11,18 @@ from torch import Tensor, nn
 
 from specgan.files import composed, load_tensors
 from specgan.models.generators import sample
+from specgan.models.shared import (
+    SETTINGS_NAME,
+    VOCODER_KEY,
+    is_shared,
+    name_of,
+    read_shared,
+    shared_folder,
+    write_shared,
+)
 from specgan.spectrogram import LevelRange, SpectrogramParams
 
 CHECKPOINT_KEY = "specgan"  # the dictionary of `TrainedGenerator.to_dict`, beside what Lightning writes
-VOCODER_KEY = "vocoder"  # in it: a vocoder that a checkpoint carries, plain values
 EMA = "ema"  # the submodule of CGAN, and so the prefix of the weights in `state_dict`
 
 _UNSAID = {"channels": 1}  # settings of networks from before there were others
@@ -31,7 +39,7 @@ class TrainedGenerator:
         level_range: that [-1, 1] stands for.
         class_names: by label.
         n_steps: batches that it was trained on.
-        checkpoint: name of the file that it was read from; "": of none.
+        checkpoint: name of the file or folder that it was read from, or hf://user/name; "": of none.
         vocoder: that the checkpoint carries, plain values of `specgan.vocoders.learned.Learned`; None: it carries none.
     """
 
@@ -60,18 +68,30 @@ class TrainedGenerator:
             **({} if self.vocoder is None else {VOCODER_KEY: dict(self.vocoder)}),
         }
 
+    def save(self, folder: str | Path) -> list[str]:
+        """Writes the generator alone, without its run, see `models.shared`; `load` reads the folder.
+
+        Returns:
+            The names of the files.
+        Raises:
+            ValueError: the network has settings that are no plain values.
+        """
+        return write_shared(folder, self.to_dict(), self.network.state_dict())
+
     @classmethod
     def load(cls, ckpt_path: str | Path | None, *, network: str | None = None) -> "TrainedGenerator":
-        """Reads the averaged generator from a checkpoint of train.py.
+        """Reads the averaged generator from a checkpoint of train.py, or a shared one, see `models.shared`.
 
         A checkpoint may come from anywhere, and names the class of its generator. Classes of specgan.models are
         instantiated without asking, others only if the caller names them.
 
         Args:
-            ckpt_path: the checkpoint.
+            ckpt_path: the checkpoint; a folder with specgan.json; or hf://user/name, hf://user/name@revision on the
+                Hugging Face hub, whose cache comes first.
             network: dotted path of the generator's class if it is your own, "my_networks.MyGenerator".
         Raises:
-            FileNotFoundError: no such file.
+            FileNotFoundError: no such file; or, as MissingWeightsError, nothing that can be fetched.
+            ImportError: hf:// without the package huggingface_hub.
             ValueError: None, or not a checkpoint of a specgan generator, or its class is another one.
         """
         if ckpt_path is None:
@@ -86,12 +106,13 @@ class TrainedGenerator:
                 level_range=LevelRange(**saved["level_range"]),
                 class_names=_checked_names(saved["class_names"]),
                 n_steps=int(saved["n_steps"]),
-                checkpoint=Path(ckpt_path).name,
+                checkpoint=name_of(ckpt_path),
                 vocoder=saved.get(VOCODER_KEY),
             )
         except Exception as err:  # a stranger's file can hold anything
             reason = f"it has no {err}" if isinstance(err, KeyError) else str(err)[:300]
-            raise ValueError(f"ckpt_path is {ckpt_path}: not a checkpoint of specgan's train.py ({reason})") from err
+            what = f"its {SETTINGS_NAME} is not that" if is_shared(ckpt_path) else "not a checkpoint"
+            raise ValueError(f"ckpt_path is {ckpt_path}: {what} of specgan's train.py ({reason})") from err
 
     def require_continues(self, saved: Mapping[str, Any]) -> None:
         """Raises ValueError, with both values, if `saved` (of `to_dict`) has other settings than this generator."""
@@ -128,12 +149,17 @@ def find_class(name: str, class_names: Sequence[str]) -> str | None:
 
 
 def level_range_of(ckpt_path: str | Path) -> LevelRange:
-    """The level range of a checkpoint of train.py, which may be a URL for fsspec (s3://bucket/last.ckpt).
+    """The level range of a checkpoint of train.py to go on from; it may be a URL for fsspec (s3://bucket/last.ckpt).
 
     Raises:
         FileNotFoundError: no such file.
-        ValueError: not a checkpoint of a specgan generator.
+        ValueError: not a checkpoint of a specgan generator, or a shared one, from which no training can go on.
     """
+    if is_shared(ckpt_path):
+        raise ValueError(
+            f"ckpt_path is {ckpt_path}: a shared generator, without what a training goes on with (discriminator, "
+            "optimizers); name a checkpoint of your own run, or draw from it: generate.py"
+        )
     checkpoint = _read(ckpt_path)
     try:
         return LevelRange(**checkpoint[CHECKPOINT_KEY]["level_range"])
@@ -154,6 +180,10 @@ def is_vocoder(ckpt_path: str | Path) -> bool:
 
 
 def _read(ckpt_path: str | Path) -> Any:
+    folder = shared_folder(ckpt_path)
+    if folder is not None:
+        saved, weights = read_shared(folder)
+        return {CHECKPOINT_KEY: saved, "state_dict": {f"{EMA}.{name}": weight for name, weight in weights.items()}}
     if "://" in str(ckpt_path):
         import fsspec
 
@@ -161,7 +191,9 @@ def _read(ckpt_path: str | Path) -> Any:
             return load_tensors(ckpt_path, file.read())
     path = Path(ckpt_path)
     if path.is_dir():
-        raise FileNotFoundError(f"ckpt_path is {path}: a folder; name a file in it, as <run>/checkpoints/last.ckpt")
+        raise FileNotFoundError(
+            f"ckpt_path is {path}: a folder without {SETTINGS_NAME}; name a file in it, as <run>/checkpoints/last.ckpt"
+        )
     if not path.is_file():
         raise FileNotFoundError(f"ckpt_path is {path}: no such file; train.py writes <run>/checkpoints/last.ckpt")
     return load_tensors(path)

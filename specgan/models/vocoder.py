@@ -12,8 +12,9 @@ from torch.optim import Optimizer
 
 from specgan.models.mixtures import Mixtures
 from specgan.models.schedule import share_over
+from specgan.models.shared import VOCODER_KEY
 from specgan.models.sound_losses import envelope_loss, mel_loss, spectral_loss
-from specgan.models.trained import CHECKPOINT_KEY, VOCODER_KEY
+from specgan.models.trained import CHECKPOINT_KEY
 from specgan.spectrogram import LevelRange, Spectrogram, SpectrogramParams, denormalise
 
 _LOWEST_DB = -70.0  # short-time levels re the loudest value of a spectrogram, below which they do not matter

@@ -12,7 +12,8 @@ from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
 from specgan.files import atomic_path, load_tensors
-from specgan.models.trained import CHECKPOINT_KEY, VOCODER_KEY, TrainedGenerator
+from specgan.models.shared import VOCODER_KEY, is_shared
+from specgan.models.trained import CHECKPOINT_KEY, TrainedGenerator
 
 log = logging.getLogger(__name__)
 
@@ -40,8 +41,11 @@ def carry(cfg: DictConfig) -> None:
     """Puts `vocoder` into a checkpoint of a generator, `ckpt_path`, in place.
 
     Raises:
-        FileNotFoundError, ValueError: no such checkpoint, or the vocoder has no weights, or is for other spectrograms.
+        FileNotFoundError, ValueError: no such checkpoint, or a shared generator; or the vocoder has no weights, or is
+            for other spectrograms.
     """
+    if cfg.ckpt_path is not None and is_shared(cfg.ckpt_path):
+        raise ValueError(f"ckpt_path is {cfg.ckpt_path}: a shared generator, and the file of a checkpoint is changed")
     trained = TrainedGenerator.load(cfg.ckpt_path, network=OmegaConf.select(cfg, "generator._target_"))
     held = held_by(instantiate(cfg.vocoder, _convert_="all")(trained.params, trained.level_range))
     if held is None:

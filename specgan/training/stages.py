@@ -21,6 +21,7 @@ from specgan.command_line.commands import command
 from specgan.data.datamodule import SpectrogramDataModule
 from specgan.files import Outputs, composed, write_json
 from specgan.latent.kept import train_encoder
+from specgan.models.shared import is_shared
 from specgan.models.trained import TrainedGenerator, is_vocoder, level_range_of
 from specgan.survey.first_look import first_look
 from specgan.survey.presets import read_presets
@@ -98,7 +99,7 @@ def test(cfg: DictConfig) -> float | None:
     With evaluation.listening also listening.html, on which people rate sounds, and listening_key.json.
 
     Settings of data and measuring are those that the run was started with (its settings.json); what the command line
-    says takes precedence.
+    says takes precedence. A shared generator has no run: all of them, and the folder, are of the command line.
 
     Raises:
         FileNotFoundError, ValueError: no such checkpoint, it does not fit the data, or a file is in the way that no
@@ -110,14 +111,15 @@ def test(cfg: DictConfig) -> float | None:
 
     if cfg.ckpt_path is None:
         raise ValueError("ckpt_path is not set; name the checkpoint to measure: ckpt_path=<run>/checkpoints/best.ckpt")
-    checkpoint = Path(cfg.ckpt_path)
-    if is_vocoder(checkpoint):
-        test_vocoder(cfg, checkpoint)
+    if is_vocoder(cfg.ckpt_path):
+        test_vocoder(cfg, Path(cfg.ckpt_path))
         return None
     # A network of your own is run if the command line names it, not because the checkpoint does.
-    trained = TrainedGenerator.load(checkpoint, network=OmegaConf.select(cfg, "generator._target_"))
-    run_dir = checkpoint.absolute().parent.parent
-    if kept := composed_for(run_dir):
+    trained = TrainedGenerator.load(cfg.ckpt_path, network=OmegaConf.select(cfg, "generator._target_"))
+    run_dir = Path(cfg.ckpt_path).absolute().parent.parent
+    if is_shared(cfg.ckpt_path):
+        run_dir = Path(cfg.paths.run_dir)
+    elif kept := composed_for(run_dir):
         cfg = kept
     else:
         log.warning(
