@@ -30,7 +30,7 @@ ALLOWED = {
     "evaluation": "audio spectrogram models data pictures",
     "survey": "command_line audio spectrogram data pictures",
     "generation": "audio spectrogram vocoders models latent batch pictures",
-    "sharing": "hub audio spectrogram models generation evaluation survey",
+    "sharing": "command_line hub audio spectrogram models generation evaluation survey",
     "server": "command_line audio generation latent models pictures",
     "training": "command_line audio spectrogram vocoders models latent data pictures evaluation survey generation",
     "tasks": "command_line audio spectrogram vocoders batch captions codec data clips pictures evaluation survey",

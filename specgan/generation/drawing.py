@@ -64,7 +64,7 @@ def generate(
     it. The page shows these sounds, the manifest also lists those of earlier runs in the folder.
 
     Args:
-        ckpt_path: a checkpoint of train.py; nothing else is needed.
+        ckpt_path: a checkpoint of train.py, or a shared generator, see `TrainedGenerator.load`; nothing else is needed.
         label: a class, a list of classes, or "all"; a class that is called all is ["all"]. With `like`, "all" has the
             class guessed, and a list of two classes is of `like` and `to`. Weights by class are a mix of classes,
             {"kick": 0.7, "tom": 0.3}, see `latent.mixing.class_shares`.

@@ -191,13 +191,14 @@ def load(
     """Reads a checkpoint of train.py to draw sounds from it: `load("best.ckpt").draw("kick", seed=7)`.
 
     Args:
-        ckpt_path: the checkpoint.
+        ckpt_path: the checkpoint; or a shared generator, hf://user/name or its folder, see `TrainedGenerator.load`.
         vocoder: called with the checkpoint's params and level_range, returns what turns spectrograms into sound; None:
             the one that the checkpoint carries, or Griffin-Lim.
         network: class of the generator if it is your own, see `TrainedGenerator.load`.
         device: "cpu", "cuda", or "auto", see `find_device`.
     Raises:
         FileNotFoundError, ValueError: no such checkpoint or device.
+        ImportError: hf:// without the package huggingface_hub.
     """
     place = find_device(device)
     return LoadedGenerator(TrainedGenerator.load(ckpt_path, network=network), vocoder, place, ckpt_path)

@@ -1,6 +1,6 @@
 """A trained generator to the Hugging Face hub, with a card: specgan push.
 
-May import: hub, audio, spectrogram, models, generation, evaluation, survey.
+May import: command_line, hub, audio, spectrogram, models, generation, evaluation, survey.
 """
 
 from specgan.sharing.pushing import push
