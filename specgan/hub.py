@@ -1,5 +1,6 @@
 """Files of trained models: from a folder, from the cache of the Hugging Face hub, or downloaded from it."""
 
+import logging
 from collections.abc import Sequence
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -61,6 +62,13 @@ def require_hub(what: str) -> None:
         import huggingface_hub  # noqa: F401
     except ImportError as err:
         raise ImportError(f"{what} needs one more package ({err}): pip install 'specgan[hub]'") from err
+    _hide_requests()
+
+
+def _hide_requests() -> None:
+    """Keeps each single HTTP request out of the messages of the scripts."""
+    for name in ("httpx", "httpx2"):  # which versions of huggingface_hub use
+        logging.getLogger(name).setLevel(logging.WARNING)
 
 
 _NOT_HERE = "is not in the cache and cannot be fetched from {} ({})."
@@ -71,6 +79,7 @@ def _cached_or_fetched(repo: str, names: Sequence[str], revision: str | None = N
     from huggingface_hub import hf_hub_download
     from huggingface_hub.errors import EntryNotFoundError, HTTPError  # that of the HTTP library which it uses
 
+    _hide_requests()
     reason = ""
     # the cache first: without network, each request to the hub takes half a minute to fail
     for only_cache in (True, False):
@@ -112,6 +121,7 @@ def fetch_folder(model: str, *, how: str) -> Path:
         return Path(model)
     from huggingface_hub import snapshot_download
 
+    _hide_requests()
     try:
         # not the cache first, because that may hold a part of the files only
         return Path(snapshot_download(model))

@@ -18,9 +18,10 @@ from hydra.utils import instantiate
 import specgan
 from specgan.generation import generate
 from specgan.hub import MissingWeightsError
-from specgan.latent.kept import encoder_path
+from specgan.latent.kept import encoder_path, load_encoder, train_encoder
 from specgan.models.shared import SETTINGS_NAME, VOCODER_NAME, WEIGHTS_NAME
 from specgan.models.trained import TrainedGenerator, is_vocoder, level_range_of
+from specgan.server.sounds import SoundGenerator
 from specgan.sharing import PushError, push
 from specgan.vocoders.griffin_lim import GriffinLim
 from specgan.vocoders.learned import Learned
@@ -113,7 +114,14 @@ def test_what_was_pushed_draws_the_same_from_the_hub_and_without_a_network_from_
     logged_in.requests.clear()
     generate("hf://me/drums", label="kick", n_samples=1, seed=0, output=tmp_path / "drawn", vocoder=VOCODER)
     assert (tmp_path / "drawn/kick/kick_0.wav").read_bytes() == files["sounds/kick/kick_0.wav"]
+    service = SoundGenerator("hf://me/drums", vocoder=VOCODER)
+    (written,) = service.generate("kick", [0], tmp_path)
+    assert written.wav.read_bytes() == files["sounds/kick/kick_0.wav"]
     assert not logged_in.requests
+
+    train_encoder(shared.trained, "hf://me/drums", n_steps=1)
+    assert load_encoder(shared.trained, encoder_path("hf://me/drums")) is not None
+    assert SoundGenerator("hf://me/drums", vocoder=VOCODER).has_encoder
 
 
 def test_a_downloaded_folder_is_a_checkpoint(logged_in, ckpt, tmp_path):
@@ -299,7 +307,7 @@ def test_what_the_hub_refuses_is_one_sentence_and_nothing_is_uploaded(logged_in,
     refused("you/drums: nothing was uploaded: your token may not write there; is you you", repo="you/drums")
     refused("me/public exists and is public", repo="me/public", private=True)
     logged_in.refuse_commits = True
-    refused("nothing was uploaded: .*500")
+    refused("me/drums: nothing was uploaded: the disk is full")
     monkeypatch.setenv("HF_TOKEN", "hf_wrong")
     refused("the hub does not know your token; log in again: hf auth login")
     monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", "http://127.0.0.1:9")  # nobody listens there
