@@ -130,6 +130,6 @@ def fetch_folder(model: str, *, how: str) -> Path:
     raise MissingWeightsError(f"{model}: no such folder, and it cannot be fetched from {_host()} ({reason}).\n{how}")
 
 
-def first_line(err: Exception) -> str:
+def first_line(err: BaseException) -> str:
     """Returns the first line of an error's message, without a full stop."""
     return (str(err).strip() or type(err).__name__).splitlines()[0].rstrip(".")

@@ -66,9 +66,10 @@ def _in_one_sentence(repo: str) -> Iterator[None]:
     except (HTTPError, OSError) as err:
         reason = f"the hub cannot be reached ({first_line(err)}); is there a network?"
     except (ValueError, RuntimeError) as err:  # what the hub finds wrong with the card; or of its way for large files
-        reason = str(err) or type(err).__name__
+        reason = (str(err) or type(err).__name__) + (f" ({first_line(err.__cause__)})" if err.__cause__ else "")
     if reason:
-        raise PushError(f"{repo}: nothing was uploaded: {' '.join(reason.split())}") from None  # the hub's stack trace would hide it
+        sentence = " ".join(reason.split())
+        raise PushError(f"{repo}: nothing was uploaded: {sentence}") from None  # the hub's stack trace would hide it
 
 
 def _of_status(status: int, repo: str) -> str:
