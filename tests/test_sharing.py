@@ -258,8 +258,6 @@ def test_a_dry_run_lists_what_would_be_uploaded_and_contacts_nobody(hub, ckpt, t
         cfg = compose("push", overrides=[*overrides, "vocoder.n_iter=2", "n_sounds=1"])
         instantiate(cfg.push, _convert_="all")()
     shown = capsys.readouterr().out
-    PUSH(ckpt, dry_run=True)
-    assert capsys.readouterr().out.count("\n") > 50
     assert {*re.findall(r"^ *[\d,]+  (\S+)$", shown, re.MULTILINE)} > NAMES
     size = ckpt.stat().st_size
     sizes = dict(reversed(line.split()) for line in re.findall(r"^ *[\d,]+  \S+$", shown, re.MULTILINE))
