@@ -90,9 +90,9 @@ def test_nothing_changes_at_probability_0():
     at_start.advance(0.0, n_steps=0)
     assert torch.equal(at_start(spectrogram, SAME[:8]), spectrogram)
     off = augmentation(probability=0.0)
-    before = off.random.get_state()
+    before = off.draws.state()
     assert off(spectrogram, SAME[:8]) is spectrogram
-    assert torch.equal(off.random.get_state(), before)  # nothing was drawn either
+    assert torch.equal(off.draws.state(), before)  # nothing was drawn either
 
 
 def test_each_spectrogram_decides_for_itself_by_the_probability():

@@ -1,10 +1,13 @@
 """Changes of spectrograms before the discriminator sees them, so that it cannot learn few clips by heart."""
 
 import math
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
+
+from specgan.models.draws import Draws
 
 _OPERATIONS = ("time_shift", "band_shift", "hidden_bands", "hidden_frames", "gain")
 _N_AMOUNTS = 7  # drawn for a spectrogram: of what is hidden, a place and a length each
@@ -65,7 +68,7 @@ class Augmentation:
         self.time_shift, self.band_shift, self.gain = time_shift, band_shift, gain
         self.hidden_bands, self.hidden_frames = hidden_bands, hidden_frames
         self.mixing = mixing
-        self.random = torch.Generator().manual_seed(seed)
+        self.draws = Draws(seed)
         self.final = probability or 0.0  # the probability at the end of its rise
         self.probability = 0.0  # now
 
@@ -101,25 +104,22 @@ class Augmentation:
         """
         if not self.final:
             return spectrogram
-        size = len(spectrogram)
-
-        def draw(n_values: int) -> Tensor:  # (B, n_values), uniform in 0..1
-            drawn = torch.rand(n_processes * size, n_values, generator=self.random)
-            return drawn[rank * size : (rank + 1) * size].to(spectrogram.device)
-
+        draw = partial(
+            self.draws.uniform, len(spectrogram), device=spectrogram.device, n_processes=n_processes, rank=rank
+        )
         changed = self._changed(spectrogram, draw(len(_OPERATIONS) + _N_AMOUNTS))
         return self._mixed(changed, labels, draw(3)) if self.mixing else changed
 
     def state_dict(self) -> dict[str, Any]:
         """What a checkpoint keeps, so that a training goes on with the same draws."""
-        return {"final": self.final, "random_state": self.random.get_state()}
+        return {"final": self.final, "random_state": self.draws.state()}
 
     def load_state_dict(self, state: dict[str, Any] | None) -> None:
         """Takes over what a checkpoint kept; None: it is from before there was augmentation, so none is chosen now."""
         if self.given is None:
             self.final = state["final"] if state else 0.0
         if state:
-            self.random.set_state(state["random_state"])
+            self.draws.go_on_from(state["random_state"])
 
     def _changed(self, spectrogram: Tensor, drawn: Tensor) -> Tensor:
         """Applies what was drawn: (B, operations + amounts), uniform in 0..1."""
@@ -138,8 +138,7 @@ class Augmentation:
         is_silent = silent_rows.unsqueeze(2) | silent_columns.unsqueeze(1)
         moved = moved.masked_fill(is_silent.unsqueeze(1), -1.0)
         gain = (self.gain * (2 * loudness - 1) * louder).to(moved.dtype).view(-1, 1, 1, 1)
-        heard = (moved / _SILENT_UP_TO + 1 / _SILENT_UP_TO).clamp_max(1)  # from 0 to 1
-        return moved.addcmul(gain, heard)
+        return moved.addcmul(gain, heard(moved))
 
     def _mixed(self, spectrogram: Tensor, labels: Tensor, drawn: Tensor) -> Tensor:
         """Puts another sound of the class into each for which that was drawn, (B, 3): the louder value counts."""
@@ -154,7 +153,17 @@ class Augmentation:
 
 def probability_for(n_clips: float) -> float:
     """The final probability that suits a number of training clips of a class. Measured, see docs/experiments.md."""
-    return 0.5 * min(1.0, max(0.0, math.log(_MANY / max(n_clips, 1)) / math.log(_MANY / _FEW)))
+    return 0.5 * rareness(n_clips)
+
+
+def rareness(n_clips: float) -> float:
+    """How few the training clips of a class are: 1 up to 30, 0 from 100 on, evenly by their logarithm between."""
+    return min(1.0, max(0.0, math.log(_MANY / max(n_clips, 1)) / math.log(_MANY / _FEW)))
+
+
+def heard(spectrogram: Tensor) -> Tensor:
+    """Maps values in [-1, 1] to how far they are from silence: 0 to 1, which a quarter above it reaches."""
+    return (spectrogram / _SILENT_UP_TO + 1 / _SILENT_UP_TO).clamp_max(1)
 
 
 def _moved(n: int, share: float, amount: Tensor, happens: Tensor) -> tuple[Tensor, Tensor]:
