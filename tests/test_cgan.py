@@ -15,6 +15,7 @@ from specgan.models.generators import DCGANGenerator
 from specgan.models.losses import BCELoss, HingeLoss, RelativisticPairingLoss
 from specgan.models.schedule import Schedule
 from specgan.models.trained import TrainedGenerator
+from specgan.models.variation import Variation
 from specgan.spectrogram import LevelRange, SpectrogramParams
 from specgan.tasks.spectrograms import make_spectrograms
 
@@ -409,7 +410,9 @@ def test_few_clips_are_augmented_by_themselves_and_the_log_says_so(tiny_drums, t
 
 
 def test_an_augmented_run_that_is_resumed_ends_where_an_uninterrupted_one_ends(tiny_drums, tmp_path):
-    whole, first, second, old = (augmented(rise=0.0) for _ in range(4))
+    whole, first, second, old = (
+        make_model(built=False, augmentation=Augmentation(rise=0.0), variation=Variation()) for _ in range(4)
+    )
     torch.manual_seed(1)
     fit(whole, make_data(tiny_drums, tmp_path / "data"), tmp_path / "whole", max_epochs=4)
     torch.manual_seed(1)
@@ -417,16 +420,28 @@ def test_an_augmented_run_that_is_resumed_ends_where_an_uninterrupted_one_ends(t
     fit(second, make_data(tiny_drums, tmp_path / "data"), tmp_path / "rest", max_epochs=4, ckpt_path=half)
     assert torch.equal(weights(second.ema), weights(whole.ema))
     kept = torch.load(half, weights_only=True)
-    del kept["specgan"]["augmentation"]  # a run from before there was any
+    assert kept["specgan"]["variation"]["strength"] == 1
+    del kept["specgan"]["augmentation"], kept["specgan"]["variation"]  # a run from before there were any
     torch.save(kept, tmp_path / "old.ckpt")
     fit(old, make_data(tiny_drums, tmp_path / "data"), tmp_path / "old", max_epochs=4, ckpt_path=tmp_path / "old.ckpt")
-    assert (old.n_steps, old.augmentation.final) == (12, 0.0)
+    assert (old.n_steps, old.augmentation.final, old.variation.strength) == (12, 0.0, 0.0)
+
+
+def test_the_discriminator_learns_varied_clips_and_the_log_says_so(tiny_drums, tmp_path, caplog):
+    caplog.set_level(logging.INFO)
+    plain, varied = make_model(built=False), make_model(built=False, variation=Variation())
+    for model, name in ((plain, "a"), (varied, "b")):
+        torch.manual_seed(1)
+        fit(model, make_data(tiny_drums, tmp_path / "data"), tmp_path / name, max_epochs=1)
+    assert not torch.equal(weights(plain.ema), weights(varied.ema))
+    said = [r.message.partition(": ")[2] for r in caplog.records if r.message.startswith("variation of the real")]
+    assert said == ["none", str(Variation(strength=1.0))]
 
 
 @pytest.mark.parametrize("hides", [False, True])
 def test_penalties_and_the_generator_go_through_the_augmentation(hides, monkeypatch):
     model = make_model()
-    monkeypatch.setattr(model, "_augmented", lambda x: 0 * x if hides else x)
+    monkeypatch.setattr(model, "_augmented", lambda x, labels: 0 * x if hides else x)
     optimizer_g, optimizer_d = model.configure_optimizers()
     scalars = discriminator_step(model, optimizer_d, monkeypatch)
     assert [float(scalars[name]) == 0 for name in ("r1", "r2")] == [hides, hides]

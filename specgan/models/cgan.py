@@ -20,6 +20,7 @@ from specgan.models.losses import AdversarialLoss, gradient_penalty
 from specgan.models.schedule import Schedule, share_over
 from specgan.models.shared import VOCODER_KEY
 from specgan.models.trained import CHECKPOINT_KEY, TrainedGenerator
+from specgan.models.variation import Variation
 from specgan.spectrogram import LevelRange, SpectrogramParams
 
 log = logging.getLogger(__name__)
@@ -49,6 +50,7 @@ class CGAN(L.LightningModule):
             learning rates fall linearly to 0 at its end; 1: they stay; None: the schedule's.
         channels_last: memory layout of the convolutions; it changes nothing but speed and rounding.
         augmentation: of what the discriminator sees; None: none.
+        variation: of the real clips, which the generator learns; None: none.
         compile: use torch.compile, which takes a minute at the start. If it fails, the reason is logged and training
             goes on uncompiled. Steps with a gradient penalty are never compiled: PyTorch cannot differentiate compiled
             networks twice.
@@ -68,6 +70,7 @@ class CGAN(L.LightningModule):
         decay_from: float | None = 1.0,
         channels_last: bool = True,
         augmentation: Augmentation | None = None,
+        variation: Variation | None = None,
         compile: bool = False,
         seed: int = 0,
     ) -> None:
@@ -87,6 +90,7 @@ class CGAN(L.LightningModule):
         self.decay_from = decay_from
         self.channels_last = channels_last
         self.augmentation = augmentation or Augmentation(probability=0.0)
+        self.variation = variation or Variation(strength=0.0)
         self.compiles = compile
         self.rate_scale = 1.0  # of the learning rates; a rollback lowers it
         self.noise = torch.Generator().manual_seed(seed)
@@ -101,6 +105,7 @@ class CGAN(L.LightningModule):
                 params=data.params, level_range=data.level_range, class_names=data.class_names, channels=data.channels
             )
             self.augmentation.choose(data.n_clips_per_class)
+            self.variation.choose(data.n_clips_per_class)
 
     def build(
         self, *, params: SpectrogramParams, level_range: LevelRange, class_names: Sequence[str], channels: int = 1
@@ -133,6 +138,7 @@ class CGAN(L.LightningModule):
     def on_fit_start(self) -> None:
         if self.trainer.is_global_zero:
             log.info("augmentation of what the discriminator sees: %s", self.augmentation)
+            log.info("variation of the real clips, which the generator learns: %s", self.variation)
         if self.compiles:
             self._compile()
 
@@ -169,6 +175,7 @@ class CGAN(L.LightningModule):
     def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> dict[str, Tensor]:
         """One step of each player; returns its scalars, detached."""
         real, labels = batch
+        real = self.variation(real, n_processes=self.trainer.world_size, rank=self.trainer.global_rank)
         optimizer_g, optimizer_d = self.optimizers()
         over = share_over(self.trainer, batch_idx, device=self.device)
         self._set_rates(over)
@@ -300,6 +307,7 @@ class CGAN(L.LightningModule):
             "rate_scale": self.rate_scale,
             "schedule": asdict(self.schedule),
             "augmentation": self.augmentation.state_dict(),
+            "variation": self.variation.state_dict(),
             # PyTorch's own generators: a network may have dropout
             "random_state": torch.get_rng_state(),
             "cuda_random_states": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
@@ -315,6 +323,7 @@ class CGAN(L.LightningModule):
         if "schedule" in saved:  # not in checkpoints from before there were any
             self.schedule = self._with_given(Schedule(**saved["schedule"]))
         self.augmentation.load_state_dict(saved.get("augmentation"))
+        self.variation.load_state_dict(saved.get("variation"))
         self.noise.set_state(saved["noise_state"])
         torch.set_rng_state(saved["random_state"])
         for device, state in zip(range(torch.cuda.device_count()), saved["cuda_random_states"], strict=False):
