@@ -248,8 +248,20 @@ def test_small_classes_are_named_with_their_counts_and_the_ways_out():
     assert "'clap' has 2" in message
     assert "'ride' has 1" in message
     assert "kick" not in message
-    for way_out in ("min_recordings=3", "merge={clap:", "splits=[100,0,0]"):
+    for way_out in ("min_recordings=3", "merge={clap:", "splits=[100,0,0]", "small_classes=train"):
         assert way_out in message
+
+
+def test_small_classes_are_trained_on_if_the_user_says_so():
+    counts = {"clap": 2, "kick": 9, "ride": 1}
+    recordings, labels = recordings_of(counts)
+    splits = assign_splits(recordings, labels, percentages=(80, 10, 10), seed=0, small_classes="train")
+    of_label = {label: [split for split, other in zip(splits, labels, strict=True) if other == label] for label in counts}
+    assert of_label["clap"] == ["train"] * 2
+    assert of_label["ride"] == ["train"]
+    assert of_label["kick"] == deal({"kick": 9})  # the others stay where they are
+    with pytest.raises(ValueError, match="small_classes is 'keep'; one of stop, train"):
+        assign_splits(recordings, labels, percentages=(80, 10, 10), seed=0, small_classes="keep")
 
 
 def test_many_clips_of_too_few_recordings_are_too_few():

@@ -37,8 +37,8 @@ class SpectrogramDataModule(L.LightningDataModule):
             each other's data.
         datasets_dir: parent of such folders.
         make_audio: called with `audio_dir` before anything else: writes built-in sounds.
-        make_dataset: called with input, output, params, seed (of the splits), `channels` unless it is 1, and
-            `dataset_settings`: writes what is missing or stale in `dataset_dir`.
+        make_dataset: called with input, output, params, seed (of the splits), `channels` unless it is 1,
+            `small_classes` unless it is "stop", and `dataset_settings`: writes what is missing or stale in `dataset_dir`.
         batch_size: examples in a batch of each process.
         epoch_size: examples in an epoch, of all processes together; None: each training clip once, but at least 16
             batches, so that an epoch is worth its overhead, and at most 32, so that what is done between epochs comes
@@ -52,6 +52,7 @@ class SpectrogramDataModule(L.LightningDataModule):
         pin_memory: copy batches to memory that a GPU reads while it computes.
         seed: of order and crops.
         split_seed: of the splits. Not `seed`: runs with other seeds share data and splits, so that they compare.
+        small_classes: "stop", or "train": classes with fewer recordings than splits are trained on and not measured.
         **dataset_settings: handed to `make_dataset`: label_from, splits, peak, ...
     """
 
@@ -73,6 +74,7 @@ class SpectrogramDataModule(L.LightningDataModule):
         pin_memory: bool = False,
         seed: int = 0,
         split_seed: int = 0,
+        small_classes: str = "stop",
         **dataset_settings: Any,
     ) -> None:
         super().__init__()
@@ -95,6 +97,8 @@ class SpectrogramDataModule(L.LightningDataModule):
         self.dataset_settings = {"seed": split_seed, **dataset_settings}
         if channels != 1:  # else the folders keep their names
             self.dataset_settings["channels"] = channels
+        if small_classes != "stop":  # the same
+            self.dataset_settings["small_classes"] = small_classes
         self.batch_size = batch_size
         self.epoch_size = epoch_size
         self.max_clips_per_class = max_clips_per_class

@@ -2,6 +2,7 @@
 
 import csv
 import hashlib
+import logging
 import os
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
@@ -11,6 +12,8 @@ import pandas as pd
 
 from specgan.files import atomic_path, composed
 
+log = logging.getLogger(__name__)
+
 # pyarrow, which pandas would take where it is installed, holds no names that are not UTF-8.
 pd.set_option("mode.string_storage", "python")
 
@@ -18,6 +21,7 @@ MANIFEST_NAME = "manifest.csv"
 COLUMNS = ("path", "label", "split", "recording", "start_s", "duration_s", "n_frames", "first_frame", "source", "sound")
 REQUIRED_COLUMNS = ("path", "label", "split", "recording", "source")  # the others are of clips cut from sounds
 SPLITS = ("train", "val", "test")
+SMALL_CLASSES = ("stop", "train")
 
 _CHUNK_ROWS = 2**16  # that are read at a time
 _ENCODING_ERRORS = "surrogateescape"  # a file name need not be UTF-8 (old archives); Python holds such bytes so
@@ -130,7 +134,12 @@ def label_of(source: str | Path, *, label_from: str, separator: str) -> str:
 
 
 def assign_splits(
-    recordings: Sequence[str], labels: Sequence[str], *, percentages: Sequence[float], seed: int
+    recordings: Sequence[str],
+    labels: Sequence[str],
+    *,
+    percentages: Sequence[float],
+    seed: int,
+    small_classes: str = "stop",
 ) -> list[str]:
     """Deals clips into train, val and test: whole recordings, each label by the same percentages.
 
@@ -142,32 +151,57 @@ def assign_splits(
         labels: the label of each clip. A recording counts for the label of its first clip.
         percentages: of train, val and test; they sum to 100. 0 leaves a split empty.
         seed: another seed deals other splits.
+        small_classes: what becomes of a label that has fewer recordings than there are splits to fill: "stop" raises
+            an error, "train" puts all of its recordings into train, so that it is not measured.
     Returns:
         "train", "val" or "test" for each clip.
     Raises:
-        ValueError: the percentages are impossible, or a label has fewer recordings than there are splits to fill.
+        ValueError: the percentages are impossible, or a label has too few recordings and `small_classes` is "stop".
     """
     if len(percentages) != 3 or min(percentages) < 0 or abs(sum(percentages) - 100) > 1e-6 or percentages[0] <= 0:
         raise ValueError(
             f"splits is {list(percentages)}; give three percentages for train, val and test that sum to 100, "
             "train above 0, e.g. [80,10,10]"
         )
-    n_splits = sum(percentage > 0 for percentage in percentages)
+    if small_classes not in SMALL_CLASSES:
+        raise ValueError(f"small_classes is {small_classes!r}; one of {', '.join(SMALL_CLASSES)}")
+    n_splits = n_filled(percentages)
     label_by_recording: dict[str, str] = {}
     for recording, label in zip(recordings, labels, strict=True):
         label_by_recording.setdefault(recording, label)
     by_label: dict[str, list[str]] = {}
     for recording, label in label_by_recording.items():
         by_label.setdefault(label, []).append(recording)
-    _require_enough(by_label, n_splits)
+    if small_classes == "stop":
+        _require_enough(by_label, n_splits)
 
     split_of: dict[str, str] = {}
     for members in by_label.values():
+        if len(members) < n_splits:
+            split_of.update(dict.fromkeys(members, "train"))
+            continue
         members.sort(key=lambda name: hashlib.sha256(f"{seed}\0{name}".encode(errors=_ENCODING_ERRORS)).digest())
         counts = _counts(len(members), percentages)
         names = [name for name, count in zip(SPLITS, counts, strict=True) for _ in range(count)]
         split_of.update(zip(members, names, strict=True))
     return [split_of[recording] for recording in recordings]
+
+
+def warn_of_small_classes(table: pd.DataFrame, percentages: Sequence[float]) -> None:
+    """Logs the labels of a table that `assign_splits` put into train with all of their recordings, if there are any."""
+    n_splits = n_filled(percentages)
+    counts = table.groupby("label")["recording"].nunique()
+    if len(small := counts[counts < n_splits]):
+        log.warning(
+            "small_classes=train: too few recordings for %d splits, so all of them are trained on and none is left to "
+            "measure with: %s",
+            *(n_splits, ", ".join(f"{label!r} has {count}" for label, count in small.sort_index().items())),
+        )
+
+
+def n_filled(percentages: Sequence[float]) -> int:
+    """How many splits get clips, and so how many recordings a label needs to be in each."""
+    return sum(percentage > 0 for percentage in percentages)
 
 
 def _require_enough(by_label: Mapping[str, Sequence[str]], n_splits: int) -> None:
@@ -176,8 +210,9 @@ def _require_enough(by_label: Mapping[str, Sequence[str]], n_splits: int) -> Non
         raise ValueError(
             f"too few recordings for {n_splits} splits: "
             + ", ".join(f"{label!r} has {count}" for label, count in small.items())
-            + "; record more, make fewer splits (splits=[100,0,0]), or, where the spectrograms are made, drop such "
-            f"labels (min_recordings={n_splits}) or merge them (merge={{{next(iter(small))}: <other label>}})"
+            + "; record more, train on them without measuring them (small_classes=train), make fewer splits "
+            "(splits=[100,0,0]), or, where the spectrograms are made, drop such labels "
+            f"(min_recordings={n_splits}) or merge them (merge={{{next(iter(small))}: <other label>}})"
         )
 
 

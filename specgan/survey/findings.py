@@ -75,7 +75,7 @@ def _counts(table: pd.DataFrame) -> Iterator[str]:
     if len(few := counts[counts < N_SPLITS]):
         yield (
             f"Too few recordings to be in train, val and test: {_listed(few)}. min_recordings={N_SPLITS} leaves such "
-            "classes out, merge joins them with others."
+            "classes out, merge joins them with others, small_classes=train trains on them without measuring them."
         )
     if len(small := counts[(counts >= N_SPLITS) & (counts < FEW)]):
         yield f"Fewer than {FEW} recordings: {_listed(small)}. Little can be learned of them; more would help most."

@@ -23,7 +23,14 @@ from specgan.clips.recipe import Recipe
 from specgan.clips.shards import join_small_shards, run_in_shards
 from specgan.data import sounds
 from specgan.data.folder import PARAMS_NAME, is_dataset_folder, write_info, write_settings
-from specgan.data.manifest import MANIFEST_NAME, SPLITS, assign_splits, read_manifest, write_manifest
+from specgan.data.manifest import (
+    MANIFEST_NAME,
+    SPLITS,
+    assign_splits,
+    read_manifest,
+    warn_of_small_classes,
+    write_manifest,
+)
 from specgan.data.shards import remove_shards
 from specgan.files import remove_files, require_free
 from specgan.spectrogram import SpectrogramParams
@@ -43,6 +50,7 @@ def make_spectrograms(
     merge: Mapping[str, str] | Sequence[tuple[str, str]] | None = None,
     min_recordings: int = 1,
     splits: Sequence[float] = (100, 0, 0),
+    small_classes: str = "stop",
     seed: int = 0,
     shard_size: int = 4096,
     keep_sounds: int = 0,
@@ -68,6 +76,7 @@ def make_spectrograms(
         merge: new label for old label, or pairs of an old and a new one.
         min_recordings: labels with fewer recordings are left out, which is logged.
         splits: percentages of train, val, test.
+        small_classes: "stop", or "train": labels with fewer recordings than splits are trained on and not measured.
         seed: of the splits, and of which clips share a shard.
         shard_size: recordings in a shard at most, with format "shards"; fewer where that keeps all workers busy, or
             where their frames fill 64 MiB.
@@ -101,7 +110,8 @@ def make_spectrograms(
         min_recordings=min_recordings,
     )
     # Refuse impossible splits before the work, not after it.
-    split_of = assign_splits([c.recording for c in clips], [c.label for c in clips], percentages=splits, seed=seed)
+    deal = partial(assign_splits, percentages=splits, seed=seed, small_classes=small_classes)
+    split_of = deal([c.recording for c in clips], [c.label for c in clips])
     in_order = _shuffled(clips, split_of, seed) if made_of.format == "shards" else clips
 
     # input: files of another folder may have the names and dates of this one's.
@@ -114,7 +124,8 @@ def make_spectrograms(
 
     _note_channels([entry["n_channels"] for entry in journal.entries.values() if "n_channels" in entry])
     table = _table([clip for clip in clips if clip.recording in journal.entries], journal)
-    table["split"] = assign_splits(table["recording"], table["label"], percentages=splits, seed=seed)
+    table["split"] = deal(table["recording"], table["label"])
+    warn_of_small_classes(table, splits)
     _warn_of_copies(table)
     remove_shards(output, keep=table["path"].unique())
     table, sound_rate = sounds.keep_sounds(

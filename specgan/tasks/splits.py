@@ -7,6 +7,7 @@ import re
 import shutil
 from collections import Counter
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path, PurePosixPath
 
 import pandas as pd
@@ -23,6 +24,7 @@ from specgan.data.manifest import (
     assign_splits,
     label_of,
     read_manifest,
+    warn_of_small_classes,
     write_manifest,
 )
 from specgan.data.sounds import is_sound_path
@@ -54,6 +56,7 @@ def make_splits(
     label_from: str = "parent",
     separator: str = "_",
     splits: Sequence[float] = (80, 10, 10),
+    small_classes: str = "stop",
     seed: int = 0,
     mode: str = "copy",
     recording_pattern: str | None = None,
@@ -71,6 +74,7 @@ def make_splits(
         label_from: "parent": the folder a file is in; "prefix": its name up to the first separator.
         separator: ends the prefix.
         splits: percentages of train, val, test, by recording and the same for each label; they sum to 100.
+        small_classes: "stop", or "train": all files of labels with fewer recordings than splits go to train.
         seed: another seed deals other splits.
         mode: "copy", "symlink" (absolute), "hardlink", or "manifest": the manifest alone, with paths to the input.
         recording_pattern: regular expression, searched in the name without suffix, whose first group names the
@@ -89,7 +93,8 @@ def make_splits(
     files = _find(input, output, suffix)
     info = find_info(input)
     table = _plan(input, files, label_from=label_from, separator=separator, pattern=recording_pattern)
-    table["split"] = assign_splits(table["recording"], table["label"], percentages=splits, seed=seed)
+    deal = partial(assign_splits, percentages=splits, seed=seed, small_classes=small_classes)
+    table["split"] = deal(table["recording"], table["label"])
     table["path"] = table["split"] + "/" + table["name"]
     if mode == "manifest":
         table["path"] = [os.path.relpath(_absolute(file), os.path.realpath(output)) for file in table["file"]]
@@ -117,6 +122,7 @@ def make_splits(
     for sound in kept_sounds:
         _place(input / sound, output / sound, mode, measure=False)
     write_failures(list(failures.values()), output)
+    warn_of_small_classes(table, splits)
     _require_every_split(table, failures, output)
 
     table = table[~table["path"].isin(failures)]
