@@ -38,7 +38,7 @@ from torchaudio.transforms import InverseMelScale
 from specgan.audio import find_audio, load_audio, resample
 from specgan.data.drums import CLASSES, drum
 from specgan.evaluation import fidelity
-from specgan.evaluation.judge import fit_classifier
+from specgan.evaluation.fitting import fit_classifier
 from specgan.evaluation.metrics import frechet_distance
 from specgan.models.classifier import Classifier
 from specgan.models.trained import TrainedGenerator

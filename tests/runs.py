@@ -26,6 +26,7 @@ TINY = [
     "evaluation.judge.n_steps=20",
     "evaluation.n_samples=6",
     "evaluation.n_neighbors=3",
+    "evaluation.n_folds=0",
     "evaluation.classifier_steps=5",
     "evaluation.device=cpu",
     "trainer.accelerator=cpu",

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from specgan.data.drums import drum
-from specgan.evaluation.judge import fit_classifier
+from specgan.evaluation.fitting import fit_classifier
 from specgan.models.classifier import FLOOR_DB, MOST_FRAMES, Classifier, analysis_params
 from specgan.spectrogram import mel_filters
 

@@ -57,7 +57,7 @@ def make_evaluation(**settings) -> Evaluation:
         "n_shown": 2,
         "device": "cpu",
     } | settings
-    return Evaluation(**{"classifier_steps": 0, **settings})
+    return Evaluation(**{"classifier_steps": 0, "n_folds": 0, **settings})
 
 
 def prepared(data: SpectrogramDataModule, **settings) -> Evaluator:

@@ -107,7 +107,7 @@ def test_an_interrupted_run_leaves_a_checkpoint_and_goes_on_with_the_same_bits(w
 
 def test_sigterm_while_the_judge_is_trained_does_not_end_with_0(tmp_path):
     script = (
-        "import os, signal, threading, torch\nfrom specgan.evaluation.judge import fit_classifier\n"
+        "import os, signal, threading, torch\nfrom specgan.evaluation.fitting import fit_classifier\n"
         "from specgan.models.classifier import Classifier\nfrom specgan.training.survival import end_on_sigterm\n"
         "end_on_sigterm()\nthreading.Timer(1.0, os.kill, (os.getpid(), signal.SIGTERM)).start()\n"
         "sizes = dict(width=8, n_features=8, n_steps=10**6)\n"

@@ -38,7 +38,8 @@ class SpectrogramDataModule(L.LightningDataModule):
         datasets_dir: parent of such folders.
         make_audio: called with `audio_dir` before anything else: writes built-in sounds.
         make_dataset: called with input, output, params, seed (of the splits), `channels` unless it is 1,
-            `small_classes` unless it is "stop", and `dataset_settings`: writes what is missing or stale in `dataset_dir`.
+            `small_classes` unless it is "stop", and `dataset_settings`: writes what is missing or stale in
+            `dataset_dir`.
         batch_size: examples in a batch of each process.
         epoch_size: examples in an epoch, of all processes together; None: each training clip once, but at least 16
             batches, so that an epoch is worth its overhead, and at most 32, so that what is done between epochs comes

@@ -20,7 +20,7 @@ from specgan.data.sounds import KeptSounds
 from specgan.files import load_tensors
 from specgan.spectrogram import LevelRange, SpectrogramParams, normalise
 
-_COLUMNS = ("path", "label", "start_s", "n_frames", "first_frame", "source", "sound")
+_COLUMNS = ("path", "label", "recording", "start_s", "n_frames", "first_frame", "source", "sound")
 
 
 class SpectrogramDataset(Dataset):
@@ -41,6 +41,7 @@ class SpectrogramDataset(Dataset):
             with its files.
     Attributes:
         labels: (N,) int64, indices of `class_names`.
+        recordings: (N,) int64, the recording that each clip comes from, numbered in this split.
         n_frames_of: (N,) int64, the whole length of each clip.
         starts_s: (N,) where in its recording each clip starts; NaN: the manifest does not say.
         sound_rate: of the kept sounds, Hz.
@@ -76,6 +77,7 @@ class SpectrogramDataset(Dataset):
         if (labels < 0).any():
             raise ValueError(f"{folder}: its manifest has labels that params.yaml does not know; make it again")
         self.labels = torch.from_numpy(labels.astype(np.int64))
+        self.recordings = torch.from_numpy(pd.factorize(table["recording"].to_numpy(object))[0].astype(np.int64))
         # One text, because few ask: a list of a million takes much more.
         self._sources = "\0".join(table["source"]).encode(errors="surrogateescape")
         whole = info["spectrogram"].get("n_frames") is None
@@ -180,6 +182,7 @@ class SpectrogramDataset(Dataset):
         chosen = torch.cat([shuffled[labels == label][:n] for label in range(len(self.class_names))]).sort().values
         few = copy.copy(self)
         few.__dict__.pop("sources", None)  # of all clips, if they were asked for
+        few.recordings = self.recordings[chosen]
         few.labels, few.n_frames_of = self.labels[chosen], self.n_frames_of[chosen]
         few._first, few.starts_s = self._first[chosen], self.starts_s[chosen.numpy()]
         few._sources = "\0".join(self.sources[i] for i in chosen.tolist()).encode(errors="surrogateescape")

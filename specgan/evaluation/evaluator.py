@@ -30,6 +30,8 @@ class Evaluation:
         n_neighbors: of precision, recall, density and coverage.
         most_clips: examples of a split that are used at most; longer clips give several.
         most_vocoded: examples of a split that the judge also gets through the vocoder, at most.
+        n_folds: of the cross-validation by which the judge's accuracy is known where the test split of a small data set
+            cannot tell it; 0: there is none.
         classifier_steps: batches on which the classifiers of the classification accuracy score are trained; 0: it is
             left out.
         split: whose real clips the generated ones are compared with, "test" or "val".
@@ -52,6 +54,7 @@ class Evaluation:
         n_neighbors: int = 5,
         most_clips: int = 4000,
         most_vocoded: int = 100,
+        n_folds: int = 5,
         classifier_steps: int = 300,
         split: str = "test",
         listening: bool = False,
@@ -64,9 +67,13 @@ class Evaluation:
             raise ValueError(f"most_clips is {most_clips}; at least 1")
         if most_vocoded < 1:
             raise ValueError(f"most_vocoded is {most_vocoded}; at least 1")
+        if n_folds < 0 or n_folds == 1:
+            raise ValueError(f"n_folds is {n_folds}; at least 2, better 5, or 0 for no cross-validation")
         if features == "muq" and muq is None:
             raise ValueError("features is muq, but muq is None; give what makes the embedder")
-        self.recipe = JudgeRecipe(judge, vocoder, most_clips=most_clips, most_vocoded=most_vocoded, seed=seed)
+        self.recipe = JudgeRecipe(
+            judge, vocoder, most_clips=most_clips, most_vocoded=most_vocoded, n_folds=n_folds, seed=seed
+        )
         self.report_settings = ReportSettings(
             n_samples=n_samples,
             n_shown=n_shown,

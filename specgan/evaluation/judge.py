@@ -4,16 +4,13 @@ import hashlib
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
-import lightning as L
 import torch
-from lightning.pytorch.callbacks import EarlyStopping, LambdaCallback, WeightAveraging
 from lightning.pytorch.utilities.seed import isolate_rng
-from rich.progress import Progress
 from torch import Tensor, nn
-from torch.utils.data import DataLoader, TensorDataset
 
 from specgan.audio import at_rate, resample
 from specgan.data.datamodule import SpectrogramDataModule
@@ -22,18 +19,14 @@ from specgan.data.fingerprint import fingerprint
 from specgan.data.folder import PARAMS_NAME
 from specgan.data.manifest import MANIFEST_NAME, read_file
 from specgan.evaluation.clips import MeasuredClips, has_sounds, judged_rate
+from specgan.evaluation.few_clips import OF_FEW, has_few_clips, settings_of_few
+from specgan.evaluation.fitting import Fitting, Sounds, fit_classifier
 from specgan.evaluation.metrics import Figure, share
 from specgan.files import atomic_path, load_tensors
 from specgan.models.classifier import Classifier
 from specgan.spectrogram import LevelRange, SpectrogramParams
 
 log = logging.getLogger(__name__)
-
-_BATCH_SIZE, _VALIDATED_TOGETHER = 64, 256
-_AVERAGE = 0.98  # decay a step of the average of the weights
-_CHECK_EVERY, _LEAST_GAIN = 50, 0.01  # steps from validation to validation, and what the loss must fall by
-
-Sounds = tuple[Tensor, Tensor]  # waveforms (N, T) or (N, channels, T), and their labels (N,)
 
 
 @dataclass(frozen=True)
@@ -108,7 +101,7 @@ class MakeClassifier(Protocol):
     """Makes an untrained classifier; its settings include `channels`, unless these are 1."""
 
     def __call__(
-        self, *, sample_rate: int, n_samples: int, class_names: Sequence[str], **settings: int
+        self, *, sample_rate: int, n_samples: int, class_names: Sequence[str], **settings: float
     ) -> Classifier: ...
 
 
@@ -127,6 +120,7 @@ class JudgeRecipe:
         vocoder: makes what turns spectrograms into sound.
         most_clips: examples of a split at most.
         most_vocoded: of these, how many the judge is also trained and tried on through the vocoder.
+        n_folds: of the cross-validation of judges of small data sets; it makes no other judge.
         seed: of weights, order and choice.
     """
 
@@ -134,6 +128,7 @@ class JudgeRecipe:
     vocoder: MakeVocoder
     most_clips: int
     most_vocoded: int
+    n_folds: int
     seed: int
 
     def clips(self, data: SpectrogramDataModule, device: torch.device) -> MeasuredClips:
@@ -143,9 +138,16 @@ class JudgeRecipe:
 
     def path(self, data: SpectrogramDataModule) -> Path:
         """Where the judge of a data set is kept: its name is a digest of all that the judge depends on."""
+        recipe = {name: value for name, value in vars(self).items() if name != "n_folds"}
         contents = [read_file(data.dataset_dir, name) for name in (MANIFEST_NAME, PARAMS_NAME)]
+        given = _keywords(self.classifier)
+        if added := settings_of_few(given):  # which an earlier version did not have: its judges keep their names
+            before = {name: value for name, value in given.items() if name not in added}
+            recipe["classifier"] = partial(self.classifier.func, *self.classifier.args, **before)
+        if has_few_clips(data):
+            recipe["few"] = {"settings": added, "fitting": OF_FEW}
         digest = fingerprint(
-            recipe=vars(self),
+            recipe=recipe,
             # A checkpoint's range, if the data have another one, changes what the vocoder makes of the clips.
             params=(data.params, data.level_range) if data.range_note else data.params,
             crop=data.crop,
@@ -154,8 +156,14 @@ class JudgeRecipe:
         )
         return Path(data.local_dir) / f"judge-{digest}.pt"
 
-    def new_classifier(self, data: SpectrogramDataModule, **settings: int) -> Classifier:
+    def fitting(self, data: SpectrogramDataModule) -> Fitting:
+        """How long classifiers of a data set are trained."""
+        return OF_FEW if has_few_clips(data) else Fitting()
+
+    def new_classifier(self, data: SpectrogramDataModule, **settings: float) -> Classifier:
         """An untrained classifier of a data set; the global random state stays as it is."""
+        if has_few_clips(data):
+            settings = {**settings_of_few(_keywords(self.classifier)), **settings}
         if data.channels != 1:
             settings["channels"] = data.channels
         with isolate_rng():
@@ -166,6 +174,10 @@ class JudgeRecipe:
                 class_names=data.class_names,
                 **settings,
             )
+
+
+def _keywords(make: MakeClassifier) -> dict[str, Any]:
+    return make.keywords if isinstance(make, partial) else {}
 
 
 def load_or_train_judge(
@@ -210,7 +222,13 @@ def _train_judge(recipe: JudgeRecipe, data: SpectrogramDataModule, path: Path, d
     classifier = recipe.new_classifier(data)
     held_out = _joined(val) if val else None
     fit_classifier(
-        classifier, *_joined(train), seed=recipe.seed, device=device, validation=held_out, description="judge"
+        classifier,
+        *_joined(train),
+        seed=recipe.seed,
+        device=device,
+        validation=held_out,
+        fitting=recipe.fitting(data),
+        description="judge",
     )
     accuracy = {
         f"{prefix}{name}": share(classifier.predict(waveforms) == labels)
@@ -247,65 +265,3 @@ def _judged(clips: MeasuredClips, split: SpectrogramDataset, most_vocoded: int) 
 def _joined(kinds: dict[str, Sounds]) -> Sounds:
     waveforms, labels = zip(*kinds.values(), strict=True)
     return torch.cat(waveforms), torch.cat(labels)
-
-
-def fit_classifier(
-    classifier: Classifier,
-    waveforms: Tensor,
-    labels: Tensor,
-    *,
-    seed: int,
-    device: torch.device,
-    validation: Sounds | None = None,
-    description: str | None = None,
-) -> None:
-    """Trains a classifier and keeps the moving average of its weights; the global random state stays as it is.
-
-    It ends when the loss on `validation` no longer falls, at the latest after the classifier's `n_steps` steps.
-
-    Args:
-        classifier: it is on `device` afterwards.
-        waveforms: (N, T) or (N, channels, T). Each is analysed once, before the training.
-        labels: (N,) int64.
-        seed: of order and augmentation.
-        device: of torch.
-        validation: waveforms and labels (M,) that are not trained on; None: those that are.
-        description: of a progress bar; None: there is none.
-    """
-    if len(labels) == 1:  # batch normalisation needs two
-        waveforms, labels = torch.cat([waveforms, waveforms]), labels.repeat(2)
-    classifier.to(device).eval()
-    batch_size = min(_BATCH_SIZE, len(labels))
-    train = TensorDataset(classifier.analyse_all(waveforms), labels)
-    held_out = train
-    if validation is not None:
-        held_out = TensorDataset(classifier.analyse_all(validation[0]), validation[1])
-    with isolate_rng(), Progress(transient=True, disable=description is None) as progress:
-        torch.manual_seed(seed)
-        task = progress.add_task(description or "", total=classifier.n_steps)
-        trainer = L.Trainer(
-            max_steps=classifier.n_steps,
-            val_check_interval=_CHECK_EVERY,
-            check_val_every_n_epoch=None,
-            num_sanity_val_steps=0,
-            accelerator="gpu" if device.type == "cuda" else "cpu",
-            devices=1,
-            callbacks=[
-                WeightAveraging(avg_fn=_averaged),
-                EarlyStopping("val/loss", min_delta=_LEAST_GAIN, patience=2, check_on_train_epoch_end=False),
-                LambdaCallback(on_train_batch_end=lambda *_: progress.advance(task)),
-            ],
-            logger=False,
-            enable_checkpointing=False,
-            enable_progress_bar=False,
-            enable_model_summary=False,
-        )
-        loader = DataLoader(train, batch_size, shuffle=True, drop_last=True)
-        trainer.fit(classifier.train(), loader, DataLoader(held_out, _VALIDATED_TOGETHER))
-    classifier.to(device).eval()
-
-
-def _averaged(average: Tensor, current: Tensor, n_averaged: Tensor) -> Tensor:
-    """The moving average of a weight; shorter in the first steps, so that it forgets where they began."""
-    n = int(n_averaged)
-    return average + (1 - min(_AVERAGE, (1 + n) / (10 + n))) * (current - average)

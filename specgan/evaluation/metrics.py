@@ -159,6 +159,15 @@ def share(hits: Tensor) -> Figure:
     return Figure(value=n_hits / n, low=low, high=high, n=n)
 
 
+def share_of_groups(hits: Tensor, groups: Tensor) -> Figure:
+    """As `share`, where hits of one group (N,) int64 are not independent: each group counts once, `n` is of groups."""
+    _, members = groups.unique(return_inverse=True)
+    rates = torch.zeros(int(members.max()) + 1).scatter_reduce(0, members, hits.float(), "mean", include_self=False)
+    n, total = len(rates), float(rates.double().sum())
+    low, high = share_interval(total, n)
+    return Figure(value=total / n, low=low, high=high, n=n)
+
+
 def average(values: Tensor) -> Figure:
     """The mean of values (N,), N >= 1, with Student's interval."""
     n, value = len(values), float(values.double().mean())
@@ -166,7 +175,7 @@ def average(values: Tensor) -> Figure:
     return Figure(value=value, low=value - width, high=value + width, n=n)
 
 
-def share_interval(n_hits: int, n: int, *, confidence: float = 0.95) -> tuple[float, float]:
+def share_interval(n_hits: float, n: int, *, confidence: float = 0.95) -> tuple[float, float]:
     """Wilson's interval of a share: `n_hits` of `n`."""
     z, share = float(ndtri((1 + confidence) / 2)), n_hits / n
     centre, spread = n_hits + z**2 / 2, z * (n_hits * (n - n_hits) / n + z**2 / 4) ** 0.5

@@ -15,7 +15,8 @@ from specgan.evaluation import metrics
 from specgan.evaluation.clips import MeasuredClips
 from specgan.evaluation.distances import balanced, distances, embedded_distances
 from specgan.evaluation.fidelity import losses, lost_band
-from specgan.evaluation.judge import Judge, JudgedSounds, JudgeRecipe, fit_classifier
+from specgan.evaluation.fitting import fit_classifier
+from specgan.evaluation.judge import Judge, JudgedSounds, JudgeRecipe
 from specgan.evaluation.metrics import Figure, share
 from specgan.evaluation.page import Example
 from specgan.spectrogram import Spectrogram, normalise_channels, params_at
@@ -219,7 +220,8 @@ def _classification_scores(
     for row, sounds in ((measured.real, train), ("generated", measured.rows["generated"])):
         chosen = sounds[balanced(sounds.labels, counts, seed=seed)]
         classifier = recipe.new_classifier(clips.data, n_steps=settings.classifier_steps)
-        fit_classifier(classifier, chosen.waveforms, chosen.labels, seed=seed, device=clips.device)
+        fitting = recipe.fitting(clips.data)
+        fit_classifier(classifier, chosen.waveforms, chosen.labels, seed=seed, device=clips.device, fitting=fitting)
         scores[row] = share(classifier.predict(real.waveforms) == real.labels)
     return scores
 

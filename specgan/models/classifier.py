@@ -38,7 +38,7 @@ class Classifier(L.LightningModule):
 
     Batches are (levels (B, channels, 64, frames), label (B,)): sounds are analysed once, before the training. Training
     changes each sound's level by up to `gain_db`, moves it by up to `shift` of its length, and hides a band and a
-    stretch of it, in all channels alike, so that small data sets suffice.
+    stretch of it, in all channels alike, so that small data sets suffice. With `stretch` it also changes its length.
 
     Waveforms are (B, T), or (B, channels, T) of several channels, all of which it listens to.
 
@@ -51,9 +51,11 @@ class Classifier(L.LightningModule):
         n_features: size of the vector that distances are measured in.
         dropout: share of the features that are left out in training.
         learning_rate: of AdamW.
-        n_steps: batches at most; see `specgan.evaluation.judge.fit_classifier`.
+        n_steps: batches at most; see `specgan.evaluation.fitting.fit_classifier`.
         gain_db: of augmentation.
         shift: of augmentation, share of the length.
+        stretch: of augmentation, the share by which a sound is made longer or shorter, and its bands spread by half as
+            much; None: 0, but the judge of a data set with few clips has `specgan.evaluation.few_clips.STRETCH`.
     """
 
     def __init__(
@@ -70,11 +72,12 @@ class Classifier(L.LightningModule):
         n_steps: int = 1200,
         gain_db: float = 6.0,
         shift: float = 0.05,
+        stretch: float | None = None,
     ) -> None:
         super().__init__()
         self.class_names = list(class_names)
         self.learning_rate, self.n_steps = learning_rate, n_steps
-        self.gain_db, self.shift = gain_db, shift
+        self.gain_db, self.shift, self.stretch = gain_db, shift, stretch or 0.0
         self.analysis = Spectrogram(analysis_params(sample_rate, n_samples))
         n_maps = [channels, width, 2 * width, 4 * width, 4 * width]
         layers: list[nn.Module] = []
@@ -131,6 +134,8 @@ class Classifier(L.LightningModule):
 
     def _augment(self, levels: Tensor) -> Tensor:
         """A gain, a shift in time, a hidden band and stretch, drawn for each item of (B, channels, bands, frames)."""
+        if self.stretch:
+            levels = _stretched(levels, self.stretch)
         n, n_channels, n_bands, n_frames = levels.shape
         gain = (2 * torch.rand(n, 1, 1, 1) - 1).to(levels) * self.gain_db / -FLOOR_DB
         levels = torch.where(levels > 0, levels + gain, levels).clamp_min(0)
@@ -145,6 +150,16 @@ class Classifier(L.LightningModule):
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         return torch.optim.AdamW(self.parameters(), lr=self.learning_rate, weight_decay=0.01, fused=True)
+
+
+def _stretched(levels: Tensor, most: float) -> Tensor:
+    """Each item longer or shorter by up to `most`, and its bands spread by half as much; its first frame stays."""
+    time, bands = (1 + share * (2 * torch.rand(len(levels)) - 1) for share in (most, most / 2))
+    zero = torch.zeros(len(levels))
+    # places in [-1, 1] are multiplied about -1, the first frame and the lowest band
+    rows = [torch.stack([time, zero, time - 1], dim=1), torch.stack([zero, bands, bands - 1], dim=1)]
+    grid = F.affine_grid(torch.stack(rows, dim=1).to(levels), list(levels.shape), align_corners=False)
+    return F.grid_sample(levels, grid, align_corners=False)  # behind the end is silence
 
 
 def _stretch(n: int, size: int, most: int) -> Tensor:
