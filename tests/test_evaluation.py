@@ -12,7 +12,9 @@ import torch
 from specgan.audio import resample, save_wav, scale_to_peak
 from specgan.data.datamodule import SpectrogramDataModule
 from specgan.data.drums import drum
+from specgan.evaluation import cross_validation, few_clips
 from specgan.evaluation import judge as judge_module
+from specgan.evaluation.copies import DISTANCES, Sounds, find_copies
 from specgan.evaluation.evaluator import Evaluation, Evaluator
 from specgan.evaluation.listening import choose_sounds
 from specgan.evaluation.page import write_report
@@ -271,6 +273,60 @@ def test_a_judge_that_was_not_trained_is_not_found(specs, makes):
     assert (found is None) == (makes is UNTAUGHT)
 
 
+# --- the judge of few clips
+
+
+def test_a_judge_of_few_clips_is_trained_otherwise_and_one_of_many_as_before(specs, monkeypatch):
+    """Settings that were added for few clips give judges of enough clips no other name."""
+    data = open_data(specs)
+    before = make_evaluation(judge=partial(JUDGE, dropout=0.2)).recipe
+    now = make_evaluation(judge=partial(JUDGE, dropout=0.2, stretch=None, weight_decay=None)).recipe
+    few = now.new_classifier(data)
+    assert (few.stretch, few.weight_decay, few.logits[1].p) == (0.15, 0.05, 0.4)
+    assert now.fitting(data).most_steps == 300
+    assert now.path(data) != before.path(data)
+    monkeypatch.setattr(few_clips, "ENOUGH", 14)  # clips of each class, in all splits
+    many = now.new_classifier(data)
+    assert (many.stretch, many.weight_decay, many.logits[1].p) == (0, 0.01, 0.2)
+    assert now.fitting(data).ends_early
+    assert now.path(data) == before.path(data)
+    assert now.path(data) == replace(now, n_folds=3).path(data)
+
+
+def test_accuracy_by_cross_validation_is_of_all_recordings_and_kept(specs_without_judge, monkeypatch):
+    data = open_data(specs_without_judge)
+    evaluator = prepared(data, judge=partial(JUDGE, n_steps=25), n_folds=3)
+    found = evaluator.cross_validation()
+    assert (found.n_folds, found.accuracy["n"]) == (3, 3 * 14)
+    assert found.chance == pytest.approx(1 / 3)
+    assert found.accuracy["value"] > 0.5
+    monkeypatch.setattr(cross_validation, "fit_classifier", None)  # not trained again
+    assert evaluator.cross_validation() == found
+    report, _ = evaluator.report(perfect(data))
+    assert report["judge"]["cross_validated_accuracy"] == found.accuracy
+    assert report["judge"]["trusted"] == (found.accuracy["value"] >= 0.9)
+    assert prepared(data, judge=partial(JUDGE, n_steps=25)).cross_validation() is None
+
+
+def test_a_class_of_one_recording_is_drawn_and_judged_but_not_measured(tmp_path):
+    sounds = write_drums(tmp_path / "sounds", clap=7, kick=7, open_hat=1)
+    data = open_data(make_dataset(sounds, tmp_path / "specs", splits=[50, 14, 36], small_classes="train"))
+    assert data.class_names == list(NAMES)
+    evaluator = prepared(data, judge=UNTAUGHT, n_folds=2)
+    assert evaluator.cross_validation().accuracy["n"] == 14
+    report, examples = evaluator.report(perfect(data))
+    assert report["unmeasured_classes"] == ["open_hat"]
+    assert any("No test clip is of 'open_hat': not measured" in text for text in report["warnings"])
+    assert any("clips a class: the distances are rough" in text for text in report["warnings"])
+    assert any("The judge cannot tell the classes apart: its accuracy by 2-fold" in text for text in report["warnings"])
+    assert report["per_class"]["generated"]["open_hat"]["n"] == N_SAMPLES
+    assert "open_hat" not in report["per_class"]["real"]
+    assert len(examples["open_hat"]["generated"]) == 2 and not examples["open_hat"]["real"]
+    assert evaluator.quick(perfect(data), n_samples=3).frechet_distance > 0
+    page = {**report, "checkpoint": "a.ckpt", "n_steps": 1}
+    write_report(tmp_path / "report.html", page, examples=examples, sample_rate=PARAMS.sample_rate)
+
+
 # --- without the recordings
 
 
@@ -419,19 +475,19 @@ def test_nothing_to_show_is_nothing_to_rate(data):
 def test_every_row_has_every_figure_with_its_interval(found):
     report, _ = found(perfect)
     names = {
-        *("conditional_accuracy", "silent_share", "clipped_share", "near_copy_share"),
+        *("conditional_accuracy", "silent_share", "clipped_share", *DISTANCES),
         *("frechet_distance", "kernel_distance", "inception_score", "precision", "recall", "density", "coverage"),
         "diversity",
     }
     losses = {"log_spectral_distance_db", "attack_error_db"}  # against the recording, which generated sounds have not
     assert {row: set(figures) for row, figures in report["rows"].items()} == {
         "real": names,
-        "vocoded": (names | losses) - {"near_copy_share"},  # which is of spectrograms, and those are the real ones
+        "vocoded": (names | losses) - set(DISTANCES),
         "generated": names,
     }
     figures = [figure for row in report["rows"].values() for figure in row.values()]
     figures += [figure for row in report["per_class"].values() for figure in row.values()]
-    figures += [figure for name, figure in report["judge"].items() if name != "trusted"]
+    figures += [figure for name, figure in report["judge"].items() if name not in ("trusted", "chance")]
     for figure in figures:
         assert set(figure) == {"value", "low", "high", "n"}
         assert figure["low"] <= figure["value"] <= figure["high"], figure
@@ -493,9 +549,31 @@ def test_a_generator_that_learned_clips_by_heart_is_found_out(found, data):
     for label, name in enumerate(NAMES):
         own = [i for i, wanted in enumerate(data.train.labels) if wanted == label]
         for seed, example in enumerate(examples[name]["generated"]):
-            assert example.nearest.waveform.equal(sound_of(data.train, own[seed])[0])
-            assert name in example.nearest.caption
-            torch.testing.assert_close(example.nearest.spectrogram, example.spectrogram, rtol=0, atol=0.2)
+            assert example.nearest[0].waveform.equal(sound_of(data.train, own[seed])[0])
+            assert name in example.nearest[0].caption
+            torch.testing.assert_close(example.nearest[0].spectrogram, example.spectrogram, rtol=0, atol=0.2)
+
+
+def test_a_copy_is_found_by_what_it_was_changed_in():
+    """Moved in time only the second distance finds it; a changed spectrogram with the same features only the judge."""
+    generator = torch.Generator().manual_seed(0)
+
+    def sounds(n):
+        return Sounds(*(2 * torch.rand(n, *size, generator=generator) - 1 for size in ((1, 32, 40), (16,))))
+
+    train, real, new = sounds(30), sounds(40), sounds(50)
+    moved = torch.nn.functional.pad(train.spectrograms, (3, 0), value=-1.0)[..., :40]
+    for copies, found_by in (
+        (Sounds(train.spectrograms, new.features), ["near_copy_share", "near_copy_share_shifted"]),
+        (Sounds(moved, new.features), ["near_copy_share_shifted"]),
+        (Sounds(new.spectrograms, train.features), ["near_copy_share_judge"]),
+        (new, []),
+    ):
+        found = find_copies(copies, real, train)
+        assert found.found_by == found_by
+        assert all(found.generated[name]["value"] == 1 for name in found_by)
+        assert all(found.originals[name][:30].equal(torch.arange(30)) for name in found_by)
+        assert {figure["value"] for figure in found.real.values()} == {0.05}
 
 
 def test_what_the_vocoder_costs_does_not_hide_copies(tmp_path):
@@ -514,11 +592,11 @@ def test_few_training_clips_are_measured_by_all_and_copied_alone(specs, data, fo
     assert evaluator.judge.name == prepared(data).judge.name
     report, examples = evaluator.report(parrot(few))
     for name, figure in found(perfect)[0]["rows"]["real"].items():
-        if name != "near_copy_share":
+        if name not in DISTANCES:
             assert report["rows"]["real"][name] == figure
     assert generated(report, "near_copy_share") > 0.85
     own = [sound_of(few.train, index)[0] for index in range(len(few.train))]
-    assert all(any(e.nearest.waveform.equal(sound) for sound in own) for e in examples["kick"]["generated"])
+    assert all(any(e.nearest[0].waveform.equal(sound) for sound in own) for e in examples["kick"]["generated"])
 
 
 @pytest.mark.parametrize(

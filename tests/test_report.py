@@ -39,6 +39,8 @@ def report():
         "diversity": of(0.876),
         "classification_accuracy_score": of(0.545),
         "near_copy_share": of(0.002),
+        "near_copy_share_shifted": of(0.003),
+        "near_copy_share_judge": of(0.004),
         "log_spectral_distance_db": of(7.25),
         "attack_error_db": of(2.25),
         "silent_share": of(0.055),
@@ -69,7 +71,7 @@ def report():
     }
 
 
-def example(caption="seed 7", *, peak=0.5, nearest=None, n_samples=1000):
+def example(caption="seed 7", *, peak=0.5, nearest=(), n_samples=1000):
     waveform = peak * torch.sin(torch.arange(n_samples) ** 2 / 999)
     waveform[-1] = -peak
     return Example(caption, waveform, torch.linspace(-1, 1, 12).reshape(3, 4), nearest)
@@ -107,13 +109,14 @@ def test_every_figure_of_the_report_is_on_the_page(tmp_path, report):
     page = written(tmp_path, report)
     figures = table_rows(page, 0)
     assert figures["Conditional accuracy"] == [
-        *("98.8 %", "97.1 to 99.6 %", "n = 701", "-1.2 points", "good", "100 %", "99 to 100 %", "n = 351"),
-        *("100 %", "99 to 100 %", "n = 351"),
+        *("98.8 %", "97.1 to 99.6 %", "n = 701", "-1.2 points", "-2.9 to +0.1", "good"),
+        *("100 %", "99 to 100 %", "n = 351", "100 %", "99 to 100 %", "n = 351"),
     ]
-    assert figures["Fréchet distance"][:5] == ["6.3", "5.75 to 7.25", "n = 702", "1.8 times", "middling"]
+    assert figures["Fréchet distance"][:5] == ["6.3", "5.75 to 7.25", "n = 702", "1.8 times", "1.6 to 2.2"]
     assert list(figures) == [metric.label for metric in METRICS.values()]
     first = ["98.8 %", "6.3", "21.2", "0.0123", "2.87", "51.5 %", "52.5 %", "0.432", "53.5 %", "0.876", "54.5 %"]
-    assert [cells[0] for cells in figures.values()] == [*first, "0.2 %", "7.25", "2.25", "5.5 %", "33 %"]
+    first += ["0.2 %", "0.3 %", "0.4 %"]
+    assert [cells[0] for cells in figures.values()] == [*first, "7.25", "2.25", "5.5 %", "33 %"]
     assert all(metric.about in page.text for metric in METRICS.values())
 
     by_class = table_rows(page, 1)
@@ -193,6 +196,24 @@ def test_the_curve_is_drawn_from_two_points_on(tmp_path, report):
     assert "<svg" not in written(tmp_path, report).html
 
 
+def test_the_accuracy_by_cross_validation_is_named_as_that(tmp_path, report):
+    assert "cross-validation" not in written(tmp_path, report).text
+    report["judge"] |= {"cross_validated_accuracy": of(0.87, 0.83, 0.9, n=300), "n_folds": 5}
+    text = written(tmp_path, report).text
+    assert "Accuracy by 5-fold cross-validation: 87 % (83 to 90 %). So many of all 300 recordings" in text
+
+
+def test_what_is_compared_has_an_interval_of_both():
+    """Known answers: independent errors add up in squares, of a ratio those of the logarithms."""
+    share, distance, odd = METRICS["recall"], METRICS["frechet_distance"], METRICS["kernel_distance"]
+    assert share.compare(of(0.5, 0.47, 0.53), of(0.7, 0.66, 0.74)).interval == "-25.0 to -15.0"
+    assert odd.compare(of(5, 2, 8), of(1, -3, 5)).interval == "-1 to +9"
+    assert distance.compare(of(4, 2, 8), of(2, 2, 2)).interval == "1 to 4"
+    assert distance.compare(of(4, 0, 8), of(2, 2, 2)).interval == "0 to 4"
+    assert distance.compare(of(4, 2, 8), of(2, 0, 2)).interval == "at least 1"
+    assert distance.compare(of(4, 2, 8), of(2)).interval == ""
+
+
 def test_a_judge_that_is_not_trusted_is_said_before_any_table(tmp_path, report):
     assert "not to be trusted" not in written(tmp_path, report).text
     report["judge"] |= {"trusted": False, "test_accuracy": of(0.412)}
@@ -218,7 +239,7 @@ def test_an_interval_that_is_not_known_is_left_out(tmp_path, report):
 def test_names_stay_text(tmp_path, report):
     report |= {"class_names": EVIL, "checkpoint": EVIL[0], "dataset": EVIL[1], "warnings": EVIL}
     report["per_class"] = {"generated": {name: of(0.5) for name in EVIL}}
-    examples = {name: {"generated": [example(name, nearest=example(name))]} for name in EVIL}
+    examples = {name: {"generated": [example(name, nearest=[example(name)])]} for name in EVIL}
     page = written(tmp_path, report, examples)
     shown = [name.replace("\udce9", "?") for name in EVIL]
     assert page.texts["h2"][-4:] == [*shown, "Settings"]
@@ -235,7 +256,7 @@ def test_links_lead_to_the_sections_of_classes(tmp_path, report):
 
 
 def test_the_page_needs_nothing_from_elsewhere(tmp_path, report):
-    page = written(tmp_path, report, {"kick": {"real": [example()], "generated": [example(nearest=example())]}})
+    page = written(tmp_path, report, {"kick": {"real": [example()], "generated": [example(nearest=[example()])]}})
     assert len(page.values("src", "audio")) == len(page.values("src", "img")) == 3
     assert all(source.startswith("data:") for tag in ("audio", "img") for source in page.values("src", tag))
     addresses = [value for _, attributes in page.tags for name, value in attributes.items() if name.endswith("href")]
@@ -265,13 +286,15 @@ def test_a_sound_beyond_full_scale_is_turned_down_and_its_caption_says_so(tmp_pa
 
 def test_rows_stand_in_order_and_the_nearest_clip_beside_its_sound(tmp_path, report):
     rows = {
-        "generated": [example("seed 1", nearest=example("kick_3.wav")), example("seed 2")],
+        "generated": [example("seed 1", nearest=[example("kick_3.wav"), example("kick_5.wav")]), example("seed 2")],
         "vocoded": [example("v")],
         "real": [example("r")],
     }
     page = written(tmp_path, report, {"kick": rows})
     assert page.texts["h3"] == ["Real test clips, as recorded", "The same through the vocoder", "Generated"]
-    assert page.texts["figcaption"] == ["r", "v", "seed 1", "nearest training clip: kick_3.wav", "seed 2"]
+    assert page.texts["figcaption"] == [
+        *("r", "v", "seed 1", "nearest training clip: kick_3.wav", "nearest training clip: kick_5.wav", "seed 2")
+    ]
 
 
 def test_a_page_that_cannot_be_finished_leaves_what_was_there(tmp_path, report):

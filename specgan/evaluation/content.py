@@ -21,6 +21,9 @@ class JudgeQuality(TypedDict):
     val_accuracy: NotRequired[Figure]
     test_accuracy: NotRequired[Figure]
     vocoded_test_accuracy: NotRequired[Figure]
+    cross_validated_accuracy: NotRequired[Figure]  # `n` is of recordings
+    n_folds: NotRequired[int]  # of the cross-validation
+    chance: NotRequired[float]  # what who always guesses the most frequent class would have
     trusted: bool
 
 
@@ -42,6 +45,7 @@ class EvaluationReport(TypedDict):
     sample_rate: NotRequired[int]  # at which the judge listens, Hz
     spectrogram_rate: NotRequired[int]  # of the preset, Hz
     per_class: NotRequired[Mapping[str, Mapping[str, Figure]]]
+    unmeasured_classes: NotRequired[Sequence[str]]  # of which `split` has no clip
     confusion: NotRequired[Mapping[str, Sequence[Sequence[int]]]]
     warnings: NotRequired[Sequence[str]]
     curve: NotRequired[Sequence[CurvePoint]]

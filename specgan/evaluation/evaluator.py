@@ -8,6 +8,7 @@ from torch import Tensor
 
 from specgan.data.datamodule import SpectrogramDataModule
 from specgan.evaluation.clips import MeasuredClips, judged_rate
+from specgan.evaluation.cross_validation import CrossValidation, cross_validated, is_too_small
 from specgan.evaluation.distances import balanced
 from specgan.evaluation.judge import Judge, JudgeRecipe, MakeClassifier, MakeVocoder, load_judge, load_or_train_judge
 from specgan.evaluation.listening import Sounds, choose_sounds
@@ -188,6 +189,11 @@ class Evaluator:
         features, _ = self.judge.classifier.judge(torch.cat(waveforms))
         return frechet_distance(features, self.judge.reference), n
 
+    def cross_validation(self, split: str = "test") -> CrossValidation | None:
+        """The judge's accuracy by cross-validation; None: the split is large enough to tell it, or `n_folds` is 0."""
+        clips = self.clips.data.test if split == "test" else self.clips.data.val
+        return cross_validated(self.recipe, self.clips) if is_too_small(self.clips, clips) else None
+
     def _counts(self, n_samples: int) -> Tensor:
         """Sounds of each class: `n_samples` on average, at least one, each its share of the training clips."""
         counts = torch.bincount(self.judge.reference_labels, minlength=len(self.clips.data.class_names)).double()
@@ -200,4 +206,5 @@ class Evaluator:
 
     def report(self, sample: Sampler) -> tuple[Report, Examples]:
         """Measures a generator in full, see `make_report`."""
-        return make_report(sample, self.judge, self.clips, self.recipe, self.settings)
+        folds = self.cross_validation(self.settings.split)
+        return make_report(sample, self.judge, self.clips, self.recipe, self.settings, folds=folds)

@@ -1,5 +1,6 @@
 """How the judge of a data set with few clips is trained otherwise than that of one with enough."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -10,8 +11,9 @@ from specgan.data.dataset import SpectrogramDataset
 from specgan.evaluation.fitting import Fitting
 
 ENOUGH = 100  # clips of a class in all splits, from which on there is nothing special
-STRETCH = 0.15  # of augmentation
+STRETCH, WEIGHT_DECAY = 0.15, 0.05
 ENOUGH_TO_TEST = 30  # clips of a class in the test split, from which on the judge's accuracy is measured on it alone
+_OF_FEW = {"stretch": STRETCH, "weight_decay": WEIGHT_DECAY}
 OF_FEW = Fitting(batch_size=32, most_steps=300, ends_early=False)  # measured, see docs/experiments.md
 
 
@@ -29,6 +31,12 @@ def n_examples(data: SpectrogramDataModule, split: SpectrogramDataset) -> Tensor
     return torch.bincount(split.labels, weights=worth, minlength=len(data.class_names))
 
 
-def settings_of_few(given: dict[str, Any]) -> dict[str, Any]:
-    """The settings of a classifier that are left open ("stretch" is None), as few clips need them."""
-    return {"stretch": STRETCH} if given.get("stretch", 0.0) is None else {}
+def open_settings(given: Mapping[str, Any]) -> list[str]:
+    """The settings of a classifier that are None, so that the number of clips decides."""
+    return [name for name in _OF_FEW if name in given and given[name] is None]
+
+
+def settings_of_few(given: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings of a classifier that few clips need instead of the given ones."""
+    settings = {name: _OF_FEW[name] for name in open_settings(given)}
+    return {**settings, "dropout": min(0.5, 2 * given["dropout"])} if "dropout" in given else settings

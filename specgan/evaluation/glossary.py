@@ -3,6 +3,8 @@
 import math
 from dataclasses import dataclass
 
+from specgan.evaluation.content import Figure
+
 PERCENT = "\N{NO-BREAK SPACE}%"
 # From which loss against real clips a metric is no longer good, and from which it is poor.
 POINTS = (0.05, 0.2)  # of a share
@@ -14,10 +16,14 @@ _DIRECTIONS = {"high": "higher is better", "low": "lower is better", "like real"
 
 @dataclass(frozen=True)
 class Comparison:
-    """Generated sounds against real ones, in words; `grade` is one of `GRADES`, or "" where none has a meaning."""
+    """Generated sounds against real ones, in words; `grade` is one of `GRADES`, or "" where none has a meaning.
+
+    `interval` is of what `text` says, "" where one of the two has none.
+    """
 
     text: str
     grade: str = ""
+    interval: str = ""
 
 
 @dataclass(frozen=True)
@@ -46,20 +52,61 @@ class Metric:
         """A value as it is shown."""
         return percent(value) if self.is_share else number(value)
 
-    def compare(self, value: float, real: float) -> Comparison:
-        """Shares by their difference, other metrics by their ratio; graded by how much is lost against `real`."""
-        if not self.best:
+    def compare(self, generated: Figure, of_real: Figure) -> Comparison:
+        """Shares by their difference, other metrics by their ratio; graded by how much is lost against real ones.
+
+        Both figures have a value. The interval is that of Donner and Zou: the distances of the two figures' limits
+        from their values, of a ratio those of their logarithms, add up as independent errors do.
+        """
+        value, real = generated["value"], of_real["value"]
+        if not self.best or value is None or real is None:
             return Comparison("–")
         if self.is_share:
             gain = value - real
             loss = {"high": -gain, "low": gain, "like real": abs(gain)}[self.best]
-            return Comparison(f"{100 * gain:+.1f} points", _grade(loss, POINTS))
+            low, high = _difference(generated, of_real)
+            interval = "" if math.isnan(low + high) else f"{100 * low:+.1f} to {100 * high:+.1f}"
+            return Comparison(f"{100 * gain:+.1f} points", _grade(loss, POINTS), interval)
         if self.has_ratio and real > 0:
             ratio = max(value, 0) / real
             inverse = 1 / ratio if ratio else math.inf
             loss = {"high": inverse, "low": ratio, "like real": max(ratio, inverse)}[self.best]
-            return Comparison(f"{number(ratio, digits=2)} times", _grade(loss, RATIOS[self.best]))
-        return Comparison(f"{'+' if value >= real else ''}{number(value - real)}")
+            interval = _ratio_interval(generated, of_real)
+            return Comparison(f"{number(ratio, digits=2)} times", _grade(loss, RATIOS[self.best]), interval)
+        low, high = _difference(generated, of_real)
+        interval = "" if math.isnan(low + high) else f"{_signed(low)} to {_signed(high)}"
+        return Comparison(_signed(value - real), interval=interval)
+
+
+def _limits(figure: Figure) -> tuple[float, float, float]:
+    """Value, low and high; NaN where they are unknown."""
+    value, low, high = (math.nan if limit is None else limit for limit in map(figure.get, ("value", "low", "high")))
+    return value, low, high
+
+
+def _difference(figure: Figure, of_real: Figure) -> tuple[float, float]:
+    """The interval of a difference of two figures; NaN: unknown."""
+    (value, low, high), (real, real_low, real_high) = _limits(figure), _limits(of_real)
+    gain = value - real
+    return gain - math.hypot(value - low, real_high - real), gain + math.hypot(high - value, real - real_low)
+
+
+def _ratio_interval(figure: Figure, of_real: Figure) -> str:
+    """The interval of a ratio of two figures, both above 0, as text; "": unknown."""
+    (value, low, high), (real, real_low, real_high) = _limits(figure), _limits(of_real)
+    if math.isnan(low + high + real_low + real_high) or value <= 0:
+        return ""
+    least = 0.0
+    if low > 0:
+        least = math.exp(math.log(value / real) - math.hypot(math.log(value / low), math.log(real_high / real)))
+    if real_low <= 0:
+        return f"at least {number(least, digits=2)}"
+    most = math.exp(math.log(value / real) + math.hypot(math.log(high / value), math.log(real / real_low)))
+    return f"{number(least, digits=2)} to {number(most, digits=2)}"
+
+
+def _signed(value: float) -> str:
+    return f"{'+' if value >= 0 else ''}{number(value)}"
 
 
 def _grade(loss: float, limits: tuple[float, float]) -> str:
@@ -69,6 +116,15 @@ def _grade(loss: float, limits: tuple[float, float]) -> str:
 def percent(share: float) -> str:
     """0.255 as 25.5 %."""
     return f"{100 * share:.1f}".removesuffix(".0") + PERCENT
+
+
+def percent_with_interval(figure: Figure | float) -> str:
+    """0.255 of an interval of 0.2 to 0.3 as 25.5 % (20 to 30 %); of a number alone as `percent`."""
+    if isinstance(figure, float):
+        return percent(figure)
+    value, low, high = _limits(figure)
+    interval = "" if math.isnan(low + high) else f" ({percent(low).removesuffix(PERCENT)} to {percent(high)})"
+    return percent(value) + interval
 
 
 def number(value: float, *, digits: int = 3) -> str:
@@ -113,6 +169,13 @@ METRICS = {
     "near_copy_share": Metric(
         "Near copies", "low", "Share of sounds that are nearer to a training clip than real clips almost ever are. Far "
         "more than for the real clips: the generator memorised training clips.", is_share=True),
+    "near_copy_share_shifted": Metric(
+        "Near copies, moved in time", "low", "The same share where each sound may be earlier or later by up to a tenth "
+        "of its length: it finds copies that begin at another time.", is_share=True),
+    "near_copy_share_judge": Metric(
+        "Near copies, to the judge", "low", "The same share in the judge's features, of sounds through the vocoder: it "
+        "finds copies that sound like their clip but have another level or length. Sounds that are merely typical of "
+        "their class count too.", is_share=True),
     "log_spectral_distance_db": Metric(
         "Loss of band (dB)", "low", "How far these sounds are from their own recordings, band by band: log-spectral "
         "distance (Gray and Markel, 1976), the mean over FFTs of 4096, 1024 and 256 samples. What lies above half the "

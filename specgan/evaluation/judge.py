@@ -19,7 +19,7 @@ from specgan.data.fingerprint import fingerprint
 from specgan.data.folder import PARAMS_NAME
 from specgan.data.manifest import MANIFEST_NAME, read_file
 from specgan.evaluation.clips import MeasuredClips, has_sounds, judged_rate
-from specgan.evaluation.few_clips import OF_FEW, has_few_clips, settings_of_few
+from specgan.evaluation.few_clips import OF_FEW, has_few_clips, open_settings, settings_of_few
 from specgan.evaluation.fitting import Fitting, Sounds, fit_classifier
 from specgan.evaluation.metrics import Figure, share
 from specgan.files import atomic_path, load_tensors
@@ -141,11 +141,11 @@ class JudgeRecipe:
         recipe = {name: value for name, value in vars(self).items() if name != "n_folds"}
         contents = [read_file(data.dataset_dir, name) for name in (MANIFEST_NAME, PARAMS_NAME)]
         given = _keywords(self.classifier)
-        if added := settings_of_few(given):  # which an earlier version did not have: its judges keep their names
+        if added := open_settings(given):  # which an earlier version did not have: its judges keep their names
             before = {name: value for name, value in given.items() if name not in added}
             recipe["classifier"] = partial(self.classifier.func, *self.classifier.args, **before)
         if has_few_clips(data):
-            recipe["few"] = {"settings": added, "fitting": OF_FEW}
+            recipe["few"] = {"settings": settings_of_few(given), "fitting": OF_FEW}
         digest = fingerprint(
             recipe=recipe,
             # A checkpoint's range, if the data have another one, changes what the vocoder makes of the clips.

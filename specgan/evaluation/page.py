@@ -9,7 +9,7 @@ from torch import Tensor
 from specgan.audio import encode_flac
 from specgan.evaluation.content import CurvePoint, EvaluationReport, Figure, JudgeQuality
 from specgan.evaluation.curve import draw_curve
-from specgan.evaluation.glossary import POINTS, RATIOS, number, percent
+from specgan.evaluation.glossary import POINTS, RATIOS, number, percent, percent_with_interval
 from specgan.evaluation.tables import COLUMNS, class_rows, known, matrices, metric_rows
 from specgan.files import write_bytes
 from specgan.pictures.figures import to_overview, to_png
@@ -33,13 +33,13 @@ class Example:
         caption: what tells it from the others, e.g. "seed 7, classified as snare".
         waveform: (T,) or (channels, T) float, full scale 1.0; beyond it the sound is turned down, and the page says so.
         spectrogram: (n_mels, n_frames) or (channels, n_mels, n_frames) in [-1, 1].
-        nearest: the training clip that is most like it, shown beside it.
+        nearest: the training clips that are most like it, by one distance or another, shown beside it.
     """
 
     caption: str
     waveform: Tensor
     spectrogram: Tensor
-    nearest: "Example | None" = None
+    nearest: "Sequence[Example]" = ()
 
 
 def write_report(
@@ -68,6 +68,7 @@ def write_report(
         headline=_headline(rows, f"real {split} clips"),
         is_judge_trusted=report["judge"]["trusted"],
         judge_accuracy=_judge_accuracy(report["judge"]),
+        judge_folds=_judge_folds(report["judge"]),
         warnings=report.get("warnings", []),
         labels=labels,
         columns={row: labels[row] for row in COLUMNS if row in labels},
@@ -126,7 +127,19 @@ def _judge_accuracy(judge: JudgeQuality) -> str:
         "of the test clips": judge.get("test_accuracy"),
         "of the test clips through the vocoder": judge.get("vocoded_test_accuracy"),
     }
-    return ", ".join(f"{percent(accuracy['value'])} {text}" for text, accuracy in clips.items() if accuracy)
+    return ", ".join(f"{percent_with_interval(accuracy)} {text}" for text, accuracy in clips.items() if accuracy)
+
+
+def _judge_folds(judge: JudgeQuality) -> str:
+    """What cross-validation says of the judge, "" if there was none."""
+    accuracy, n_folds = judge.get("cross_validated_accuracy"), judge.get("n_folds")
+    if not accuracy:
+        return ""
+    return (
+        f"Accuracy by {n_folds}-fold cross-validation: {percent_with_interval(accuracy)}. So many of all "
+        f"{accuracy['n']} recordings are classified correctly by classifiers that were trained as the judge, each on "
+        "the other recordings; it is the figure to go by, because the splits for validation and test are small."
+    )
 
 
 def _curves(curve: Sequence[CurvePoint]) -> dict[str, str]:
@@ -145,7 +158,7 @@ class _Sound:
     caption: str
     picture: str
     audio: str
-    nearest: "_Sound | None" = None
+    nearest: "Sequence[_Sound]" = ()
 
 
 @dataclass(frozen=True)
@@ -170,7 +183,7 @@ def _sound(example: Example, sample_rate: int, *, before: str = "") -> _Sound:
         caption,
         picture=data_uri("image/png", to_png(example.spectrogram.detach())),
         audio=data_uri("audio/flac", sound),
-        nearest=_sound(example.nearest, sample_rate, before="nearest training clip: ") if example.nearest else None,
+        nearest=[_sound(clip, sample_rate, before="nearest training clip: ") for clip in example.nearest],
     )
 
 

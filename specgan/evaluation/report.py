@@ -1,30 +1,30 @@
 """The full report of a generator: rows of sounds, figures of each, warnings, and examples to listen to."""
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Protocol
 
 import torch
 from rich.progress import track
-from torch import Tensor, nn
+from torch import Tensor
 
 from specgan.audio import resample
 from specgan.evaluation import metrics
 from specgan.evaluation.clips import MeasuredClips
+from specgan.evaluation.copies import DISTANCES, Copies, Sounds, find_copies
+from specgan.evaluation.cross_validation import CrossValidation
 from specgan.evaluation.distances import balanced, distances, embedded_distances
 from specgan.evaluation.fidelity import losses, lost_band
 from specgan.evaluation.fitting import fit_classifier
 from specgan.evaluation.judge import Judge, JudgedSounds, JudgeRecipe
 from specgan.evaluation.metrics import Figure, share
 from specgan.evaluation.page import Example
+from specgan.evaluation.remarks import JudgeAccuracy, remarks
 from specgan.spectrogram import Spectrogram, normalise_channels, params_at
 
 POOR_ACCURACY = 0.9  # of the judge on real clips, below which its verdicts mean little
-FEW_SOUNDS = 100  # in a row, below which its figures are rough
-
-_COPY_QUANTILE = 0.05  # of the real clips, which are nearer to a training clip than a near-copy may be
 _EMBEDDED_TOGETHER = 32  # sounds
 
 Sampler = Callable[[Sequence[int], Sequence[int]], Tensor]
@@ -93,7 +93,13 @@ class Measured:
 
 
 def make_report(
-    sample: Sampler, judge: Judge, clips: MeasuredClips, recipe: JudgeRecipe, settings: ReportSettings
+    sample: Sampler,
+    judge: Judge,
+    clips: MeasuredClips,
+    recipe: JudgeRecipe,
+    settings: ReportSettings,
+    *,
+    folds: CrossValidation | None = None,
 ) -> tuple[Report, Examples]:
     """Measures a generator in full.
 
@@ -103,6 +109,7 @@ def make_report(
         clips: of the data set.
         recipe: of the judge.
         settings: what is measured.
+        folds: the judge's accuracy where the split is too small to tell it; None: the split tells it.
     Returns:
         What `specgan.evaluation.page.write_report` takes: the figures and the sounds to show.
     Raises:
@@ -117,11 +124,16 @@ def make_report(
         )
     names = data.class_names
     measured = _measured(sample, judge, clips, settings, seed=recipe.seed)
-    copies, originals = _copies(measured, clips, split)
+    copies = _copies(measured, clips, split)
     figures = _figures(measured, clips, recipe, settings)
-    for row, copy_share in copies.items():
-        figures[row]["near_copy_share"] = copy_share
-    accuracy = judge.accuracy[split if clips.has_sounds else f"vocoded_{split}"]
+    figures[measured.real] |= copies.real
+    figures["generated"] |= copies.generated
+    labels = measured.rows[measured.real].labels
+    counts = dict(zip(names, torch.bincount(labels, minlength=len(names)).tolist(), strict=True))
+    accuracy, found = _accuracy(judge, clips, labels, split), {}
+    if folds is not None:
+        accuracy = JudgeAccuracy(folds.accuracy, folds.chance, folds.n_folds)
+        found = {"cross_validated_accuracy": folds.accuracy, "n_folds": folds.n_folds}
     report: Report = {
         "dataset": str(data.dataset_dir),
         "seed": recipe.seed,
@@ -131,14 +143,26 @@ def make_report(
         "spectrogram_rate": data.params.sample_rate,
         "judge": {
             **{f"{name}_accuracy": figure for name, figure in judge.accuracy.items()},
-            "trusted": accuracy["value"] >= POOR_ACCURACY,
+            **found,
+            "chance": accuracy.chance,
+            "trusted": accuracy.figure["value"] >= POOR_ACCURACY,
         },
         "rows": figures,
         "per_class": {row: _per_class(sounds, names) for row, sounds in measured.rows.items()},
         "confusion": {row: confusion(sounds, len(names)) for row, sounds in measured.rows.items()},
-        "warnings": [*lost_band(figures, data.params.sample_rate), *_warnings(figures, measured.real, split)],
+        "unmeasured_classes": [name for name, n in counts.items() if not n],
+        "warnings": [
+            *lost_band(figures, data.params.sample_rate),
+            *remarks(figures, real=measured.real, split=split, n_of_class=counts, accuracy=accuracy, copies=copies),
+        ],
     }
-    return report, _examples(measured, clips, originals, settings)
+    return report, _examples(measured, clips, copies.originals, settings)
+
+
+def _accuracy(judge: Judge, clips: MeasuredClips, labels: Tensor, split: str) -> JudgeAccuracy:
+    """How often the judge is right on the real clips of a split, which have these labels."""
+    chance = float(torch.bincount(labels).max() / len(labels))
+    return JudgeAccuracy(judge.accuracy[split if clips.has_sounds else f"vocoded_{split}"], chance)
 
 
 def _measured(sample: Sampler, judge: Judge, clips: MeasuredClips, settings: ReportSettings, *, seed: int) -> Measured:
@@ -189,22 +213,15 @@ def _figures(measured: Measured, clips: MeasuredClips, recipe: JudgeRecipe, sett
     return figures
 
 
-def _copies(measured: Measured, clips: MeasuredClips, split: str) -> tuple[dict[str, Figure], Tensor]:
-    """The share of spectrograms that are nearer to a training clip than nearly all real ones are.
-
-    Not of sounds: what the vocoder changes would hide copies. Also the index of the training clip that is nearest to
-    each generated spectrogram.
-    """
+def _copies(measured: Measured, clips: MeasuredClips, split: str) -> Copies:
+    """By spectrograms, and by features of sounds that all came through the vocoder, so that it does not hide copies."""
     data = clips.data
-
-    def contours(spectrograms: Tensor) -> Tensor:
-        return nn.functional.adaptive_avg_pool2d(spectrograms, 32).flatten(1)
-
-    reference = contours(clips.spectrograms(data.train))
-    real, _ = metrics.nearest(contours(clips.spectrograms(data.test if split == "test" else data.val)), reference)
-    generated, originals = metrics.nearest(contours(measured.spectrograms), reference)
-    limit = torch.quantile(real, _COPY_QUANTILE)
-    return {measured.real: share(real < limit), "generated": share(generated < limit)}, originals
+    real = clips.spectrograms(data.test if split == "test" else data.val)
+    return find_copies(
+        Sounds(measured.spectrograms, measured.rows["generated"].features),
+        Sounds(real, measured.rows["vocoded"].features),
+        Sounds(clips.spectrograms(data.train), measured.train.features),
+    )
 
 
 def _classification_scores(
@@ -245,35 +262,9 @@ def _per_class(sounds: JudgedSounds, names: Sequence[str]) -> dict[str, Figure]:
     return {name: share(is_right) for name, is_right in of_class.items() if len(is_right)}
 
 
-def _warnings(figures: Mapping[str, Mapping[str, Figure]], real: str, split: str) -> list[str]:
-    warnings = []
-    if real != "real":
-        warnings.append(
-            "This data set keeps no sounds of its recordings, so real clips were taken through the vocoder: what the "
-            "vocoder costs, and how far generated sounds are from recorded ones, is not known. Make the data set with "
-            "keep_sounds to know it."
-        )
-    distance = figures[real].get("frechet_distance")
-    if distance is None:
-        warnings.append(f"There are too few real {split} clips to measure distances from.")
-    elif distance["n"] < FEW_SOUNDS:
-        warnings.append(
-            f"Distances are measured on {distance['n']} sounds, because there are no more real {split} clips: they are "
-            "rough; compare them with those of the real clips, not with other data sets."
-        )
-    generated = figures["generated"]
-    if generated["silent_share"]["value"] > 0.1:
-        warnings.append("More than a tenth of the generated sounds are silent.")
-    if generated["clipped_share"]["value"] > 0.1:
-        warnings.append("More than a tenth of the generated sounds exceed full scale; files are scaled down.")
-    if "diversity" in generated and generated["diversity"]["value"] < 0.5:
-        warnings.append("Generated sounds of a class differ less than half as much as real ones: it collapses.")
-    if generated["near_copy_share"]["low"] > figures[real]["near_copy_share"]["high"]:
-        warnings.append("Many generated sounds are nearly copies of training clips; listen to the nearest ones.")
-    return warnings
-
-
-def _examples(measured: Measured, clips: MeasuredClips, originals: Tensor, settings: ReportSettings) -> Examples:
+def _examples(
+    measured: Measured, clips: MeasuredClips, originals: dict[str, Tensor], settings: ReportSettings
+) -> Examples:
     data, rows, train = clips.data, measured.rows, measured.train
     # With all of the recordings' band, so that what is missing of it is seen to be missing.
     params, names = params_at(data.params, clips.sample_rate), data.class_names
@@ -289,10 +280,16 @@ def _examples(measured: Measured, clips: MeasuredClips, originals: Tensor, setti
         waveform = rows[row].waveforms[index]
         return Example(f"{settings.split} clip {index}{verdict(rows[row], index)}", waveform, picture(waveform))
 
+    def original(index: int, by: Sequence[str]) -> Example:
+        waveform = train.waveforms[index]
+        how = "all distances" if len(by) == len(originals) else " and ".join(by)
+        return Example(f"{names[int(train.labels[index])]}, by {how}", waveform, picture(waveform))
+
     def generated(index: int) -> Example:
-        origin = int(originals[index])
-        waveform = train.waveforms[origin]
-        nearest = Example(names[int(train.labels[origin])], waveform, picture(waveform))
+        ways: dict[int, list[str]] = {}
+        for name, places in originals.items():
+            ways.setdefault(int(places[index]), []).append(DISTANCES[name])
+        nearest = [original(origin, by) for origin, by in ways.items()]
         caption = f"seed {measured.seeds[index]}{verdict(rows['generated'], index)}"
         sound = rows["generated"].waveforms[index]
         spectrogram = picture(sound) if clips.is_band_cut else measured.spectrograms[index]

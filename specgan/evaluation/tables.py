@@ -47,7 +47,7 @@ def metric_rows(rows: Mapping[str, Mapping[str, Figure]]) -> list[MetricRow]:
 
 def _metric_row(name: str, metric: Metric, rows: Mapping[str, Mapping[str, Figure]]) -> MetricRow:
     generated, real = (known(rows, row, name) for row in ("generated", "real"))
-    comparison = metric.compare(generated["value"], real["value"]) if generated and real else Comparison("–")
+    comparison = metric.compare(generated, real) if generated and real else Comparison("–")
     return MetricRow(metric, _cells(rows, name, metric), comparison)
 
 

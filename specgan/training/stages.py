@@ -220,8 +220,12 @@ def fit_judge(cfg: DictConfig) -> None:
     datamodule.prepare_data()
     datamodule.setup("fit")
     evaluation = instantiate(cfg.evaluation, judge=cfg.model, _convert_="all")
-    judge = evaluation.of(datamodule, retrain=True).judge
-    metrics = {f"judge/{name}_accuracy": figure["value"] for name, figure in judge.accuracy.items()}
+    evaluator = evaluation.of(datamodule, retrain=True)
+    metrics = {f"judge/{name}_accuracy": figure["value"] for name, figure in evaluator.judge.accuracy.items()}
+    if found := evaluator.cross_validation():
+        figure = found.accuracy
+        metrics["judge/cross_validated_accuracy"] = figure["value"]
+        log.info("accuracy by %d-fold cross-validation: %s", found.n_folds, _with_interval(figure))
     write_json(Path(cfg.paths.run_dir) / "metrics.json", metrics, indent=2, allow_nan=False)
 
 
@@ -306,11 +310,16 @@ def _optimized(name: str | None, metrics: Mapping[str, float]) -> float | None:
 
 def _table(rows: Mapping[str, Mapping[str, Mapping[str, float]]]) -> str:
     names = list(dict.fromkeys(metric for figures in rows.values() for metric in figures))
-    lines = [f"{'':32}" + "".join(f"{row:>12}" for row in rows)]
+    lines = [f"{'':32}" + "".join(f"{row:>26}" for row in rows)]
     for name in names:
         values = [figures.get(name) for figures in rows.values()]
-        lines.append(f"{name:32}" + "".join(f"{value['value']:12.3f}" if value else f"{'-':>12}" for value in values))
+        lines.append(f"{name:32}" + "".join(f"{_with_interval(value) if value else '-':>26}" for value in values))
     return "\n".join(lines)
+
+
+def _with_interval(figure: Mapping[str, float]) -> str:
+    """For example 0.871 (0.834 to 0.902)."""
+    return f"{figure['value']:.3f} ({figure['low']:.3f} to {figure['high']:.3f})"
 
 
 def _close(loggers: list[Logger]) -> None:
