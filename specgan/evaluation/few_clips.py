@@ -1,7 +1,6 @@
 """How the judge of a data set with few clips is trained otherwise than that of one with enough."""
 
 from collections.abc import Mapping
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -31,12 +30,13 @@ def n_examples(data: SpectrogramDataModule, split: SpectrogramDataset) -> Tensor
     return torch.bincount(split.labels, weights=worth, minlength=len(data.class_names))
 
 
-def open_settings(given: Mapping[str, Any]) -> list[str]:
+def open_settings(given: Mapping[str, object]) -> list[str]:
     """The settings of a classifier that are None, so that the number of clips decides."""
     return [name for name in _OF_FEW if name in given and given[name] is None]
 
 
-def settings_of_few(given: Mapping[str, Any]) -> dict[str, Any]:
+def settings_of_few(given: Mapping[str, object]) -> dict[str, float]:
     """The settings of a classifier that few clips need instead of the given ones."""
     settings = {name: _OF_FEW[name] for name in open_settings(given)}
-    return {**settings, "dropout": min(0.5, 2 * given["dropout"])} if "dropout" in given else settings
+    dropout = given.get("dropout")
+    return {**settings, "dropout": min(0.5, 2 * dropout)} if isinstance(dropout, float) else settings

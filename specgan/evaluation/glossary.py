@@ -80,7 +80,8 @@ class Metric:
 
 def _limits(figure: Figure) -> tuple[float, float, float]:
     """Value, low and high; NaN where they are unknown."""
-    value, low, high = (math.nan if limit is None else limit for limit in map(figure.get, ("value", "low", "high")))
+    limits = figure["value"], figure["low"], figure["high"]
+    value, low, high = (math.nan if limit is None else limit for limit in limits)
     return value, low, high
 
 

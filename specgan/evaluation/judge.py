@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 import torch
 from lightning.pytorch.utilities.seed import isolate_rng
@@ -141,8 +141,10 @@ class JudgeRecipe:
         recipe = {name: value for name, value in vars(self).items() if name != "n_folds"}
         contents = [read_file(data.dataset_dir, name) for name in (MANIFEST_NAME, PARAMS_NAME)]
         given = _keywords(self.classifier)
-        if added := open_settings(given):  # which an earlier version did not have: its judges keep their names
-            before = {name: value for name, value in given.items() if name not in added}
+        if isinstance(
+            self.classifier, partial
+        ):  # without what an earlier version did not have
+            before = {name: value for name, value in given.items() if name not in open_settings(given)}
             recipe["classifier"] = partial(self.classifier.func, *self.classifier.args, **before)
         if has_few_clips(data):
             recipe["few"] = {"settings": settings_of_few(given), "fitting": OF_FEW}
@@ -176,7 +178,7 @@ class JudgeRecipe:
             )
 
 
-def _keywords(make: MakeClassifier) -> dict[str, Any]:
+def _keywords(make: MakeClassifier) -> dict[str, object]:
     return make.keywords if isinstance(make, partial) else {}
 
 
