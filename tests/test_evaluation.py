@@ -280,14 +280,14 @@ def test_a_judge_of_few_clips_is_trained_otherwise_and_one_of_many_as_before(spe
     """Settings that were added for few clips give judges of enough clips no other name."""
     data = open_data(specs)
     before = make_evaluation(judge=partial(JUDGE, dropout=0.2)).recipe
-    now = make_evaluation(judge=partial(JUDGE, dropout=0.2, stretch=None, weight_decay=None)).recipe
+    now = make_evaluation(judge=partial(JUDGE, dropout=0.2, stretch=None)).recipe
     few = now.new_classifier(data)
-    assert (few.stretch, few.weight_decay, few.logits[1].p) == (0.15, 0.05, 0.4)
+    assert few.stretch == 0.15
     assert now.fitting(data).most_steps == 300
     assert now.path(data) != before.path(data)
     monkeypatch.setattr(few_clips, "ENOUGH", 14)  # clips of each class, in all splits
     many = now.new_classifier(data)
-    assert (many.stretch, many.weight_decay, many.logits[1].p) == (0, 0.01, 0.2)
+    assert many.stretch == 0
     assert now.fitting(data).ends_early
     assert now.path(data) == before.path(data)
     assert now.path(data) == replace(now, n_folds=3).path(data)

@@ -10,10 +10,9 @@ from specgan.data.dataset import SpectrogramDataset
 from specgan.evaluation.fitting import Fitting
 
 ENOUGH = 100  # clips of a class in all splits, from which on there is nothing special
-STRETCH, WEIGHT_DECAY = 0.15, 0.05
+STRETCH = 0.15  # of augmentation
 ENOUGH_TO_TEST = 30  # clips of a class in the test split, from which on the judge's accuracy is measured on it alone
-_OF_FEW = {"stretch": STRETCH, "weight_decay": WEIGHT_DECAY}
-OF_FEW = Fitting(batch_size=32, most_steps=300, ends_early=False)  # measured, see docs/experiments.md
+OF_FEW = Fitting(most_steps=300, ends_early=False)  # measured, see docs/experiments.md
 
 
 def has_few_clips(data: SpectrogramDataModule) -> bool:
@@ -30,13 +29,6 @@ def n_examples(data: SpectrogramDataModule, split: SpectrogramDataset) -> Tensor
     return torch.bincount(split.labels, weights=worth, minlength=len(data.class_names))
 
 
-def open_settings(given: Mapping[str, object]) -> list[str]:
-    """The settings of a classifier that are None, so that the number of clips decides."""
-    return [name for name in _OF_FEW if name in given and given[name] is None]
-
-
-def settings_of_few(given: Mapping[str, object]) -> dict[str, float]:
-    """The settings of a classifier that few clips need instead of the given ones."""
-    settings = {name: _OF_FEW[name] for name in open_settings(given)}
-    dropout = given.get("dropout")
-    return {**settings, "dropout": min(0.5, 2 * dropout)} if isinstance(dropout, float) else settings
+def open_settings(given: Mapping[str, object]) -> dict[str, float]:
+    """The settings of a classifier that are None, so that the number of clips decides, and what they are of few."""
+    return {"stretch": STRETCH} if "stretch" in given and given["stretch"] is None else {}

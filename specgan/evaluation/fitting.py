@@ -12,7 +12,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from specgan.models.classifier import Classifier
 
-_VALIDATED_TOGETHER = 256
+_BATCH_SIZE, _VALIDATED_TOGETHER = 64, 256
 _AVERAGE = 0.98  # decay a step of the average of the weights
 _CHECK_EVERY, _LEAST_GAIN = 50, 0.01  # steps from validation to validation, and what the loss must fall by
 
@@ -24,12 +24,10 @@ class Fitting:
     """How long a classifier is trained; see `fit_classifier`.
 
     Args:
-        batch_size: sounds.
         most_steps: batches at most, whatever the classifier's own setting is.
         ends_early: when the loss on other clips is flat. It is not among a dozen.
     """
 
-    batch_size: int = 64
     most_steps: int | None = None
     ends_early: bool = True
 
@@ -63,7 +61,7 @@ def fit_classifier(
     if len(labels) == 1:  # batch normalisation needs two
         waveforms, labels = torch.cat([waveforms, waveforms]), labels.repeat(2)
     classifier.to(device).eval()
-    batch_size = min(fitting.batch_size, len(labels))
+    batch_size = min(_BATCH_SIZE, len(labels))
     n_steps = min(classifier.n_steps, fitting.most_steps or classifier.n_steps)
     train = TensorDataset(classifier.analyse_all(waveforms), labels)
     held_out = train

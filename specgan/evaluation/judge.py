@@ -19,7 +19,7 @@ from specgan.data.fingerprint import fingerprint
 from specgan.data.folder import PARAMS_NAME
 from specgan.data.manifest import MANIFEST_NAME, read_file
 from specgan.evaluation.clips import MeasuredClips, has_sounds, judged_rate
-from specgan.evaluation.few_clips import OF_FEW, has_few_clips, open_settings, settings_of_few
+from specgan.evaluation.few_clips import OF_FEW, has_few_clips, open_settings
 from specgan.evaluation.fitting import Fitting, Sounds, fit_classifier
 from specgan.evaluation.metrics import Figure, share
 from specgan.files import atomic_path, load_tensors
@@ -141,13 +141,11 @@ class JudgeRecipe:
         recipe = {name: value for name, value in vars(self).items() if name != "n_folds"}
         contents = [read_file(data.dataset_dir, name) for name in (MANIFEST_NAME, PARAMS_NAME)]
         given = _keywords(self.classifier)
-        if isinstance(
-            self.classifier, partial
-        ):  # without what an earlier version did not have
+        if isinstance(self.classifier, partial):  # without what an earlier version did not have
             before = {name: value for name, value in given.items() if name not in open_settings(given)}
             recipe["classifier"] = partial(self.classifier.func, *self.classifier.args, **before)
         if has_few_clips(data):
-            recipe["few"] = {"settings": settings_of_few(given), "fitting": OF_FEW}
+            recipe["few"] = {"settings": open_settings(given), "fitting": OF_FEW}
         digest = fingerprint(
             recipe=recipe,
             # A checkpoint's range, if the data have another one, changes what the vocoder makes of the clips.
@@ -165,7 +163,7 @@ class JudgeRecipe:
     def new_classifier(self, data: SpectrogramDataModule, **settings: float) -> Classifier:
         """An untrained classifier of a data set; the global random state stays as it is."""
         if has_few_clips(data):
-            settings = {**settings_of_few(_keywords(self.classifier)), **settings}
+            settings = {**open_settings(_keywords(self.classifier)), **settings}
         if data.channels != 1:
             settings["channels"] = data.channels
         with isolate_rng():

@@ -14,7 +14,6 @@ MOST_FRAMES = 200  # of the analysis: longer examples are analysed in longer ste
 FLOOR_DB = -80.0
 
 _AT_ONCE = 256  # sounds in a pass
-_WEIGHT_DECAY = 0.01
 
 
 def analysis_params(sample_rate: int, n_samples: int) -> SpectrogramParams:
@@ -52,7 +51,6 @@ class Classifier(L.LightningModule):
         n_features: size of the vector that distances are measured in.
         dropout: share of the features that are left out in training.
         learning_rate: of AdamW.
-        weight_decay: of AdamW; None: 0.01, but the judge of few clips has `specgan.evaluation.few_clips.WEIGHT_DECAY`.
         n_steps: batches at most; see `specgan.evaluation.fitting.fit_classifier`.
         gain_db: of augmentation.
         shift: of augmentation, share of the length.
@@ -71,7 +69,6 @@ class Classifier(L.LightningModule):
         n_features: int = 64,
         dropout: float = 0.2,
         learning_rate: float = 2e-3,
-        weight_decay: float | None = None,
         n_steps: int = 1200,
         gain_db: float = 6.0,
         shift: float = 0.05,
@@ -80,7 +77,6 @@ class Classifier(L.LightningModule):
         super().__init__()
         self.class_names = list(class_names)
         self.learning_rate, self.n_steps = learning_rate, n_steps
-        self.weight_decay = _WEIGHT_DECAY if weight_decay is None else weight_decay
         self.gain_db, self.shift, self.stretch = gain_db, shift, stretch or 0.0
         self.analysis = Spectrogram(analysis_params(sample_rate, n_samples))
         n_maps = [channels, width, 2 * width, 4 * width, 4 * width]
@@ -153,7 +149,7 @@ class Classifier(L.LightningModule):
         return levels * ~bands[:, None, :, None] * ~stretch[:, None, None]
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
-        return torch.optim.AdamW(self.parameters(), lr=self.learning_rate, weight_decay=self.weight_decay, fused=True)
+        return torch.optim.AdamW(self.parameters(), lr=self.learning_rate, weight_decay=0.01, fused=True)
 
 
 def _stretched(levels: Tensor, most: float) -> Tensor:
