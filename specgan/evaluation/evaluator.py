@@ -55,7 +55,7 @@ class Evaluation:
         n_neighbors: int = 5,
         most_clips: int = 4000,
         most_vocoded: int = 100,
-        n_folds: int = 5,
+        n_folds: int = 4,
         classifier_steps: int = 300,
         split: str = "test",
         listening: bool = False,
@@ -69,7 +69,7 @@ class Evaluation:
         if most_vocoded < 1:
             raise ValueError(f"most_vocoded is {most_vocoded}; at least 1")
         if n_folds < 0 or n_folds == 1:
-            raise ValueError(f"n_folds is {n_folds}; at least 2, better 5, or 0 for no cross-validation")
+            raise ValueError(f"n_folds is {n_folds}; at least 2, better 4, or 0 for no cross-validation")
         if features == "muq" and muq is None:
             raise ValueError("features is muq, but muq is None; give what makes the embedder")
         self.recipe = JudgeRecipe(

@@ -8,6 +8,7 @@ from specgan.evaluation.glossary import percent_with_interval
 from specgan.evaluation.metrics import Figure
 
 FEW_SOUNDS = 100  # in a row, below which its figures are rough
+_FEW_TO_COPY = 20  # real clips, below which the nearest 5 % of them are not even one
 _FEW_OF_CLASS = 10  # test clips, below which distances say little
 
 _MORE_CLIPS = "record more, or give the split a larger share (data.splits=[60,20,20])"
@@ -120,7 +121,8 @@ def _about_sounds(generated: Mapping[str, Figure]) -> list[str]:
 
 def _about_copies(copies: Copies) -> list[str]:
     if not copies.found_by:
-        return []
+        n = copies.real["near_copy_share"]["n"]
+        return [] if n >= _FEW_TO_COPY else [f"{n} real clips are too few to tell what is a copy: listen for yourself."]
     shares = (
         f"by {DISTANCES[name]} {percent_with_interval(copies.generated[name])}, of real clips "
         f"{percent_with_interval(copies.real[name])}"
