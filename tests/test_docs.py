@@ -241,6 +241,7 @@ def test_other_commands_are_known(command):
             "tensorboard",
             "wandb",
             "curl",
+            "docker",
         }
 
 
