@@ -31,6 +31,8 @@ def save_checkpoint(path, class_names=CLASSES, *, params=PARAMS, channels=1):
     model = tiny_gan()
     level_range = LevelRange(-80.0, -10.0) if params.level == "db" else LevelRange(0.0, 9.0)
     model.build(params=params, level_range=level_range, class_names=class_names, channels=channels)
+    if channels > 1:  # which start alike
+        model.ema.layers[-2].weight += 0.1 * torch.randn_like(model.ema.layers[-2].weight)
     model.n_steps = 12
     checkpoint = {"state_dict": model.state_dict()}
     model.on_save_checkpoint(checkpoint)

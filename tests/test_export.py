@@ -1,7 +1,9 @@
 """specgan export: the file computes what PyTorch does, says how it is used, and replaces nothing of others."""
 
 import json
+import shutil
 import sys
+import tarfile
 from dataclasses import asdict, replace
 from functools import partial
 
@@ -14,6 +16,7 @@ from torch import nn
 
 import specgan
 from specgan.export.exporting import export
+from specgan.export.runtime import SHA256, MissingRuntimeError, find_runtime
 from specgan.export.transforms import Fourier
 from specgan.files import OUTPUTS_NAME
 from specgan.models.generators import noise
@@ -161,3 +164,49 @@ def test_what_cannot_be_exported_is_refused_and_nothing_is_written(tmp_path, mon
         export_it(output=tmp_path / "x.onnx")
     assert {path.name for path in tmp_path.iterdir()} - {OUTPUTS_NAME} == {"best.ckpt", "mine.onnx"}
     assert (tmp_path / "mine.onnx").read_text() == "mine"
+
+
+# --- what a page needs
+
+
+def test_without_npm_or_a_folder_the_message_says_what_is_lacking_and_how_to_get_it(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setenv("PATH", str(tmp_path))
+    ckpt_path = save_checkpoint(tmp_path / "best.ckpt")
+    with pytest.raises(MissingRuntimeError, match=r"there is no npm to fetch it\.(.|\n)*npm pack onnxruntime-web@"):
+        export(ckpt_path, output=tmp_path / "x.html", vocoder=GriffinLim)
+    with pytest.raises(MissingRuntimeError, match=r"runtime is .*: no ort\.wasm(.|\n)*npm pack"):
+        find_runtime(tmp_path)
+    npm = tmp_path / "npm"
+    npm.write_text("#!/bin/sh\necho no network >&2\nexit 1\n")
+    npm.chmod(0o755)
+    with pytest.raises(MissingRuntimeError, match=r"npm cannot fetch onnxruntime-web \(no network\)"):
+        find_runtime(None)
+    assert not (tmp_path / "x.html").exists()
+
+
+def test_files_other_than_the_published_ones_are_not_used(tmp_path, monkeypatch):
+    for name in SHA256:
+        path = tmp_path / "package" / "dist" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("something else")
+    assert find_runtime(tmp_path / "package").code == b"something else"  # that of a folder of one's own is
+    with tarfile.open(tmp_path / "packed.tgz", "w:gz") as archive:
+        archive.add(tmp_path / "package", "package")
+    npm = tmp_path / "npm"
+    npm.write_text(f'#!/bin/sh\n{shutil.which("cp")} {tmp_path}/packed.tgz "$5"\n')
+    npm.chmod(0o755)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(ValueError, match="that npm fetched is not that of onnxruntime-web"):
+        find_runtime(None)
+    assert not (tmp_path / "cache").exists()
+
+
+def test_griffin_lim_that_a_page_has_not_is_refused(tmp_path):
+    ckpt_path = save_checkpoint(tmp_path / "best.ckpt", params=UNEVEN)
+    export_it = partial(export, ckpt_path, output=tmp_path / "x.html")
+    with pytest.raises(ValueError, match=r"vocoder\.start is 'gradient'"):
+        export_it(vocoder=partial(GriffinLim, start="gradient"))
+    with pytest.raises(ValueError, match="n_fft is 500; Griffin-Lim in a page takes a power of two"):
+        export_it(vocoder=GriffinLim)

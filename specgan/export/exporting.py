@@ -8,6 +8,8 @@ from torch import nn
 
 from specgan.export.about import about, about_vocoder
 from specgan.export.graph import SoundGraph, to_onnx
+from specgan.export.page import require_drawable, write_sound_page
+from specgan.export.runtime import find_runtime
 from specgan.files import Outputs, write_bytes
 from specgan.generation import make_vocoder
 from specgan.models.trained import TrainedGenerator
@@ -15,7 +17,7 @@ from specgan.spectrogram import SpectrogramParams
 
 log = logging.getLogger(__name__)
 
-SUFFIXES = (".onnx",)
+SUFFIXES = (".onnx", ".html")
 
 
 def export(
@@ -45,6 +47,7 @@ def export(
     Raises:
         FileNotFoundError, ValueError: no such checkpoint, another suffix, a file is in the way, or what cannot be
             exported; nothing is written.
+        MissingRuntimeError: a page needs onnxruntime-web, which is neither here nor can be fetched.
         ImportError: the package onnx is not installed.
     """
     path = Path(output)
@@ -56,8 +59,15 @@ def export(
     to_sound = make_vocoder(trained, vocoder, carried=carried_vocoder)
     graph = SoundGraph(trained, to_sound)
     facts = about(trained, ckpt_path, presets=presets(), vocoder=about_vocoder(to_sound))
+    found = None
+    if path.suffix == ".html":
+        require_drawable(to_sound, trained.params)
+        found = find_runtime(runtime)
     content = to_onnx(graph, facts, opset=opset)
     outputs.claim([path.name])
-    write_bytes(path, content)
-    log.info("%s: %.1f MB, %d classes", path, len(content) / 1e6, len(trained.class_names))
+    if found is None:
+        write_bytes(path, content)
+    else:
+        write_sound_page(path, model=content, about=facts, vocoder=to_sound, runtime=found)
+    log.info("%s: %.1f MB, %d classes", path, path.stat().st_size / 1e6, len(trained.class_names))
     return path

@@ -1,0 +1,80 @@
+"""A page of one file that draws the sounds of a model in a browser."""
+
+import gzip
+from base64 import b64encode
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from specgan.export.runtime import VERSION, Runtime
+from specgan.pictures.pages import write_page
+from specgan.spectrogram import Spectrogram, SpectrogramParams
+from specgan.vocoders.griffin_lim import GriffinLim
+
+WEB = Path(__file__).parent / "web"
+SCRIPTS = ("noise.js", "frames.js", "griffin_lim.js", "sound.js", "page.js")
+_SHOWN = {"conditional_accuracy": "classified as the requested class", "frechet_distance": "Fréchet distance"}
+
+
+def write_sound_page(
+    path: str | Path, *, model: bytes, about: Mapping[str, Any], vocoder: nn.Module, runtime: Runtime
+) -> None:
+    """Writes the page.
+
+    Args:
+        path: of the page.
+        model: content of an ONNX file, see `graph.to_onnx`.
+        about: its metadata, see `about.about`.
+        vocoder: that the model holds, or which the page does by itself.
+        runtime: runs the model.
+    """
+    from markupsafe import Markup  # of jinja2
+
+    packed = {"runtime": runtime.code, "wasm": runtime.wasm, "model": model}
+    griffin = _griffin(vocoder) if isinstance(vocoder, GriffinLim) else None
+    write_page(
+        Path(path),
+        WEB / "page.html",
+        title=Path(path).stem,
+        size=f"{len(model) / 1e6:.1f} MB",
+        about={**about, "griffin": griffin},
+        measured=list(_measured(about)),
+        version=VERSION,
+        licence=(WEB / "LICENCE.txt").read_text(encoding="utf-8"),
+        style=Markup((WEB / "page.css").read_text(encoding="utf-8")),
+        script=Markup("\n".join((WEB / name).read_text(encoding="utf-8") for name in SCRIPTS)),
+        packed={name: b64encode(gzip.compress(content, 9, mtime=0)).decode() for name, content in packed.items()},
+    )
+
+
+def require_drawable(vocoder: nn.Module, params: SpectrogramParams) -> None:
+    """Raises ValueError for Griffin-Lim with settings that the page has not."""
+    if not isinstance(vocoder, GriffinLim):
+        return
+    if vocoder.start != "steady":
+        raise ValueError(f"vocoder.start is {vocoder.start!r}; a page starts from steady: vocoder.start=steady")
+    if params.n_fft & (params.n_fft - 1):
+        raise ValueError(
+            f"n_fft is {params.n_fft}; Griffin-Lim in a page takes a power of two. Export with vocoder=learned"
+        )
+
+
+def _griffin(vocoder: GriffinLim) -> dict[str, Any]:
+    """What Griffin-Lim in the page needs to know besides the settings of the spectrograms."""
+    transform = Spectrogram(vocoder.params)
+    settings: dict[str, Any] = {"full_scale": transform.full_scale, "floor": transform.floor}
+    if vocoder.inversion is None:
+        return {**settings, "filters": None, "first_bin": vocoder.params.fft_bins.start}
+    bands = []
+    for row in vocoder.inversion.filters:
+        used = row.nonzero()
+        first, last = int(used[0]), int(used[-1])
+        bands.append([first, [float(f"{weight:.8g}") for weight in row[first : last + 1].tolist()]])
+    return {**settings, "filters": bands}
+
+
+def _measured(about: Mapping[str, Any]) -> list[tuple[str, str]]:
+    row = ((about["figures"] or {}).get("rows") or {}).get("generated") or {}
+    return [(shown, f"{row[name]['value']:.3g}") for name, shown in _SHOWN.items() if name in row]
