@@ -1,15 +1,18 @@
 """specgan export: the file computes what PyTorch does, says how it is used, and replaces nothing of others."""
 
 import json
+import re
 import shutil
 import sys
 import tarfile
 from dataclasses import asdict, replace
 from functools import partial
+from pathlib import Path
 
 import numpy as np
 import onnxruntime
 import pytest
+import soundfile
 import torch
 from checkpoints import CLASSES, PARAMS, save_checkpoint
 from torch import nn
@@ -26,6 +29,7 @@ from specgan.vocoders.griffin_lim import GriffinLim
 from specgan.vocoders.learned import Learned
 from specgan.vocoders.refinement import Refiner
 
+DOCS = Path(__file__).parents[1] / "docs"
 CLASSIC = replace(PARAMS, kind="linear", f_min=60.0, level="log1p")
 UNEVEN = replace(PARAMS, n_fft=500, win_length=300, hop_length=72, n_mels=24, n_frames=18)
 
@@ -51,10 +55,10 @@ def test_the_transform_in_real_numbers_is_that_of_torch(n_fft):
 
 
 @pytest.mark.parametrize(("params", "channels"), [(UNEVEN, 2), (CLASSIC, 1)], ids=["uneven stereo", "linear log1p"])
-def test_a_model_computes_what_pytorch_does(params, channels, tmp_path):
+def test_a_model_computes_what_pytorch_does(params, channels, tmp_path, monkeypatch):
     ckpt_path = save_checkpoint(tmp_path / "best.ckpt", params=params, channels=channels)
     make = tiny_vocoder(params)
-    session, _ = opened(export(ckpt_path, output=tmp_path / "sounds.onnx", vocoder=make))
+    session, _ = opened(export(ckpt_path, output=tmp_path / "kicks.onnx", vocoder=make))
     trained, seeds, labels = TrainedGenerator.load(ckpt_path), [3, 4, 5], [0, 1, 2]
     spectrograms = trained.sample_indices(labels, seeds)
     expected = make(params, trained.level_range)(spectrograms, seeds=seeds).view(3, channels, -1)
@@ -72,6 +76,9 @@ def test_a_model_computes_what_pytorch_does(params, channels, tmp_path):
         np.testing.assert_allclose(drawn / half, level[chosen] / half, rtol=0, atol=1e-4)
         np.testing.assert_allclose(waveform, expected[chosen], rtol=0, atol=1e-4 * max(1, float(expected.abs().max())))
     assert expected.abs().max() > 0.01
+    monkeypatch.chdir(tmp_path)
+    exec(re.search(r"```python\n(.*?)```", (DOCS / "how-to" / "export.md").read_text(), re.DOTALL)[1], {})
+    assert soundfile.info("kick.wav").frames == params.n_samples
 
 
 def test_a_model_says_what_it_is(tmp_path):
