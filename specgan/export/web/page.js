@@ -52,7 +52,7 @@ async function make() {
   if (isBusy) return;
   isBusy = true;
   element("error").textContent = "";
-  const label = about.class_names.findIndex((_, i) => element(`class-${i}`).ariaPressed === "true");
+  const label = about.class_names.findIndex((_, i) => element(`class-${i}`).getAttribute("aria-pressed") === "true");
   const seed = form.elements.seed.valueAsNumber;
   const caption = `${about.class_names[label]}, seed ${seed}`;
   element("status").textContent = `Drawing ${caption} …`;
@@ -75,18 +75,16 @@ function show(levels, sound, caption) {
   URL.revokeObjectURL(player.src);
   player.src = link.href = URL.createObjectURL(wavOf(sound, about.sample_rate));
   link.download = `${fileName(caption)}.wav`;
-  link.ariaLabel = `Download WAV: ${caption}`;
-  player.setAttribute("aria-label", caption);
+  const names = [[link, `Download WAV: ${caption}`], [player, caption], [picture, `Spectrogram: ${caption}`], [wave, `Waveform: ${caption}`]];
+  names.forEach(([part, name]) => part.setAttribute("aria-label", name));
   element("caption").textContent = `${caption}, ${(sound[0].length / about.sample_rate).toFixed(2)} s`;
   drawSpectrogram(picture, levels, about.spectrogram.n_frames, about.level_range);
   drawWaveform(wave, sound, getComputedStyle(document.documentElement).getPropertyValue("--accent"));
-  picture.ariaLabel = `Spectrogram: ${caption}`;
-  wave.ariaLabel = `Waveform: ${caption}`;
   element("sound").hidden = false;
 }
 
 function choose(index) {
-  about.class_names.forEach((_, i) => (element(`class-${i}`).ariaPressed = String(i === index)));
+  about.class_names.forEach((_, i) => element(`class-${i}`).setAttribute("aria-pressed", i === index));
   make();
 }
 
