@@ -12,6 +12,9 @@ from checkpoints import PARAMS, save_checkpoint
 from specgan.audio import WavSettings
 from specgan.export.exporting import export
 from specgan.export.runtime import MissingRuntimeError, find_runtime
+from specgan.latent.mixing import class_points
+from specgan.latent.space import LatentSpace
+from specgan.models.generators import draw
 from specgan.models.trained import TrainedGenerator
 from specgan.spectrogram import denormalise
 from specgan.vocoders.griffin_lim import GriffinLim
@@ -64,7 +67,7 @@ def test_a_class_and_a_seed_are_the_sound_of_generate(name, browser, folder):
             spectrograms = trained.sample_indices([label], [seed])
             (expected,) = VOCODERS[name](PARAMS, trained.level_range)(spectrograms, seeds=[seed]).numpy()
             levels, sound = page.evaluate(
-                "async ([label, seed]) => { const { levels, sound } = await drawSound(label, seed);"
+                "async ([label, seed]) => { const { levels, sound } = await drawSound({ label, seed });"
                 "return [levels, sound].map(channels => channels.map(x => Array.from(x))) }",
                 [label, seed],
             )
@@ -72,6 +75,29 @@ def test_a_class_and_a_seed_are_the_sound_of_generate(name, browser, folder):
             level = denormalise(spectrograms, trained.level_range)[0].flatten(1)
             np.testing.assert_allclose(levels, level, rtol=0, atol=5e-3)  # dB
             np.testing.assert_allclose(sound, expected, rtol=0, atol=1e-3 * np.abs(expected).max())
+
+
+def test_the_way_to_another_sound_is_that_of_a_morph(browser, folder):
+    trained = TrainedGenerator.load(folder / "griffin-lim.ckpt")
+    ends = [class_points(trained, CLASSES[label], [seed])[0] for label, seed in ((2, 7), (1, 4))]
+    point = LatentSpace(trained).morph(*ends, n_positions=5)[3]
+    spectrograms = draw(trained.network, point.z[None], point.embedding[None])
+    (expected,) = VOCODERS["griffin-lim"](PARAMS, trained.level_range)(spectrograms, seeds=[4]).numpy()
+    with open_page(browser, folder / "griffin-lim.html") as page:
+        ways = "drawSound({ label: 2, seed: 7 }, { label: 1, seed: 4 }, 0.75)"
+        sound = page.evaluate(f"async () => (await {ways}).sound.map(x => Array.from(x))")
+        np.testing.assert_allclose(sound, expected, rtol=0, atol=1e-3 * np.abs(expected).max())
+        page.get_by_role("button", name=CLASSES[2]).click()
+        page.get_by_role("status").get_by_text(f"{CLASSES[2]}, seed 0.").wait_for()
+        page.locator("select").select_option("kick")
+        page.get_by_role("slider", name="Position").press("PageUp")
+        page.get_by_role("status").get_by_text(f"% of the way from {CLASSES[2]}, seed 0 to kick, seed 1.").wait_for()
+        page.get_by_role("slider", name="Position").press("End")
+        page.get_by_role("status").get_by_text("kick, seed 1.", exact=True).wait_for()
+        assert page.locator("output").inner_text() == "100 %"
+        page.get_by_role("button", name="7", exact=True).click()
+        page.get_by_role("status").get_by_text("7, seed 0.", exact=True).wait_for()
+        assert page.locator("output").inner_text() == "0 %"
 
 
 def test_noise_is_that_of_pytorch(browser, folder):

@@ -57,10 +57,11 @@ def export(
     outputs.require_free([path.name])
     trained = TrainedGenerator.load(ckpt_path, network=network)
     to_sound = make_vocoder(trained, vocoder, carried=carried_vocoder)
-    graph = SoundGraph(trained, to_sound)
+    is_page = path.suffix == ".html"
+    graph = SoundGraph(trained, to_sound, embedded=is_page and hasattr(trained.network, "from_embedding"))
     facts = about(trained, ckpt_path, presets=presets(), vocoder=about_vocoder(to_sound))
     found = None
-    if path.suffix == ".html":
+    if is_page:
         require_drawable(to_sound, trained.params)
         found = find_runtime(runtime)
     content = to_onnx(graph, facts, opset=opset)
@@ -68,6 +69,6 @@ def export(
     if found is None:
         write_bytes(path, content)
     else:
-        write_sound_page(path, model=content, about=facts, vocoder=to_sound, runtime=found)
+        write_sound_page(path, graph=graph, model=content, about=facts, vocoder=to_sound, runtime=found)
     log.info("%s: %.1f MB, %d classes", path, path.stat().st_size / 1e6, len(trained.class_names))
     return path

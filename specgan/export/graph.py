@@ -23,12 +23,14 @@ class SoundGraph(nn.Module):
     Args:
         trained: the generator.
         vocoder: for its spectrograms.
+        embedded: take the embedding of a class, or of a point between classes, in place of the label.
     Raises:
         ValueError: a vocoder of one's own, see `vocoding.graph_of`.
     """
 
-    def __init__(self, trained: TrainedGenerator, vocoder: nn.Module) -> None:
+    def __init__(self, trained: TrainedGenerator, vocoder: nn.Module, *, embedded: bool = False) -> None:
         super().__init__()
+        self.embedded = embedded
         self.network, self.params, self.level_range = trained.network, trained.params, trained.level_range
         self.transform = Spectrogram(trained.params)
         self.vocoder = graph_of(vocoder, trained.params.n_frames)
@@ -37,15 +39,16 @@ class SoundGraph(nn.Module):
     def takes_noise(self) -> bool:
         return self.vocoder is not None and self.vocoder.takes_noise
 
-    def forward(self, z: Tensor, label: Tensor, noise: Tensor | None = None) -> Tensor | tuple[Tensor, Tensor]:
+    def forward(self, z: Tensor, condition: Tensor, noise: Tensor | None = None) -> Tensor | tuple[Tensor, Tensor]:
         """The spectrogram (B, channels, n_bins, n_frames) in levels; and the sound (B, channels, n_samples).
 
         Args:
             z: (B, latent_dim), from the standard normal distribution.
-            label: (B,) int64.
+            condition: labels (B,) int64, or embeddings (B, embedding_dim) if `embedded`.
             noise: (B, n_frames, n_fft // 2 + 1), uniform in [0, 1), if the vocoder takes noise.
         """
-        level = denormalise(self.network(z, label), self.level_range)
+        draw = self.network.from_embedding if self.embedded else self.network
+        level = denormalise(draw(z, condition), self.level_range)
         if self.vocoder is None:
             return level
         power = self._power(level)
@@ -59,10 +62,9 @@ class SoundGraph(nn.Module):
     def examples(self) -> dict[str, Tensor]:
         """A batch of its inputs, by name."""
         p = self.params
-        inputs = {
-            "z": torch.zeros(_EXAMPLES, self.network.latent_dim),
-            "label": torch.zeros(_EXAMPLES, dtype=torch.int64),
-        }
+        inputs = {"z": torch.zeros(_EXAMPLES, self.network.latent_dim)}
+        labels = torch.zeros(_EXAMPLES, dtype=torch.int64)
+        inputs |= {"embedding": self.network.embedding(labels)} if self.embedded else {"label": labels}
         if self.takes_noise:
             inputs["noise"] = torch.zeros(_EXAMPLES, p.n_frames, p.n_fft // 2 + 1)
         return inputs

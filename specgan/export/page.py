@@ -6,8 +6,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
+from specgan.export.graph import SoundGraph
 from specgan.export.runtime import VERSION, Runtime
 from specgan.pictures.pages import write_page
 from specgan.spectrogram import Spectrogram, SpectrogramParams
@@ -19,13 +21,20 @@ _SHOWN = {"conditional_accuracy": "classified as the requested class", "frechet_
 
 
 def write_sound_page(
-    path: str | Path, *, model: bytes, about: Mapping[str, Any], vocoder: nn.Module, runtime: Runtime
+    path: str | Path,
+    *,
+    graph: SoundGraph,
+    model: bytes,
+    about: Mapping[str, Any],
+    vocoder: nn.Module,
+    runtime: Runtime,
 ) -> None:
     """Writes the page.
 
     Args:
         path: of the page.
-        model: content of an ONNX file, see `graph.to_onnx`.
+        graph: what the model computes; one that takes embeddings draws sounds between two others, too.
+        model: content of an ONNX file, see `to_onnx`.
         about: its metadata, see `about.about`.
         vocoder: that the model holds, or which the page does by itself.
         runtime: runs the model.
@@ -39,7 +48,7 @@ def write_sound_page(
         WEB / "page.html",
         title=Path(path).stem,
         size=f"{len(model) / 1e6:.1f} MB",
-        about={**about, "griffin": griffin},
+        about={**about, "griffin": griffin, "embeddings": _embeddings(graph)},
         measured=list(_measured(about)),
         version=VERSION,
         licence=(WEB / "LICENCE.txt").read_text(encoding="utf-8"),
@@ -47,6 +56,19 @@ def write_sound_page(
         script=Markup("\n".join((WEB / name).read_text(encoding="utf-8") for name in SCRIPTS)),
         packed={name: b64encode(gzip.compress(content, 9, mtime=0)).decode() for name, content in packed.items()},
     )
+
+
+@torch.no_grad()
+def _embeddings(graph: SoundGraph) -> list[list[float]] | None:
+    """That of each class."""
+    if not graph.embedded:
+        return None
+    n_classes = graph.network.embedding.num_embeddings
+    return [_short(row) for row in graph.network.embedding(torch.arange(n_classes))]
+
+
+def _short(values: Tensor) -> list[float]:
+    return [float(f"{value:.8g}") for value in values.tolist()]
 
 
 def require_drawable(vocoder: nn.Module, params: SpectrogramParams) -> None:
@@ -71,7 +93,7 @@ def _griffin(vocoder: GriffinLim) -> dict[str, Any]:
     for row in vocoder.inversion.filters:
         used = row.nonzero()
         first, last = int(used[0]), int(used[-1])
-        bands.append([first, [float(f"{weight:.8g}") for weight in row[first : last + 1].tolist()]])
+        bands.append([first, _short(row[first : last + 1])])
     return {**settings, "filters": bands}
 
 
