@@ -11,8 +11,13 @@ COMMANDS = {
     "preprocess": "runs a task on a folder of audio",
     "serve": "serves a checkpoint, and pictures of sounds, to a browser",
     "push": "uploads a checkpoint to the Hugging Face hub, with a card",
+    "export": "writes a checkpoint as an ONNX model, or as a page that draws sounds",
 }
-_MODULES = {"serve": "specgan.server", "push": "specgan.sharing"}  # commands that are no script of a clone
+_MODULES = {  # commands that are no script of a clone
+    "serve": "specgan.server",
+    "push": "specgan.sharing",
+    "export": "specgan.export",
+}
 _WIDTH = max(map(len, COMMANDS))
 USAGE = "\n".join(
     [

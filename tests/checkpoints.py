@@ -25,13 +25,17 @@ def tiny_gan() -> CGAN:
     )
 
 
-def save_checkpoint(path, class_names=CLASSES):
+def save_checkpoint(path, class_names=CLASSES, *, params=PARAMS, channels=1):
     """A generator that has learned nothing, of half-second sounds."""
     torch.manual_seed(0)
     model = tiny_gan()
-    model.build(params=PARAMS, level_range=LevelRange(-80.0, -10.0), class_names=class_names)
+    level_range = LevelRange(-80.0, -10.0) if params.level == "db" else LevelRange(0.0, 9.0)
+    model.build(params=params, level_range=level_range, class_names=class_names, channels=channels)
+    if channels > 1:  # which start alike
+        model.ema.layers[-2].weight += 0.1 * torch.randn_like(model.ema.layers[-2].weight)
     model.n_steps = 12
     checkpoint = {"state_dict": model.state_dict()}
     model.on_save_checkpoint(checkpoint)
+    path.parent.mkdir(parents=True, exist_ok=True)
     torch.save(checkpoint, path)
     return path

@@ -30,6 +30,7 @@ NEEDED = {
     "preprocess": ["input=clips", "output=specs"],
     "generate": ["ckpt_path=last.ckpt"],
     "push": ["ckpt_path=last.ckpt", "repo=user/name"],
+    "export": ["ckpt_path=last.ckpt", "output=sounds.onnx"],
     "stage/test": ["ckpt_path=last.ckpt"],
     "task/compare": ["task.reconstructed=decoded"],
 }
@@ -109,6 +110,7 @@ def test_every_root_resolves(root, tmp_path):
         "preprocess": ("task", "__call__"),
         "serve": ("serve", "__call__"),
         "push": ("push", "__call__"),
+        "export": ("export", "__call__"),
     }[root]
     assert hasattr(instantiate(cfg[work], _convert_="all"), method)
 

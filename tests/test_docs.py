@@ -135,6 +135,8 @@ def of_script(command) -> tuple[str, list[str]] | None:
         return None
     if words[1:2] == ["-m"]:
         words.pop(1)
+    if words[1] == "specgan":  # python -m specgan export
+        return words[2], words[3:]
     return (SCRIPTS[words[1]], words[2:]) if words[1] in SCRIPTS else None
 
 

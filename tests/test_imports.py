@@ -31,6 +31,7 @@ ALLOWED = {
     "survey": "command_line audio spectrogram data pictures",
     "generation": "audio spectrogram vocoders models latent batch pictures",
     "sharing": "command_line hub audio spectrogram models generation evaluation survey",
+    "export": "command_line spectrogram vocoders models generation pictures",
     "server": "command_line audio generation latent models pictures",
     "training": "command_line audio spectrogram vocoders models latent data pictures evaluation survey generation",
     "tasks": "command_line audio spectrogram vocoders batch captions codec data clips pictures evaluation survey",

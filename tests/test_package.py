@@ -95,6 +95,12 @@ def test_the_service_finds_its_configuration(home):
     assert "max_upload_mb: 15" in run(home, "specgan", "serve", "--cfg", "job")
 
 
+def test_an_export_finds_its_configuration_and_the_parts_of_its_page(home):
+    assert "opset: 18" in run(home, "specgan", "export", "--cfg", "job")
+    own = {path.name for path in (ROOT / "specgan" / "export" / "web").iterdir()}
+    assert own == {path.name for path in home.glob("env/lib/*/site-packages/specgan/export/web/*")}
+
+
 def test_tab_completes_commands_and_their_settings(home):
     def completed(line):
         words = line.split(" ")

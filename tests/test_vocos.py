@@ -6,11 +6,15 @@ With a tiny Vocos of random weights: what is tested is everything around the net
 import builtins
 import math
 
+import onnxruntime
 import pytest
 import torch
 import yaml
 
+from specgan.export.graph import SoundGraph, to_onnx
 from specgan.hub import MissingWeightsError
+from specgan.models.generators import DCGANGenerator
+from specgan.models.trained import TrainedGenerator
 from specgan.spectrogram import LevelRange, Spectrogram, SpectrogramParams, denormalise, mel_filters, normalise
 from specgan.vocoders.vocos import Vocos
 
@@ -125,6 +129,19 @@ def test_a_louder_spectrogram_has_features_louder_by_as_much(vocos):
 
 def test_silence_is_the_lowest_feature(vocos):
     assert features(vocos, torch.full((1, 1, 100, 4), -1.0)).eq(torch.tensor(1e-7).log()).all()
+
+
+def test_an_onnx_model_makes_the_same_sound(vocos):
+    torch.manual_seed(0)
+    network = DCGANGenerator(n_classes=2, n_mels=100, n_frames=16, latent_dim=4, width=16)
+    trained = TrainedGenerator(network, PARAMS, RANGE, ["a", "b"], n_steps=0)
+    session = onnxruntime.InferenceSession(to_onnx(SoundGraph(trained, vocos), {}, opset=18))
+    z, label = torch.randn(3, 4), torch.tensor([0, 1, 1])
+    _, waveform = session.run(None, {"z": z.numpy(), "label": label.numpy()})
+    expected = vocos(network(z, label), seeds=[0, 1, 2])
+    torch.testing.assert_close(
+        torch.from_numpy(waveform[:, 0]), expected, rtol=0, atol=1e-4 * float(expected.abs().max())
+    )
 
 
 def test_our_filters_are_those_of_the_model(published):

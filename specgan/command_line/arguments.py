@@ -17,7 +17,7 @@ _WORDS = {"label", "classes", "merge", "separator", "ext", "recording_pattern", 
 _WORDS |= {"project", "group", "name", "notes", "tags", "study_name", "host", "filename"}
 _WORDS |= {"repo", "data_license", "data_license_name"}
 _PATHS = {"input", "output", "reconstructed", "video", "audio_dir", "dataset_dir", "model", "start", "zip", "key"}
-_PATHS |= {"like", "to"}
+_PATHS |= {"like", "to", "runtime"}
 # Paths that may refer to other settings: ${paths.runs_dir}/optuna.db. So may all whose names end so:
 _PLACES = {"curve", "history", "storage"}
 _PLACE = ("dir", "folder", "path")
@@ -25,7 +25,7 @@ _PLACE = ("dir", "folder", "path")
 _LISTS = {"label", "classes", "tags"}
 _NULLABLE = {"ckpt_path", "network", "classes", "merge", "recording_pattern", "artist", "title", "video", "storage"}
 _NULLABLE |= {"group", "name", "notes", "tags", "cache_dir", "dataset_dir", "output_subdir", "path", "start"}
-_NULLABLE |= {"zip", "key", "like", "to", "data_license", "data_license_name", "report_path"}
+_NULLABLE |= {"zip", "key", "like", "to", "runtime", "data_license", "data_license_name", "report_path"}
 
 Setting = int | str | Sequence[int] | Sequence[str] | Mapping[str, str]
 

@@ -18,7 +18,11 @@ _ONSET = 1.0  # rise of the log magnitude from frame to frame, from which a soun
 
 def steady_turns(power: Tensor, params: SpectrogramParams, seeds: Sequence[int]) -> Tensor:
     """Phases of steady tones, random in noise, by a seed for each spectrogram. Each bin is on its own."""
-    random = _random(power, seeds)
+    return steady_turns_from(_random(power, seeds), power, params)
+
+
+def steady_turns_from(random: Tensor, power: Tensor, params: SpectrogramParams) -> Tensor:
+    """As `steady_turns`, from uniform noise in [0, 1) of the shape of `power`, which is overwritten."""
     random[:, 1:] = (random[:, 1:] - 0.5) * _noisy(power, params)[:, 1:]
     frame, bin_ = (torch.arange(n, device=power.device) for n in power.shape[1:])
     # whole numbers, for the turns of an hour are too many for a float's digits

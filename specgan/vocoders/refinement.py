@@ -22,10 +22,10 @@ from specgan.vocoders.vocoder import edge_fade
 
 SHORT_S = 0.0058  # the short windows, in seconds; the next power of two in samples
 _OVERLAP = 4.5  # short windows that cover a sample, about
-_LOWEST = 1e-8  # power re the loudest value of a spectrogram, below which all is silence
-_LEAST = 1e-10  # power that is added where powers are compared
+LOWEST = 1e-8  # power re the loudest value of a spectrogram, below which all is silence
+LEAST = 1e-10  # power that is added where powers are compared
 _N_INVERSION_ITER = 20  # of the mel inversion, whose rest the search makes up for
-_DB = 10 / math.log(10)
+DB_PER_LOG = 10 / math.log(10)  # of power, natural logarithm
 
 
 class Block(nn.Module):
@@ -40,7 +40,7 @@ class Block(nn.Module):
         self.scale = nn.Parameter(torch.full((width,), 0.3))
 
     def forward(self, x: Tensor) -> Tensor:
-        y = self.norm(self.mix(x.mT).mT)  # (B, T, width) -> (B, width, T) and back
+        y = self.norm(self.mix(x.transpose(-1, -2)).transpose(-1, -2))  # (B, T, width) -> (B, width, T) and back
         return x + self.scale * self.narrow(F.relu(self.widen(y)))
 
 
@@ -113,7 +113,7 @@ class Refiner(nn.Module):
     def forward(self, power: Tensor, seeds: Sequence[int]) -> Tensor:
         """Maps power (B, n_bins, n_frames) >= 0 to waveforms (B, n_frames * hop_length), from the seeds' phases."""
         loudest = power.amax((1, 2)).clamp_min(1e-30)
-        power = (power / loudest[:, None, None]).mT.contiguous()  # (B, n_frames, n_bins)
+        power = (power / loudest[:, None, None]).transpose(-1, -2).contiguous()  # (B, n_frames, n_bins)
         waveform = self.synthesise(power, self.predict(power), seeds)
         return waveform * loudest.sqrt().unsqueeze(1)
 
@@ -123,14 +123,14 @@ class Refiner(nn.Module):
         Returns:
             (B, n_frames * steps in a hop, n_bands), power of the short windows in dB.
         """
-        level = _DB * torch.log(power + _LOWEST)
-        hidden = self.norm(self.blocks(self.enter(level.mT / 20 + 2).mT))
+        level = DB_PER_LOG * torch.log(power + LOWEST)
+        hidden = self.norm(self.blocks(self.enter(level.transpose(-1, -2) / 20 + 2).transpose(-1, -2)))
         residual = self.to_short(hidden).unflatten(-1, (self.per_frame, -1))
         return (10 * residual + self.skip(level).unsqueeze(2)).flatten(1, 2)
 
     def short_levels(self, waveform: Tensor) -> Tensor:
         """What `predict` should say of waveforms (B, n_frames * hop_length) whose spectrogram reaches up to 1."""
-        return _DB * torch.log(self._short_power(self._short_frames(waveform), waveform)[1] + _LOWEST)
+        return DB_PER_LOG * torch.log(self._short_power(self.short_frames(waveform), waveform)[1] + LOWEST)
 
     def synthesise(self, power: Tensor, short: Tensor, seeds: Sequence[int]) -> Tensor:
         """Finds waveforms (B, n_frames * hop_length) with these powers, in turns for short and for long windows."""
@@ -139,10 +139,10 @@ class Refiner(nn.Module):
         # within the search, as in Griffin-Lim: it makes up for what a fade takes away
         frames.scale[:, frames.start : frames.stop] *= edge_fade(frames.stop - frames.start, p.sample_rate).to(power)
         waveform = _sound(frames, F.pad(self._first_guess(power.detach(), seeds), (0, 0, 0, 1)))
-        short_frames, wanted = self._short_frames(waveform), torch.exp(short / _DB)
+        short_frames, wanted = self.short_frames(waveform), torch.exp(short / DB_PER_LOG)
         for step in range(1, self.n_steps + 1):
             spectrum, found = self._short_power(short_frames, waveform)
-            gain = torch.log((wanted + _LOWEST) / (found + _LOWEST)).clamp(-8, 8)  # 35 dB
+            gain = torch.log((wanted + LOWEST) / (found + LOWEST)).clamp(-8, 8)  # 35 dB
             waveform = _sound(short_frames, spectrum * _padded(torch.exp(0.5 * gain @ self.bands)))
             for _ in range(self.n_last if step == self.n_steps else 1):
                 spectrum = frames.analyse(frames.surround(waveform))
@@ -157,7 +157,7 @@ class Refiner(nn.Module):
         if self.inversion is None:
             bins = F.pad(power, (p.fft_bins.start, p.n_fft // 2 + 1 - p.fft_bins.stop))
         else:
-            bins = self.inversion(power.mT).mT
+            bins = self.inversion(power.transpose(-1, -2)).transpose(-1, -2)
         n_channels = len(power) // len(seeds)
         mean = bins if n_channels == 1 else bins.unflatten(0, (-1, n_channels)).mean(1)
         turns = steady_turns(mean, p, seeds)
@@ -167,13 +167,13 @@ class Refiner(nn.Module):
     def _lack(self, power: Tensor, found: Tensor) -> Tensor:
         """What bins must be multiplied by, so that what they give in a spectrogram comes near to `power`."""
         if self.inversion is not None:  # an update of MelInversion
-            lack = (power + _LEAST) / (found @ self.inversion.filters.T + _LEAST)
+            lack = (power + LEAST) / (found @ self.inversion.filters.T + LEAST)
             return (lack @ self.inversion.filters) / self.inversion.of_bin
         bins = self.params.fft_bins
-        lack = (power + _LEAST) / (found[..., bins] + _LEAST)
+        lack = (power + LEAST) / (found[..., bins] + LEAST)
         return F.pad(lack, (bins.start, found.shape[-1] - bins.stop))
 
-    def _short_frames(self, waveform: Tensor) -> Frames:
+    def short_frames(self, waveform: Tensor) -> Frames:
         return Frames(waveform.shape[1] // self.short_hop, self.n_short, self.short_hop, self.n_short, waveform)
 
     def _short_power(self, frames: Frames, waveform: Tensor) -> tuple[Tensor, Tensor]:

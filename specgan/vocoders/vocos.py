@@ -16,7 +16,7 @@ from specgan.vocoders.vocoder import Vocoder, edge_fade
 
 CONFIG_NAME, WEIGHTS_NAME = "config.yaml", "pytorch_model.bin"
 
-_LOWEST = 1e-7  # magnitude, below which Vocos' features do not go
+LOWEST_MAGNITUDE = 1e-7  # magnitude, below which Vocos' features do not go
 _HOW = """\
 vocos-mel-24khz takes 54 MB of disk; its licence is MIT, and no account is needed. With network, it is fetched at
 the first run, or beforehand by
@@ -75,7 +75,7 @@ class Vocos(Vocoder):
 
     def features(self, power: Tensor) -> Tensor:
         """Maps power (B, n_mels, n_frames) to what Vocos takes: the natural logarithm of mel bands of magnitude."""
-        return (self.inversion.filters @ self.inversion(power).sqrt()).clamp_min(_LOWEST).log()
+        return (self.inversion.filters @ self.inversion(power).sqrt()).clamp_min(LOWEST_MAGNITUDE).log()
 
     def train(self, mode: bool = True) -> "Vocos":
         return super().train(False)  # never trained, also not as a part of another module
