@@ -170,7 +170,7 @@ Rule = tuple[str, Sequence[Fit]]  # name in the checkpoint, and what makes its w
 _ALL = "all"
 
 
-def _generator_rules(there: _Sizes, here: _Sizes, rows: Rows) -> Callable[[str], Rule]:
+def _generator_rules(there: _Sizes, here: _Sizes, rows: Rows) -> Callable[[str], Rule | None]:
     of_map = _map_rule(*(sizes.smallest(sizes.settings.get("depth")) for sizes in (there, here)))
     deeper = here.last_layer - there.last_layer
     last = f"layers.{here.last_layer}"
@@ -181,9 +181,9 @@ def _generator_rules(there: _Sizes, here: _Sizes, rows: Rows) -> Callable[[str],
         noise, of_label = old.split([here.latent_dim, old.shape[1] - here.latent_dim], dim=1)
         return torch.cat([noise, _of_classes(of_label.T, rows).T if here.is_one_hot else of_label], dim=1)
 
-    def rule(name: str) -> Rule:
-        if name == "embedding.weight":
-            return name, () if here.is_one_hot else (lambda old, _: _of_classes(old, rows, spread=1.0),)
+    def rule(name: str) -> Rule | None:
+        if name == "embedding.weight":  # one-hot labels are not learned
+            return None if here.is_one_hot else (name, (lambda old, _: _of_classes(old, rows, spread=1.0),))
         if name == "layers.0.weight":
             return name, (columns, lambda old, new: of_map(old.T, new).T)
         if name == "layers.0.bias":
@@ -198,7 +198,7 @@ def _generator_rules(there: _Sizes, here: _Sizes, rows: Rows) -> Callable[[str],
     return rule
 
 
-def _discriminator_rules(there: _Sizes, here: _Sizes, rows: Rows) -> Callable[[str], Rule]:
+def _discriminator_rules(there: _Sizes, here: _Sizes, rows: Rows) -> Callable[[str], Rule | None]:
     of_map = _map_rule(*(sizes.smallest(sizes.depth) for sizes in (there, here)))
     of_label_map = _map_rule(there.of_spectrogram, here.of_spectrogram)
 
@@ -231,14 +231,14 @@ def _discriminator_rules(there: _Sizes, here: _Sizes, rows: Rows) -> Callable[[s
 
 
 @torch.no_grad()
-def _take(network: nn.Module, weights: Mapping[str, Tensor], rule: Callable[[str], Rule]) -> list[str]:
+def _take(network: nn.Module, weights: Mapping[str, Tensor], rule: Callable[[str], Rule | None]) -> list[str]:
     """Loads the layers that fit into a network; returns the others, behind `_ALL` if no layer but embeddings fits."""
     old_of = {plain: weight for name, weight in weights.items() if (plain := _plain(name))}
     state, taken, new_layers = network.state_dict(), {}, dict[str, None]()
     for name, new in state.items():
-        if (plain := _plain(name)) is None:
+        if (plain := _plain(name)) is None or (found := rule(plain)) is None:
             continue
-        source, fits = rule(plain)
+        source, fits = found
         old = old_of.get(source)
         for fit in fits if old is not None else ():
             old = fit(old, new)
@@ -268,9 +268,7 @@ def _of_classes(old: Tensor, rows: Rows, *, spread: float = 0.0) -> Tensor:
     spare = old.mean(0)
     noise = torch.randn(len(rows), *spare.shape, generator=torch.Generator().manual_seed(0)).to(old)
     deviation = old.std(0, correction=0) * spread
-    return torch.stack(
-        [old[row] if row is not None else spare + deviation * noise[i] for i, row in enumerate(rows)]
-    )
+    return torch.stack([old[row] if row is not None else spare + deviation * noise[i] for i, row in enumerate(rows)])
 
 
 def _map_rule(old_size: tuple[int, int], new_size: tuple[int, int]) -> Fit:
