@@ -21,7 +21,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from specgan.data.datamodule import BatchPlan, TrainLoader
+from specgan.data.batches import BatchPlan, TrainLoader
 from specgan.data.dataset import as_batched
 from specgan.models.cgan import CGAN
 from specgan.models.discriminators import ChannelDiscriminator, ProjectionDiscriminator

@@ -14,6 +14,7 @@ from specgan.models.discriminators import ChannelDiscriminator, ProjectionDiscri
 from specgan.models.generators import DCGANGenerator
 from specgan.models.losses import BCELoss, HingeLoss, RelativisticPairingLoss
 from specgan.models.schedule import Schedule
+from specgan.models.starting import Start
 from specgan.models.trained import TrainedGenerator
 from specgan.models.variation import Variation
 from specgan.spectrogram import LevelRange, SpectrogramParams
@@ -255,6 +256,25 @@ def test_a_resumed_run_ends_where_an_uninterrupted_one_ends(recipe, tiny_drums, 
     assert second.n_steps == whole.n_steps == 12
     for (name, there), here in zip(whole.state_dict().items(), second.state_dict().values(), strict=True):
         torch.testing.assert_close(here, there, rtol=0, atol=0, msg=name)
+
+
+def test_a_training_starts_from_the_average_and_the_discriminator_of_another(tiny_drums, tmp_path, caplog):
+    first, second = make_model(built=False), make_model(built=False)
+    path = fit(first, make_data(tiny_drums, tmp_path / "data"), tmp_path / "first", max_epochs=2)
+    second.start = Start.read(path)
+    for make in (second.make_optimizer_g, second.make_optimizer_d):
+        make.keywords["lr"] = 1e-9
+    with caplog.at_level(logging.INFO, "specgan"):
+        last = fit(second, make_data(tiny_drums, tmp_path / "data"), tmp_path / "second", max_epochs=1)
+    for player in (second.generator, second.ema):
+        torch.testing.assert_close(weights(player), weights(first.ema), rtol=0, atol=1e-6)
+    torch.testing.assert_close(weights(second.discriminator), weights(first.discriminator), rtol=0, atol=1e-6)
+    assert not weights(first.generator).allclose(weights(first.ema), atol=1e-6)
+    assert second.n_steps == 3  # it goes on from nothing but weights
+    assert caplog.messages.count("classes that go on: clap, kick, open_hat; new classes: none") == 1
+    going_on = make_model(built=False)
+    fit(going_on, make_data(tiny_drums, tmp_path / "data"), tmp_path / "third", max_epochs=2, ckpt_path=last)
+    assert going_on.n_steps == 6
 
 
 def test_checkpoint_is_plain_and_brings_the_generator_back(tiny_drums, tmp_path):

@@ -639,6 +639,31 @@ def test_a_limit_of_clips_leaves_out_training_clips_alone(specs):
         open_data(specs, max_clips_per_class=0)
 
 
+def test_balance_draws_each_class_as_often_as_it_says_and_each_of_its_clips_in_turn(specs):
+    shares = {}
+    for balance in (0.0, 0.5, 1.0):
+        data = open_data(specs, balance=balance, epoch_size=4000)
+        data.train.labels = torch.tensor([0] * 4 + [1] * 12)  # as if one class had fewer clips
+        indices = torch.tensor([index for index, _ in places_of(data)])
+        drawn = indices.bincount(minlength=16)
+        shares[balance] = float(drawn[:4].sum() / len(indices))
+        for clips in (drawn[:4], drawn[4:]):
+            assert clips.max() - clips.min() <= 0.1 * clips.max()
+    expected = {0.0: 4 / 16, 0.5: 4**0.5 / (4**0.5 + 12**0.5), 1.0: 1 / 2}
+    assert shares == pytest.approx(expected, abs=0.02)
+    with pytest.raises(ValueError, match=r"data.balance is 1.5; from 0 \(each clip equally often\) to 1"):
+        open_data(specs, balance=1.5)
+
+
+def test_balanced_batches_go_on_where_a_training_stopped(specs):
+    whole, resumed = (open_data(specs, balance=1.0, max_clips_per_class=3) for _ in range(2))
+    first, second = places_of(whole), places_of(whole)
+    assert first != second
+    plan = resumed.train_dataloader().batch_sampler
+    plan.epoch, plan.n_given = 1, 5
+    assert [place for batch in plan for place in batch] == second[5 * 4 :]
+
+
 @pytest.mark.parametrize(("epoch_size", "sizes"), [(3, [4]), (4, [4]), (10, [4, 4]), (24, [4] * 6)])
 def test_epoch_size_is_kept_in_whole_batches_where_there_is_one(specs, epoch_size, sizes):
     assert [len(labels) for _, labels in epoch_of(open_data(specs, epoch_size=epoch_size))] == sizes

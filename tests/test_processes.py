@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from checkpoints import save_checkpoint
 from runs import QUIET, TINY, folder_source, run
 
 N_STEPS = 20
@@ -36,6 +37,7 @@ def train(tiny_drums, home, name, *arguments):
     settings = [*(s for s in settings if not s.startswith("trainer.precision")), "trainer.precision=64-true"]
     settings += ["callbacks.measure.n_samples=4", "callbacks.checkpoint.at_epoch_ends_s=3600"]
     settings += ["+callbacks.dump._target_=test_processes.Dump", "+callbacks.dump.folder=${paths.run_dir}"]
+    settings += ["data.balance=0.5", f"init_from={save_checkpoint(home / 'start.ckpt')}"]
     variables = {"PYTHONPATH": str(Path(__file__).parent), "OMP_NUM_THREADS": "1"}
     return home / name, run("train.py", *folder_source(tiny_drums), *settings, *arguments, cwd=home, **variables)
 
@@ -74,6 +76,8 @@ def test_two_processes_end_with_the_same_average_and_that_of_one(runs):
 def test_only_one_process_draws_measures_and_writes(runs):
     _, two, output = runs
     assert output.count("epoch 20: fad") == 1
+    assert output.count("classes that go on: kick; new classes: clap, open_hat") == 1
+    assert json.loads((two / "settings.json").read_text())["init_from"] == str(two.parent / "start.ckpt")
     assert output.count("epoch 20: silent_share") == 1
     point = json.loads((two / "curve.json").read_text())[-1]
     assert (point["epoch"], point["n_steps"]) == (20, 20)

@@ -51,7 +51,9 @@ def test_training_leaves_checkpoint_config_metrics_previews_and_an_offline_run(t
 
 def test_a_run_goes_on_from_its_checkpoint(trained, tiny_drums):
     arguments = ["trainer.max_epochs=3", "hydra.run.dir=runs/b", "ckpt_path=runs/a/checkpoints/last.ckpt", "logger=csv"]
-    run("train.py", *folder_source(tiny_drums), *TINY, *arguments, cwd=trained)
+    arguments += ["init_from=gone.ckpt"]  # as it was started
+    output = run("train.py", *folder_source(tiny_drums), *TINY, *arguments, cwd=trained)
+    assert "init_from is not used again: the run goes on from runs/a/checkpoints/last.ckpt" in output
     before, after = (
         torch.load(trained / "runs" / name / "checkpoints" / "last.ckpt", weights_only=True) for name in "ab"
     )

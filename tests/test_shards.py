@@ -601,6 +601,20 @@ def test_the_order_mixes_a_few_shards_at_a_time_and_all_in_turn(made):
     assert len(pairs) > 3
 
 
+def test_copies_of_a_clip_come_spread_over_the_turn_of_its_shards(made):
+    dataset = SpectrogramDataset(made, "train", EXAMPLES, n_open=2)
+    copies = torch.arange(24) % 4
+    order = dataset.order(torch.Generator().manual_seed(1), copies)
+    assert torch.equal(order.bincount(minlength=24), copies)
+    once = dataset.order(torch.Generator().manual_seed(1), torch.ones(24, dtype=torch.int64))
+    is_first = torch.isin(order, once[:12])
+    assert is_first.equal(torch.arange(36) < is_first.sum())  # one window behind the other
+    for part in (order[is_first], order[~is_first]):
+        for index in (copies == 3).nonzero()[:, 0]:
+            places = (part == index).nonzero()[:, 0] * 3 // len(part)  # about one in each third
+            assert not len(places) or places[-1] - places[0] >= 1
+
+
 def rewrite(folder: Path, **values) -> None:
     table = read_manifest(folder)
     for column, value in values.items():

@@ -15,7 +15,7 @@ import torch
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 from runs import QUIET, ROOT, TINY, folder_source, run
 
-from specgan.data.datamodule import BatchPlan
+from specgan.data.batches import BatchPlan
 from specgan.training.survival import LastCheckpoint, NotANumberGuard, WholeCheckpoints
 
 

@@ -2,16 +2,16 @@
 
 import hashlib
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import lightning as L
 import torch
-from torch import Tensor
-from torch.utils.data import DataLoader, Sampler
 
+from specgan.data.balance import Balance
+from specgan.data.batches import BatchPlan, TrainLoader
 from specgan.data.dataset import SpectrogramDataset, as_batched, open_splits
 from specgan.data.fingerprint import fingerprint
 from specgan.data.manifest import MANIFEST_NAME, is_url
@@ -22,7 +22,6 @@ log = logging.getLogger(__name__)
 # Settings of `make_dataset` that do not change what it makes.
 _NO_CHANGE = ("on_error", "executor")
 _LEAST_BATCHES, _MOST_BATCHES = 16, 32  # in an epoch, unless epoch_size is set
-_SEED_STEP = 1_000_003  # between the seeds of two runs, so that their epochs do not share any
 
 
 class SpectrogramDataModule(L.LightningDataModule):
@@ -47,6 +46,7 @@ class SpectrogramDataModule(L.LightningDataModule):
         max_clips_per_class: training clips of each class at most, chosen by `split_seed`, for a larger number the same
             ones and more; None: all. Validation, test and the judge keep all of theirs, so that results with few
             clips compare with those with many.
+        balance: of unequal classes: from 0, each clip comes equally often, to 1, each class does.
         crop: of clips longer than an example: "random" takes another piece each time, "start" their beginning (for
             hits whose attack matters).
         num_workers: processes that fetch batches; 0: this one, as the data are in memory.
@@ -70,6 +70,7 @@ class SpectrogramDataModule(L.LightningDataModule):
         batch_size: int = 64,
         epoch_size: int | None = None,
         max_clips_per_class: int | None = None,
+        balance: float = 0.0,
         crop: str = "random",
         num_workers: int = 0,
         pin_memory: bool = False,
@@ -89,6 +90,8 @@ class SpectrogramDataModule(L.LightningDataModule):
             raise ValueError(f"epoch_size is {epoch_size}; at least 1, or null for 16 to 32 batches")
         if max_clips_per_class is not None and max_clips_per_class < 1:
             raise ValueError(f"data.max_clips_per_class is {max_clips_per_class}; at least 1, or null for all clips")
+        if not 0 <= balance <= 1:
+            raise ValueError(f"data.balance is {balance}; from 0 (each clip equally often) to 1 (each class)")
         if crop not in ("random", "start"):
             raise ValueError(f"crop is {crop!r}; random or start")
         self.params, self.channels = params, channels
@@ -103,6 +106,7 @@ class SpectrogramDataModule(L.LightningDataModule):
         self.batch_size = batch_size
         self.epoch_size = epoch_size
         self.max_clips_per_class = max_clips_per_class
+        self.balance = balance
         self.crop = crop
         self.num_workers = num_workers
         self.pin_memory = pin_memory
@@ -226,6 +230,7 @@ class SpectrogramDataModule(L.LightningDataModule):
             seed=self.seed,
             n_processes=n_processes,
             rank=rank,
+            balance=Balance(self.train.labels, self.balance) if self.balance else None,
         )
         before = self.loader.state_dict() if self.loader is not None else self.loader_state
         self.loader = TrainLoader(
@@ -247,84 +252,3 @@ class SpectrogramDataModule(L.LightningDataModule):
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self.loader_state = state_dict["loader"]
-
-
-class BatchPlan(Sampler[list[tuple[int, float]]]):
-    """Which examples are in which batch, and where each is cut: decided by the seed and the epoch alone.
-
-    Epochs are pieces of an endless sequence, one shuffle of all examples after another: an epoch that is shorter than a
-    shuffle goes on where the one before ended. Each process takes its own part of batches that all agree on, so that
-    several train as one would.
-
-    Args:
-        order: called with a torch.Generator, gives all indices of the examples, shuffled.
-        n_examples: how many these are.
-        batch_size: examples in a batch of one process.
-        epoch_size: examples in an epoch, rounded down to whole batches, but at least one.
-        crop: "random" or "start".
-        seed: another gives other batches.
-        n_processes: that train together.
-        rank: of this process among them.
-    """
-
-    def __init__(
-        self,
-        order: Callable[[torch.Generator], Tensor],
-        *,
-        n_examples: int,
-        batch_size: int,
-        epoch_size: int,
-        crop: str,
-        seed: int,
-        n_processes: int = 1,
-        rank: int = 0,
-    ) -> None:
-        self.order, self.n_examples, self.crop, self.seed = order, n_examples, crop, seed
-        self.batch_size, self.n_processes, self.rank = batch_size, n_processes, rank
-        self.n_batches = max(1, epoch_size // (batch_size * n_processes))
-        self.epoch, self.n_given = 0, 0  # batches of this epoch that were trained on
-
-    def __len__(self) -> int:
-        return self.n_batches
-
-    def __iter__(self) -> Iterator[list[tuple[int, float]]]:
-        if self.n_given >= self.n_batches:  # the epoch before went to its end
-            self.epoch, self.n_given = self.epoch + 1, 0
-        size = self.batch_size * self.n_processes
-        order = self._piece(self.epoch * self.n_batches * size, self.n_batches * size)
-        places = torch.rand(self.n_batches * size, generator=self._generator(-1 - self.epoch))
-        if self.crop == "start":
-            places.zero_()
-        for index in range(self.n_given, self.n_batches):
-            start = index * size + self.rank * self.batch_size
-            part = slice(start, start + self.batch_size)
-            yield list(zip(order[part].tolist(), places[part].tolist(), strict=True))
-
-    def _piece(self, start: int, length: int) -> Tensor:
-        """Indices from place `start` of the sequence of shuffles: (length,) int64."""
-        first, last = start // self.n_examples, (start + length - 1) // self.n_examples
-        order = torch.cat([self.order(self._generator(number)) for number in range(first, last + 1)])
-        return order[start - first * self.n_examples :][:length]
-
-    def _generator(self, number: int) -> torch.Generator:
-        """Of a shuffle (0, 1, ...) or of the places of an epoch (-1, -2, ...)."""
-        return torch.Generator().manual_seed(_SEED_STEP * self.seed + number)
-
-
-class TrainLoader(DataLoader):
-    """A DataLoader over a `BatchPlan` that can go on in the middle of an epoch.
-
-    Batches that workers have fetched ahead do not count: they were not trained on.
-    """
-
-    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
-        for batch in super().__iter__():
-            self.batch_sampler.n_given += 1
-            yield batch
-
-    def state_dict(self) -> dict[str, int]:
-        return {name: getattr(self.batch_sampler, name) for name in ("seed", "epoch", "n_given")}
-
-    def load_state_dict(self, state_dict: dict[str, int]) -> None:
-        for name, value in state_dict.items():
-            setattr(self.batch_sampler, name, value)

@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from specgan.audio import at_rate
+from specgan.data.balance import shuffled
 from specgan.data.folder import read_info, require_same_params
 from specgan.data.manifest import SPLITS, is_url, read_file, read_manifest
 from specgan.data.shards import Shards
@@ -191,20 +192,25 @@ class SpectrogramDataset(Dataset):
             few._shard_of = self._shard_of[chosen]
         return few
 
-    def order(self, generator: torch.Generator) -> Tensor:
+    def order(self, generator: torch.Generator, copies: Tensor | None = None) -> Tensor:
         """Returns all indices (N,) int64, shuffled.
 
         Of data in shards, whole shards are shuffled, and then the clips of each `n_open` that follow one another: so
         each is read once, and clips that stand far apart on the disk meet in a batch all the same.
+
+        Args:
+            generator: decides.
+            copies: (N,) how often each index occurs, spread over the whole; None: once.
         """
         if self._shards is None:
-            return torch.randperm(len(self), generator=generator)
+            return shuffled(len(self), generator, copies)
         n_of_shards = torch.bincount(self._shard_of, minlength=len(self._shards))
         clips_of = torch.arange(len(self)).split(n_of_shards.tolist())
         parts = []
         for numbers in torch.randperm(len(self._shards), generator=generator).split(self._shards.n_open):
             together = torch.cat([clips_of[number] for number in numbers])
-            parts.append(together[torch.randperm(len(together), generator=generator)])
+            each = None if copies is None else copies[together]
+            parts.append(together[shuffled(len(together), generator, each)])
         return torch.cat(parts)
 
     def level(self, index: int) -> Tensor:

@@ -19,6 +19,7 @@ from specgan.models.augmentation import Augmentation
 from specgan.models.losses import AdversarialLoss, gradient_penalty
 from specgan.models.schedule import Schedule, share_over
 from specgan.models.shared import VOCODER_KEY
+from specgan.models.starting import Start
 from specgan.models.trained import CHECKPOINT_KEY, TrainedGenerator
 from specgan.models.variation import Variation
 from specgan.spectrogram import LevelRange, SpectrogramParams
@@ -95,6 +96,7 @@ class CGAN(L.LightningModule):
         self.rate_scale = 1.0  # of the learning rates; a rollback lowers it
         self.noise = torch.Generator().manual_seed(seed)
         self.generator: nn.Module | None = None
+        self.start: Start | None = None  # weights that a new training starts from
         self.carried: Mapping[str, Any] | None = None  # a trained vocoder, for its checkpoints to carry
         self.n_steps = 0  # batches seen; Lightning's global_step counts the steps of both players
 
@@ -106,6 +108,15 @@ class CGAN(L.LightningModule):
             )
             self.augmentation.choose(data.n_clips_per_class)
             self.variation.choose(data.n_clips_per_class)
+            if self.start is not None:
+                self._begin_from(self.start)
+
+    def _begin_from(self, start: Start) -> None:
+        players = self.generator, self.discriminator
+        for sentence in start.into(*players, params=self.params, class_names=self.class_names):
+            if self.trainer.is_global_zero:
+                log.info("%s", sentence)
+        self.ema.load_state_dict(self.generator.state_dict())
 
     def build(
         self, *, params: SpectrogramParams, level_range: LevelRange, class_names: Sequence[str], channels: int = 1

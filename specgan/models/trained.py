@@ -96,7 +96,7 @@ class TrainedGenerator:
         """
         if ckpt_path is None:
             raise ValueError("ckpt_path is null; name a checkpoint of train.py: ckpt_path=<run>/checkpoints/best.ckpt")
-        checkpoint = _read(ckpt_path)
+        checkpoint = read_checkpoint(ckpt_path)
         try:
             saved, weights = checkpoint[CHECKPOINT_KEY], checkpoint["state_dict"]
             weights = {name.removeprefix(f"{EMA}."): w for name, w in weights.items() if name.startswith(f"{EMA}.")}
@@ -160,7 +160,7 @@ def level_range_of(ckpt_path: str | Path) -> LevelRange:
             f"ckpt_path is {ckpt_path}: a shared generator, without what a training goes on with (discriminator, "
             "optimizers); name a checkpoint of your own run, or draw from it: generate.py"
         )
-    checkpoint = _read(ckpt_path)
+    checkpoint = read_checkpoint(ckpt_path)
     try:
         return LevelRange(**checkpoint[CHECKPOINT_KEY]["level_range"])
     except Exception as err:  # a stranger's file can hold anything
@@ -174,28 +174,37 @@ def is_vocoder(ckpt_path: str | Path) -> bool:
         FileNotFoundError: no such file.
         ValueError: it is damaged.
     """
-    checkpoint = _read(ckpt_path)
+    checkpoint = read_checkpoint(ckpt_path)
     saved = checkpoint.get(CHECKPOINT_KEY) if isinstance(checkpoint, dict) else None
     return isinstance(saved, dict) and VOCODER_KEY in saved and "generator" not in saved
 
 
-def _read(ckpt_path: str | Path) -> Any:
-    folder = shared_folder(ckpt_path)
+def read_checkpoint(path: str | Path, *, setting: str = "ckpt_path") -> Any:
+    """What a checkpoint of train.py holds, plain values; the path may be a URL for fsspec (s3://bucket/last.ckpt).
+
+    Args:
+        path: of the checkpoint.
+        setting: that named it, for errors.
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: it is damaged.
+    """
+    folder = shared_folder(path)
     if folder is not None:
         saved, weights = read_shared(folder)
         return {CHECKPOINT_KEY: saved, "state_dict": {f"{EMA}.{name}": weight for name, weight in weights.items()}}
-    if "://" in str(ckpt_path):
+    if "://" in str(path):
         import fsspec
 
-        with fsspec.open(str(ckpt_path), "rb") as file:
-            return load_tensors(ckpt_path, file.read())
-    path = Path(ckpt_path)
+        with fsspec.open(str(path), "rb") as file:
+            return load_tensors(path, file.read())
+    path = Path(path)
     if path.is_dir():
         raise FileNotFoundError(
-            f"ckpt_path is {path}: a folder without {SETTINGS_NAME}; name a file in it, as <run>/checkpoints/last.ckpt"
+            f"{setting} is {path}: a folder without {SETTINGS_NAME}; name a file in it, as <run>/checkpoints/last.ckpt"
         )
     if not path.is_file():
-        raise FileNotFoundError(f"ckpt_path is {path}: no such file; train.py writes <run>/checkpoints/last.ckpt")
+        raise FileNotFoundError(f"{setting} is {path}: no such file; train.py writes <run>/checkpoints/last.ckpt")
     return load_tensors(path)
 
 

@@ -25,10 +25,16 @@ _CHOICES = (*_SECTIONS, "judge@evaluation.judge")
 
 
 def write_settings(cfg: DictConfig, run_dir: Path) -> None:
-    """Writes `<run_dir>/settings.json`, with the settings of data and measuring that a training was started with."""
+    """Writes `<run_dir>/settings.json`, with the settings of data and measuring that a training was started with.
+
+    Also the checkpoint whose weights it started from, if it did: for the record, stage=test needs it not.
+    """
     runtime = HydraConfig.get().runtime
     note_results(run_dir, ["wandb"])  # W&B copies sounds there
-    write_json(run_dir / SETTINGS_NAME, _plain_settings(cfg, runtime.choices, cwd=runtime.cwd), indent=2)
+    settings = _plain_settings(cfg, runtime.choices, cwd=runtime.cwd)
+    if cfg.init_from is not None:
+        settings["init_from"] = str(cfg.init_from if is_url(str(cfg.init_from)) else Path(runtime.cwd, cfg.init_from))
+    write_json(run_dir / SETTINGS_NAME, settings, indent=2)
 
 
 def _plain_settings(cfg: DictConfig, choices: Mapping[str, Any], *, cwd: str) -> dict[str, Any]:

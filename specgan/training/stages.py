@@ -22,6 +22,7 @@ from specgan.data.datamodule import SpectrogramDataModule
 from specgan.files import Outputs, composed, write_json
 from specgan.latent.kept import train_encoder
 from specgan.models.shared import is_shared
+from specgan.models.starting import Start
 from specgan.models.trained import TrainedGenerator, is_vocoder, level_range_of
 from specgan.survey.first_look import first_look
 from specgan.survey.presets import read_presets
@@ -40,8 +41,8 @@ def fit(cfg: DictConfig) -> float | None:
     """Trains, writes `metrics.json` into the run folder and returns the metric that a sweep optimises.
 
     Raises:
-        ValueError: the networks do not fit the spectrograms, nothing trains in the precision, or the run has no metric
-            `optimized_metric`.
+        ValueError: the networks do not fit the spectrograms or `init_from`, nothing trains in the precision, or the run
+            has no metric `optimized_metric`.
     """
     _begin(cfg)
     _require_precision(cfg)
@@ -51,8 +52,12 @@ def fit(cfg: DictConfig) -> float | None:
     datamodule = instantiate(cfg.data, _convert_="all")
     datamodule.fixed_range = level_range
     model = instantiate(cfg.model, _convert_="all")
+    start = _start_of(cfg, model)
     with isolate_rng():  # impossible sizes are refused before anything else is done
-        model.networks(datamodule.params, n_classes=1, channels=datamodule.channels)
+        networks = model.networks(datamodule.params, n_classes=1, channels=datamodule.channels)
+        if start is not None:
+            start.into(*networks, params=datamodule.params, class_names=[""])
+            model.start = start
     trainer = instantiate(cfg.trainer, _convert_="all")
     run_dir = Path(cfg.paths.run_dir)
 
@@ -258,6 +263,21 @@ def _begin(cfg: DictConfig) -> None:
         raise ValueError(f"seed is {cfg.seed}; a whole number from 0 to {_LARGEST_SEED}")
     set_threads(cfg.threads)
     L.seed_everything(cfg.seed, workers=True, verbose=False)
+
+
+def _start_of(cfg: DictConfig, model: L.LightningModule) -> Start | None:
+    """The weights that a new training starts from, `init_from`; a run that goes on has its own."""
+    if cfg.init_from is None:
+        return None
+    if cfg.ckpt_path is not None:
+        log.info("init_from is not used again: the run goes on from %s", cfg.ckpt_path)
+        return None
+    if not hasattr(model, "start"):
+        raise ValueError(
+            f"init_from is {cfg.init_from}, and a {type(model).__name__} does not start from a generator's checkpoint; "
+            "leave it out, or choose model=cgan (a vocoder starts with model.network.start)"
+        )
+    return Start.read(cfg.init_from)
 
 
 def _look_at(data: SpectrogramDataModule) -> None:
