@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 import torch
 from lightning.pytorch.utilities.seed import isolate_rng
@@ -176,14 +176,15 @@ class JudgeRecipe:
             )
 
 
-def _keywords(make: MakeClassifier | MakeVocoder) -> dict[str, Any]:
+def _keywords(make: MakeClassifier | MakeVocoder) -> dict[str, object]:
     return make.keywords if isinstance(make, partial) else {}
 
 
 def _weights(vocoder: MakeVocoder) -> list[bytes]:
     """The content of the file that a vocoder is read from, if it names one: its path alone does not say which it is."""
     path = _keywords(vocoder).get("path")
-    return [Path(path).read_bytes()] if path and Path(path).is_file() else []  # what is missing, the vocoder refuses
+    is_there = isinstance(path, str | Path) and Path(path).is_file()
+    return [Path(str(path)).read_bytes()] if is_there else []  # what is missing, the vocoder refuses
 
 
 def load_or_train_judge(
