@@ -18,7 +18,7 @@ FIGURES = {
     "spectrogram_error": ("spectrogram error", "of the magnitude of all bands, re that of what was asked for"),
     "spectrogram_error_db": ("spectrogram error, dB", "of all bands, against what was asked for"),
     "envelope_error_db": ("envelope error, dB", "of the level of frames, against what was asked for"),
-    "ms_per_s": ("ms", "for a second of sound, one at a time"),
+    "ms_per_s": ("time, ms", "for a second of sound, one sound at a time"),
     "n": ("sounds", "that were measured"),
 }
 

@@ -29,14 +29,15 @@ def draw_attack(waveform: Tensor, *, sample_rate: int, onset: int, duration_s: f
 
     before, after = round(_BEFORE_S * sample_rate), round(duration_s * sample_rate)
     n_fft = 2 ** round(math.log2(_WINDOW_S * sample_rate))
+    hop = max(1, n_fft // _PER_WINDOW)
     padded = F.pad(waveform.detach().cpu().float(), (before + n_fft, after + n_fft))
     wide = padded[onset : onset + before + after + 2 * n_fft]  # a window more on either side
     window = torch.hann_window(n_fft)
-    power = torch.stft(wide, n_fft, n_fft // _PER_WINDOW, window=window, center=False, return_complex=True).abs() ** 2
+    power = torch.stft(wide, n_fft, hop, window=window, center=False, return_complex=True).abs() ** 2
     level = 10 * torch.log10(power / (peak * n_fft / 4) ** 2 + 1e-12)
     step_ms = 1000 / sample_rate
-    left = (n_fft // 2 - n_fft - before - n_fft // _PER_WINDOW / 2) * step_ms  # the middle of a frame is its time
-    right = left + level.shape[1] * (n_fft // _PER_WINDOW) * step_ms
+    left = (n_fft // 2 - n_fft - before - hop / 2) * step_ms  # the middle of a frame is its time
+    right = left + level.shape[1] * hop * step_ms
     samples = wide[n_fft : n_fft + before + after]
     with style.context("dark_background"):
         figure = Figure(figsize=(3.4, 3.2), dpi=110)  # not pyplot, which would keep it for ever
