@@ -38,6 +38,7 @@ from torchaudio.transforms import InverseMelScale
 from specgan.audio import find_audio, load_audio, resample
 from specgan.data.drums import CLASSES, drum
 from specgan.evaluation import fidelity
+from specgan.evaluation.asked import against_asked
 from specgan.evaluation.fitting import fit_classifier
 from specgan.evaluation.metrics import frechet_distance
 from specgan.models.classifier import Classifier
@@ -47,9 +48,9 @@ from specgan.spectrogram import LevelRange, Spectrogram, SpectrogramParams, deno
 CONF = Path(__file__).resolve().parent.parent / "conf"
 HELD_OUT, N_DRUMS = 5, 700  # every fifth; built-in drums
 OTHERS_ITER = 32
-AUDIBLE_DB = 60
 DEFAULT = ["griffin_lim", "griffin_lim start=envelope n_iter=16", "torchaudio"]
 
+ASKED = {"mel": "spectrogram_error", "mel dB": "spectrogram_error_db", "envelope": "envelope_error_db"}
 FIGURES = ("attack", "LSD 256", "LSD", "mel", "mel dB", "PESQ")
 
 Vocoder = Callable[[Tensor, Sequence[int]], Tensor]  # spectrograms (B, 1, n_bins, n_frames), seeds -> (B, T)
@@ -85,7 +86,7 @@ def main() -> None:
     for words, vocoder in vocoders.items():
         found, seconds = timed(vocoder, spectrograms, params)
         figures = against_recordings(recorded, found, params)
-        figures |= against_asked(found, spectrograms, params, level_range)
+        figures |= asked_figures(found, spectrograms, params, level_range)
         print_row(words, [*(figures.get(name) for name in FIGURES), distance and distance(found), seconds])
     if trained:
         print_generated(trained, vocoders, args.n_sounds, distance)
@@ -100,8 +101,8 @@ def print_generated(trained: TrainedGenerator, vocoders: dict[str, Vocoder], n: 
     print_row("", ["envelope", "mel", "mel dB", "Fréchet"])
     for words, vocoder in vocoders.items():
         found, _ = timed(vocoder, drawn, trained.params)
-        figures = against_asked(found, drawn, trained.params, trained.level_range)
-        columns = [figures[name] for name in ("envelope", "mel", "mel dB")]
+        figures = asked_figures(found, drawn, trained.params, trained.level_range)
+        columns = [figures.get(name) for name in ("envelope", "mel", "mel dB")]
         print_row(words, [*columns, distance and distance(found)])
 
 
@@ -184,21 +185,11 @@ def against_recordings(recorded: Tensor, found: Tensor, params: SpectrogramParam
     return figures
 
 
-def against_asked(
+def asked_figures(
     found: Tensor, spectrograms: Tensor, params: SpectrogramParams, level_range: LevelRange
 ) -> dict[str, float]:
-    transform = Spectrogram(params)
-    power, asked = transform.power(found), asked_power(spectrograms, params, level_range)
-    lack = (power.sqrt() - asked.sqrt()).norm(dim=(1, 2)) / asked.sqrt().norm(dim=(1, 2))
-    db = (transform.to_level(power) - transform.to_level(asked)).square().mean(1).sqrt()
-    levels = [frames.sum(1) for frames in (power, asked)]  # (B, n_frames)
-    faintest = levels[1].amax(1, keepdim=True) * 10 ** (-AUDIBLE_DB / 10)
-    envelope = 10 * ((levels[0] + faintest) / (levels[1] + faintest)).log10()
-    return {
-        "mel": lack.mean().item(),
-        "mel dB": db.mean().item(),
-        "envelope": envelope.square().mean(1).sqrt().mean().item(),
-    }
+    errors = against_asked(found, spectrograms, params, level_range)
+    return {name: errors[key].nanmean().item() for name, key in ASKED.items() if key in errors}
 
 
 def asked_power(spectrograms: Tensor, params: SpectrogramParams, level_range: LevelRange) -> Tensor:

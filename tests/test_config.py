@@ -190,18 +190,18 @@ def test_classic_recipe_is_the_classic_recipe(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("overrides", "stage"),
+    ("overrides", "stage", "settings"),
     [
-        ([], "fit"),
-        (["stage=test", "ckpt_path=last.ckpt"], "test"),
-        (["model=classifier"], "fit_judge"),
-        (["model=cgan_classic", "stage=fit"], "fit"),
+        ([], "fit", {}),
+        (["stage=test", "ckpt_path=last.ckpt"], "test", {"generator": None}),
+        (["model=classifier"], "fit_judge", {}),
+        (["model=cgan_classic", "stage=fit"], "fit", {}),
     ],
 )
-def test_a_stage_is_a_function_of_the_whole_configuration(overrides, stage, tmp_path):
+def test_a_stage_is_a_function_of_the_whole_configuration(overrides, stage, settings, tmp_path):
     cfg = composed("train", overrides, tmp_path)
     work = instantiate(cfg.stage)
-    assert (work.func, work.args, work.keywords) == (getattr(stages, stage), (), {})
+    assert (work.func, work.args, work.keywords) == (getattr(stages, stage), (), settings)
 
 
 def test_measuring_leaves_no_folder_of_its_own(tmp_path):

@@ -22,6 +22,7 @@ from specgan.models.classifier import Classifier
 from specgan.spectrogram import Spectrogram, SpectrogramParams, normalise
 from specgan.tasks.spectrograms import make_spectrograms
 from specgan.vocoders.griffin_lim import GriffinLim
+from specgan.vocoders.learned import Learned
 
 NAMES = ("clap", "kick", "open_hat")
 PARAMS = SpectrogramParams(hop_length=512, n_mels=32, n_frames=32)
@@ -226,6 +227,16 @@ def test_a_data_set_that_was_made_anew_gets_a_judge_of_its_own(sounds, tmp_path,
         folder = make_dataset(sounds, tmp_path, **{"splits": [50, 14, 36], **settings})
         prepared(open_data(folder), judge=UNTAUGHT)
     assert len(judges(tmp_path)) == 2
+
+
+def test_another_vocoder_under_the_same_path_gets_another_judge(specs, tmp_path):
+    data, path = open_data(specs), tmp_path / "vocoder.safetensors"
+    recipe = make_evaluation(vocoder=partial(Learned, path=str(path))).recipe
+    names = []
+    for content in (b"first", b"second", b"first"):
+        path.write_bytes(content)
+        names.append(recipe.path(data).name)
+    assert names[0] == names[2] != names[1]
 
 
 @pytest.mark.parametrize("is_there", [False, True])

@@ -15,11 +15,13 @@ from hydra import compose, initialize_config_dir
 from hydra.core.hydra_config import HydraConfig
 from hydra.utils import instantiate
 from omegaconf import OmegaConf
+from pages import Page
 from torch import Tensor
 
 import specgan
 from specgan.audio import resample
 from specgan.data.drums import drum
+from specgan.evaluation.vocoder_page import write_vocoders
 from specgan.generation import generate
 from specgan.models.mixtures import Mixtures, synthesised
 from specgan.models.sound_losses import envelope_loss, spectral_loss
@@ -28,6 +30,7 @@ from specgan.models.vocoder import VocoderTraining
 from specgan.server.sounds import SoundGenerator
 from specgan.spectrogram import LevelRange, Spectrogram, SpectrogramParams, normalise
 from specgan.training.carrying import CarryVocoder
+from specgan.training.comparison import on_generated
 from specgan.vocoders.griffin_lim import GriffinLim
 from specgan.vocoders.learned import Learned
 from specgan.vocoders.refinement import Refiner
@@ -354,6 +357,27 @@ def test_stage_carry_puts_a_vocoder_into_a_checkpoint(held, tmp_path):
         run(["stage=carry", f"ckpt_path={path}"], tmp_path)
 
 
+def test_a_vocoder_is_tried_on_what_a_generator_draws(held, tmp_path):
+    torch.save({CHECKPOINT_KEY: {VOCODER_KEY: held}}, tmp_path / "vocoder.ckpt")
+    generator = save_checkpoint(tmp_path / "best.ckpt")
+    beside = {"griffin_lim": partial(GriffinLim, n_iter=4)}
+    tried = on_generated(TrainedGenerator.load(generator), tmp_path / "vocoder.ckpt", beside, n_sounds=1)
+    assert set(tried.rows) == {"learned", "griffin_lim"}
+    assert 0 < tried.rows["griffin_lim"]["spectrogram_error"] < tried.rows["learned"]["spectrogram_error"]  # untrained
+    assert [(shown.name, *shown.sounds) for shown in tried.shown] == [(name, *tried.rows) for name in CLASSES]
+    write_vocoders(tmp_path / "x.html", {"<b>": tried}, checkpoint="x.ckpt", sample_rate=8000)
+    page = Page(tmp_path / "x.html")
+    assert page.texts["h2"] == ["<b>"]
+    assert len(page.values("src", "audio")) == 2 * len(CLASSES)
+    assert len(set(page.values("src", "img"))) == 2 * len(CLASSES)
+    held["params"]["hop_length"] = 64
+    torch.save({CHECKPOINT_KEY: {VOCODER_KEY: held}}, tmp_path / "vocoder.ckpt")
+    with pytest.raises(ValueError, match=r"hop_length: trained on 64, these are 128"):
+        on_generated(TrainedGenerator.load(generator), tmp_path / "vocoder.ckpt", beside)
+    with pytest.raises(ValueError, match=r"stage\.generator is x\.ckpt, but .*best\.ckpt holds no vocoder"):
+        run(["stage=test", f"ckpt_path={generator}", "stage.generator=x.ckpt"], tmp_path)
+
+
 def test_a_run_trains_previews_and_measures_goes_on_and_is_tested(tiny_drums, tmp_path):
     settings = ["model=vocoder", "spectrogram=mel_64x64", "spectrogram.n_mels=32", "spectrogram.n_frames=32"]
     settings += ["model.network.width=8", "model.network.n_blocks=1", "model.batch_size=2", "model.n_frames=8"]
@@ -372,6 +396,9 @@ def test_a_run_trains_previews_and_measures_goes_on_and_is_tested(tiny_drums, tm
 
     assert run(["stage=test", f"ckpt_path={tmp_path / 'checkpoints' / 'best.ckpt'}"], tmp_path) is None
     rows = json.loads((tmp_path / "vocoder.json").read_text())["rows"]
+    page = Page(tmp_path / "vocoder.html")
+    players = [text for text in page.texts["figcaption"] if text.startswith("learned, attack error ")]
+    assert len(page.values("src", "audio")) == len(page.values("src", "img")) == 3 * len(players) > 0
     assert set(rows) == {"learned", "griffin_lim"}
     assert rows["learned"]["n"] == 6
     assert read_vocoder(tmp_path / "vocoder.safetensors")["settings"]["width"] == 8

@@ -9,6 +9,8 @@ import torch
 
 from specgan.audio import resample
 from specgan.evaluation import fidelity, metrics
+from specgan.evaluation.asked import against_asked
+from specgan.spectrogram import LevelRange, Spectrogram, SpectrogramParams, normalise
 
 
 def normal(n: int, n_features: int = 4, *, seed: int = 0, scale: float = 1.0, mean: float = 0.0) -> torch.Tensor:
@@ -287,6 +289,24 @@ def test_a_gain_is_as_many_decibels_of_loss_and_silence_has_none():
         assert {name: figure["n"] for name, figure in found.items()} == dict.fromkeys(found, 3)
         assert found["attack_error_db"]["value"] == pytest.approx(float(attack[:3].mean()))
     assert fidelity.losses(sounds[3:], sounds[3:], sample_rate=RATE) == {}
+
+
+def test_what_a_spectrogram_asks_for_is_missed_by_nothing_in_its_own_sound_and_by_6_db_in_half_of_it():
+    params, level_range = SpectrogramParams(sample_rate=RATE, n_frames=None), LevelRange(-80.0, 0.0)
+    noise = 0.3 * torch.randn(2, 40 * params.hop_length, generator=torch.Generator().manual_seed(0))
+    asked = normalise(Spectrogram(params)(noise), params, level_range).unsqueeze(1)
+    own, half = (against_asked(factor * noise, asked, params, level_range) for factor in (1, 0.5))
+    assert max(float(errors.max()) for errors in own.values()) < 0.01
+    assert half["spectrogram_error"].tolist() == pytest.approx([0.5, 0.5], abs=0.01)
+    for name in ("spectrogram_error_db", "envelope_error_db"):
+        assert half[name].tolist() == pytest.approx([6.02, 6.02], abs=0.05)
+
+
+def test_the_onset_is_where_a_sound_comes_within_20_db_of_its_loudest():
+    sound = torch.cat(
+        [torch.full((1, 3000), 1e-3), torch.randn(1, 5000, generator=torch.Generator().manual_seed(0))], 1
+    )
+    assert int(fidelity.onsets(sound, sample_rate=RATE)) == pytest.approx(3000, abs=0.001 * RATE)
 
 
 def test_a_band_that_is_missing_is_a_loss_of_band_and_hardly_one_of_attack():

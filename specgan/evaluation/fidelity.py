@@ -9,12 +9,13 @@ from torch import Tensor
 from specgan.evaluation.metrics import Figure, average
 from specgan.spectrogram import power_blocks
 
+ATTACK_S = 0.06  # from the onset, whose envelope counts
 MUCH_LOST_DB = 2.0  # of log-spectral distance, from which it is said that a preset cuts the band
 
 _N_FFTS = (4096, 1024, 256)  # from fine in pitch to fine in time
 _FLOOR_DB = -100  # re a full-scale sine: silence is not infinitely far from the faintest noise
 _AUDIBLE_DB = -90  # a frame counts where the recording has a bin above this
-_WINDOW_S, _ATTACK_S = 0.001, 0.06
+_WINDOW_S = 0.001
 _ONSET_DB, _FAINTEST_DB = -20, -60  # re the loudest moment of the recording
 _MOST, _TOGETHER = 500, 16  # sounds that are measured, and at a time
 
@@ -32,13 +33,18 @@ def losses(recorded: Tensor, others: Tensor, *, sample_rate: int) -> dict[str, F
     recorded, others = (waveforms.reshape(-1, waveforms.shape[-1]) for waveforms in (recorded, others))
     n = len(recorded)
     chosen = torch.arange(n) if n <= _MOST else torch.linspace(0, n - 1, _MOST).round().long()
-    pairs = [(recorded[some], others[some]) for some in chosen.split(_TOGETHER)]
-    measured = {
+    measured = errors(recorded[chosen], others[chosen], sample_rate=sample_rate)
+    known = {name: values[values.isfinite()] for name, values in measured.items()}
+    return {name: average(values) for name, values in known.items() if len(values)}
+
+
+def errors(recorded: Tensor, others: Tensor, *, sample_rate: int) -> dict[str, Tensor]:
+    """As `losses`, but (N,) of each sound; NaN: a silent recording."""
+    pairs = list(zip(recorded.split(_TOGETHER), others.split(_TOGETHER), strict=True))
+    return {
         "log_spectral_distance_db": torch.cat([log_spectral_distance(*pair) for pair in pairs]),
         "attack_error_db": torch.cat([attack_error(*pair, sample_rate=sample_rate) for pair in pairs]),
     }
-    known = {name: values[values.isfinite()] for name, values in measured.items()}
-    return {name: average(values) for name, values in known.items() if len(values)}
 
 
 def lost_band(rows: Mapping[str, Mapping[str, Figure]], sample_rate: int) -> list[str]:
@@ -86,15 +92,29 @@ def attack_error(recorded: Tensor, others: Tensor, *, sample_rate: int) -> Tenso
     root mean square of its difference in dB in the 60 ms after the onset, which is where the recording comes within
     20 dB of its loudest moment; what is 60 dB below that counts as silence.
     """
-    window = max(2, round(_WINDOW_S * sample_rate))
+    window = _window(sample_rate)
     wanted, found = (_envelope(waveforms, window) for waveforms in (recorded, others))
-    loudest = wanted.amax(dim=1, keepdim=True)
-    faintest = loudest * 10 ** (_FAINTEST_DB / 10)
+    faintest = wanted.amax(dim=1, keepdim=True) * 10 ** (_FAINTEST_DB / 10)
     difference = 10 * torch.log10((wanted + faintest) / (found + faintest))
-    onset = (wanted > loudest * 10 ** (_ONSET_DB / 10)).int().argmax(dim=1, keepdim=True)
-    after = torch.arange(wanted.shape[1]) - onset
-    in_attack = (after >= 0) & (after < _ATTACK_S * sample_rate / (window // 2))
+    after = torch.arange(wanted.shape[1]) - _onset_steps(wanted)
+    in_attack = (after >= 0) & (after < ATTACK_S * sample_rate / (window // 2))
     return (difference.square() * in_attack).sum(dim=1).div(in_attack.sum(dim=1)).sqrt()
+
+
+def onsets(waveforms: Tensor, *, sample_rate: int) -> Tensor:
+    """Maps waveforms (N, T) to the samples (N,) int64 where they come within 20 dB of their loudest moment."""
+    window = _window(sample_rate)
+    return _onset_steps(_envelope(waveforms, window))[:, 0] * (window // 2)
+
+
+def _onset_steps(envelope: Tensor) -> Tensor:
+    """(N, steps) -> (N, 1)."""
+    loudest = envelope.amax(dim=1, keepdim=True)
+    return (envelope > loudest * 10 ** (_ONSET_DB / 10)).int().argmax(dim=1, keepdim=True)
+
+
+def _window(sample_rate: int) -> int:
+    return max(2, round(_WINDOW_S * sample_rate))
 
 
 def _envelope(waveforms: Tensor, window: int) -> Tensor:

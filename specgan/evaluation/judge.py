@@ -152,7 +152,7 @@ class JudgeRecipe:
             params=(data.params, data.level_range) if data.range_note else data.params,
             crop=data.crop,
             has_sounds=has_sounds(data),
-            files=[hashlib.sha256(content).hexdigest() for content in contents],
+            files=[hashlib.sha256(content).hexdigest() for content in [*contents, *_weights(self.vocoder)]],
         )
         return Path(data.local_dir) / f"judge-{digest}.pt"
 
@@ -176,8 +176,15 @@ class JudgeRecipe:
             )
 
 
-def _keywords(make: MakeClassifier) -> dict[str, object]:
+def _keywords(make: MakeClassifier | MakeVocoder) -> dict[str, object]:
     return make.keywords if isinstance(make, partial) else {}
+
+
+def _weights(vocoder: MakeVocoder) -> list[bytes]:
+    """The content of the file that a vocoder is read from, if it names one: its path alone does not say which it is."""
+    path = _keywords(vocoder).get("path")
+    is_there = isinstance(path, str | Path) and Path(path).is_file()
+    return [Path(str(path)).read_bytes()] if is_there else []  # what is missing, the vocoder refuses
 
 
 def load_or_train_judge(

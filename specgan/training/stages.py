@@ -98,14 +98,18 @@ def fit(cfg: DictConfig) -> float | None:
     return _optimized(cfg.optimized_metric, metrics)
 
 
-def test(cfg: DictConfig) -> float | None:
+def test(cfg: DictConfig, *, generator: str | Path | None = None) -> float | None:
     """Measures the generator of a checkpoint; writes report.json, report.html and report.png into its run's folder.
 
     With evaluation.listening also listening.html, on which people rate sounds, and listening_key.json.
 
     Settings of data and measuring are those that the run was started with (its settings.json); what the command line
-    says takes precedence. A shared generator has no run: all of them, and the folder, are of the command line.
+    says takes precedence. A shared generator has no run: all of them, and the folder, are of the command line. A
+    checkpoint of model=vocoder is measured by `test_vocoder`.
 
+    Args:
+        cfg: the composed configuration.
+        generator: for `test_vocoder`.
     Raises:
         FileNotFoundError, ValueError: no such checkpoint, it does not fit the data, or a file is in the way that no
             earlier measurement wrote.
@@ -117,8 +121,12 @@ def test(cfg: DictConfig) -> float | None:
     if cfg.ckpt_path is None:
         raise ValueError("ckpt_path is not set; name the checkpoint to measure: ckpt_path=<run>/checkpoints/best.ckpt")
     if is_vocoder(cfg.ckpt_path):
-        test_vocoder(cfg, Path(cfg.ckpt_path))
+        test_vocoder(cfg, Path(cfg.ckpt_path), generator)
         return None
+    if generator is not None:
+        raise ValueError(
+            f"stage.generator is {generator}, but {cfg.ckpt_path} holds no vocoder of model=vocoder to try on it"
+        )
     # A network of your own is run if the command line names it, not because the checkpoint does.
     trained = TrainedGenerator.load(cfg.ckpt_path, network=OmegaConf.select(cfg, "generator._target_"))
     run_dir = Path(cfg.ckpt_path).absolute().parent.parent
@@ -178,30 +186,38 @@ def test(cfg: DictConfig) -> float | None:
     return metrics.get(cfg.optimized_metric)
 
 
-def test_vocoder(cfg: DictConfig, checkpoint: Path) -> None:
+def test_vocoder(cfg: DictConfig, checkpoint: Path, generator: str | Path | None = None) -> None:
     """Measures the vocoder of a checkpoint of model=vocoder on test clips, beside `vocoder` of the run's settings.
 
-    Writes vocoder.json into the run's folder.
+    Writes vocoder.json and vocoder.html into the run's folder.
 
+    Args:
+        cfg: the composed configuration.
+        checkpoint: of model=vocoder.
+        generator: a checkpoint, on whose spectrograms both are tried too; None: on none.
     Raises:
-        ValueError: it was trained on other spectrograms, or the data set keeps no sounds.
+        FileNotFoundError, ValueError: it was trained on other spectrograms, the data set keeps no sounds, or
+            `generator` is no checkpoint of a generator.
     """
-    from specgan.training.vocoding import compared, table
+    from specgan.training.comparison import on_generated, on_recordings, write_comparison
 
+    trained = None if generator is None else TrainedGenerator.load(generator)
     run_dir = checkpoint.absolute().parent.parent
     cfg = composed_for(run_dir) or cfg
-    outputs = Outputs(run_dir, "test")
-    outputs.require_free(["vocoder.json"])
+    outputs, names = Outputs(run_dir, "test"), ["vocoder.json", "vocoder.html"]
+    outputs.require_free(names)
     _begin(cfg)
     datamodule = instantiate(cfg.data, _convert_="all")
     datamodule.fixed_range = level_range_of(checkpoint)
     datamodule.prepare_data()
     datamodule.setup("test")
-    beside = HydraConfig.get().runtime.choices["vocoder"]
-    rows = compared(datamodule, checkpoint, {beside: instantiate(cfg.vocoder, _convert_="all")})
-    outputs.claim(["vocoder.json"])
-    write_json(run_dir / "vocoder.json", {"checkpoint": str(checkpoint), "rows": rows}, indent=2)
-    log.info("%s", table(rows))
+    beside = {HydraConfig.get().runtime.choices["vocoder"]: instantiate(cfg.vocoder, _convert_="all")}
+    tried = {"rows": on_recordings(datamodule, checkpoint, beside)}
+    if trained is not None:
+        tried["generated"] = on_generated(trained, checkpoint, beside)
+    outputs.claim(names)
+    rate = datamodule.params.sample_rate
+    write_comparison(run_dir, tried, checkpoint=str(checkpoint), generator=str(generator), sample_rate=rate)
 
 
 def fit_encoder(cfg: DictConfig, *, n_steps: int | None) -> None:

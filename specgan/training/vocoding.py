@@ -1,7 +1,6 @@
-"""What happens around the training of a vocoder: previews and measurements, and the report of a trained one."""
+"""What happens around the training of a vocoder: previews, measurements, and its file."""
 
-import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from itertools import count
 from pathlib import Path
 
@@ -11,19 +10,14 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from specgan.audio import resample
-from specgan.data.datamodule import SpectrogramDataModule
 from specgan.data.dataset import SpectrogramDataset
 from specgan.evaluation.fidelity import losses
 from specgan.training.cadence import Cadence
 from specgan.training.preview import Preview, ShownSound, first_clip
-from specgan.vocoders.learned import Learned
 from specgan.vocoders.weights import write_safetensors
 
 _FIRST_S = 60.0  # from the start of the training to the first preview
-_MOST_MEASURED, _MOST_COMPARED = 48, 400  # clips that are measured during the training, and by stage=test
-_TIMED = 20  # sounds, each by itself
-
-Rows = dict[str, dict[str, float]]
+_MOST_MEASURED = 48  # clips, during the training
 
 
 class VocoderPreview(Preview):
@@ -65,8 +59,8 @@ class VocoderPreview(Preview):
             shown = (f"epoch {epoch}", spectrogram, params, waveform, ("", None))
             exhibits.append(self._write(pl_module, ShownSound(name, "generated", *shown, seed=self.seed)))
         self._exhibit(trainer, exhibits, epoch=epoch)
-        recorded, spectrograms = recordings(clips, most=_MOST_MEASURED)
-        made = _in_turn(pl_module.sound, spectrograms)
+        recorded, spectrograms, _ = recordings(clips, most=_MOST_MEASURED)
+        made = in_turn(pl_module.sound, spectrograms)
         figures = losses(recorded, made, sample_rate=params.sample_rate)
         return {name: figure["value"] for name, figure in figures.items()}
 
@@ -86,8 +80,12 @@ class KeepVocoder(L.Callback):
             write_safetensors(self.path, pl_module.ema.contents())
 
 
-def recordings(clips: SpectrogramDataset, *, most: int) -> tuple[Tensor, Tensor]:
-    """The beginnings of clips whose sound is kept, evenly chosen: waveforms at their spectrograms' rate, spectrograms.
+def recordings(clips: SpectrogramDataset, *, most: int) -> tuple[Tensor, Tensor, Tensor]:
+    """The beginnings of clips whose sound is kept, evenly chosen.
+
+    Returns:
+        Waveforms (N, n_samples), or (N, channels, n_samples), at their spectrograms' rate, spectrograms (N, channels,
+        n_bins, n_frames), and labels (N,).
 
     Raises:
         ValueError: no sound is kept.
@@ -102,52 +100,10 @@ def recordings(clips: SpectrogramDataset, *, most: int) -> tuple[Tensor, Tensor]
     n_samples = clips.params.n_samples
     recorded = resample(clips.waveforms(places), clips.sound_rate, clips.params.sample_rate)
     recorded = F.pad(recorded, (0, max(0, n_samples - recorded.shape[-1])))[..., :n_samples]
-    return recorded, clips.__getitems__(places)[0]
+    return recorded, *clips.__getitems__(places)
 
 
-def compared(
-    data: SpectrogramDataModule, checkpoint: str | Path, beside: Mapping[str, Callable[..., nn.Module]]
-) -> Rows:
-    """Measures a trained vocoder and others on the test clips of a data set that is set up, or those of val, or train.
-
-    Args:
-        data: whose recordings and spectrograms are used.
-        checkpoint: that holds the trained vocoder.
-        beside: others by name, called with params and level_range.
-    Returns:
-        For "learned" and each other: log_spectral_distance_db and attack_error_db on average, see
-        `specgan.evaluation.fidelity`, `ms_per_s`, milliseconds for a second of sound, and `n`, clips.
-    """
-    clips = next(split for split in (data.test, data.val, data.train) if len(split.with_sound))
-    recorded, spectrograms = recordings(clips, most=_MOST_COMPARED)
-    made: dict[str, nn.Module] = {"learned": Learned(data.params, data.level_range, path=checkpoint)}
-    made |= {name: make(data.params, data.level_range) for name, make in beside.items()}
-    rows: Rows = {}
-    for name, vocoder in made.items():
-        figures = losses(recorded, _in_turn(vocoder, spectrograms), sample_rate=data.params.sample_rate)
-        rows[name] = {figure: value["value"] for figure, value in figures.items()}
-        rows[name] |= {"ms_per_s": _ms_per_s(vocoder, spectrograms, data), "n": float(len(recorded))}
-    return rows
-
-
-def _in_turn(vocoder: Callable[..., Tensor], spectrograms: Tensor) -> Tensor:
+def in_turn(vocoder: Callable[..., Tensor], spectrograms: Tensor) -> Tensor:
+    """The sounds of spectrograms, a few at a time, so that memory does not grow with their number; seeds 0, 1, ..."""
     seeds = count()
     return torch.cat([vocoder(batch, seeds=[next(seeds) for _ in batch]) for batch in spectrograms.split(8)])
-
-
-def _ms_per_s(vocoder: nn.Module, spectrograms: Tensor, data: SpectrogramDataModule) -> float:
-    times_s = []
-    for spectrogram in spectrograms[:_TIMED].split(1):
-        start_s = time.perf_counter()
-        vocoder(spectrogram, seeds=[0])
-        times_s.append(time.perf_counter() - start_s)
-    duration_s = data.params.n_samples * data.channels / data.params.sample_rate
-    return 1000 * sorted(times_s)[len(times_s) // 2] / duration_s
-
-
-def table(rows: Rows) -> str:
-    """The figures of `compared` as text, a line a vocoder."""
-    names = list(next(iter(rows.values())))
-    lines = [f"{'':16}" + "".join(f"{name:>28}" for name in names)]
-    lines += [f"{row:16}" + "".join(f"{figures[name]:28.2f}" for name in names) for row, figures in rows.items()]
-    return "\n".join(lines)
