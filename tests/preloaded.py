@@ -22,6 +22,7 @@ IMPORTED = (
     "specgan.models.cgan",
     "specgan.tasks.spectrograms",
     "specgan.training.stages",
+    "specgan.training.testing",
     "wandb.sdk.launch.inputs.internal",
 )
 

@@ -39,7 +39,7 @@ from specgan.tasks.spectrograms import make_spectrograms
 from specgan.training.dashboards import Exhibit, TensorBoardDashboard
 from specgan.training.measure import Measure
 from specgan.training.preview import Preview
-from specgan.training.stages import _require_same_data
+from specgan.training.testing import require_same_data
 from specgan.vocoders.griffin_lim import GriffinLim
 from specgan.vocoders.vocoder import Vocoder
 
@@ -359,7 +359,7 @@ def test_a_checkpoint_of_other_channels_is_refused_with_both_values(run, tmp_pat
     with pytest.raises(ValueError, match="channels: checkpoint 1, this run 2"):
         run.model.on_load_checkpoint(mono)
     with pytest.raises(ValueError, match="channels: checkpoint 1, data set 2"):
-        _require_same_data(TrainedGenerator.load(tmp_path / "x"), run.data)
+        require_same_data(TrainedGenerator.load(tmp_path / "x"), run.data)
     del mono[CHECKPOINT_KEY]["generator"]["channels"]  # as checkpoints from before there were others
     torch.save(mono, tmp_path / "old")
     assert TrainedGenerator.load(tmp_path / "old").channels == 1

@@ -111,3 +111,18 @@ def _mistakes(counts: Sequence[Sequence[int]], names: Sequence[str], *, n_most: 
         if i != j and n
     ]
     return [text for _, text in sorted(wrong, key=lambda pair: -pair[0])[:n_most]]
+
+
+def as_text(rows: Mapping[str, Mapping[str, Figure]]) -> str:
+    """All figures of a report with their intervals: a line for each metric, a column for each row of the report."""
+    names = list(dict.fromkeys(metric for figures in rows.values() for metric in figures))
+    lines = [f"{'':32}" + "".join(f"{row:>26}" for row in rows)]
+    for name in names:
+        values = [figures.get(name) for figures in rows.values()]
+        lines.append(f"{name:32}" + "".join(f"{with_interval(value) if value else '-':>26}" for value in values))
+    return "\n".join(lines)
+
+
+def with_interval(figure: Figure) -> str:
+    """For example 0.871 (0.834 to 0.902)."""
+    return f"{figure['value']:.3f} ({figure['low']:.3f} to {figure['high']:.3f})"

@@ -1,4 +1,4 @@
-"""The stages of train.py: train a generator, measure one, train a judge. Each takes the composed configuration."""
+"""The stages of train.py that train: a model, an encoder, a judge. Each takes the composed configuration."""
 
 import json
 import logging
@@ -19,14 +19,14 @@ from omegaconf import DictConfig, OmegaConf
 
 from specgan.command_line.commands import command
 from specgan.data.datamodule import SpectrogramDataModule
-from specgan.files import Outputs, composed, write_json
+from specgan.evaluation.tables import with_interval
+from specgan.files import write_json
 from specgan.latent.kept import train_encoder
-from specgan.models.shared import is_shared
 from specgan.models.starting import Start
-from specgan.models.trained import TrainedGenerator, is_vocoder, level_range_of
+from specgan.models.trained import TrainedGenerator, level_range_of
 from specgan.survey.first_look import first_look
 from specgan.survey.presets import read_presets
-from specgan.training.settings import SETTINGS_NAME, composed_for, write_settings
+from specgan.training.settings import write_settings
 from specgan.training.survival import end_on_sigterm
 from specgan.training.threads import set_threads
 
@@ -44,7 +44,7 @@ def fit(cfg: DictConfig) -> float | None:
         ValueError: the networks do not fit the spectrograms or `init_from`, nothing trains in the precision, or the run
             has no metric `optimized_metric`.
     """
-    _begin(cfg)
+    begin(cfg)
     _require_precision(cfg)
     # Lightning would refuse a file that is none later, with PyTorch's advice to read it anyway.
     level_range = None if cfg.ckpt_path is None else level_range_of(cfg.ckpt_path)
@@ -98,128 +98,6 @@ def fit(cfg: DictConfig) -> float | None:
     return _optimized(cfg.optimized_metric, metrics)
 
 
-def test(cfg: DictConfig, *, generator: str | Path | None = None) -> float | None:
-    """Measures the generator of a checkpoint; writes report.json, report.html and report.png into its run's folder.
-
-    With evaluation.listening also listening.html, on which people rate sounds, and listening_key.json.
-
-    Settings of data and measuring are those that the run was started with (its settings.json); what the command line
-    says takes precedence. A shared generator has no run: all of them, and the folder, are of the command line. A
-    checkpoint of model=vocoder is measured by `test_vocoder`.
-
-    Args:
-        cfg: the composed configuration.
-        generator: for `test_vocoder`.
-    Raises:
-        FileNotFoundError, ValueError: no such checkpoint, it does not fit the data, or a file is in the way that no
-            earlier measurement wrote.
-    """
-    from specgan.evaluation.listening import PAGE_NAME, write_listening
-    from specgan.evaluation.page import write_overview, write_report
-    from specgan.evaluation.ratings import KEY_NAME
-
-    if cfg.ckpt_path is None:
-        raise ValueError("ckpt_path is not set; name the checkpoint to measure: ckpt_path=<run>/checkpoints/best.ckpt")
-    if is_vocoder(cfg.ckpt_path):
-        test_vocoder(cfg, Path(cfg.ckpt_path), generator)
-        return None
-    if generator is not None:
-        raise ValueError(
-            f"stage.generator is {generator}, but {cfg.ckpt_path} holds no vocoder of model=vocoder to try on it"
-        )
-    # A network of your own is run if the command line names it, not because the checkpoint does.
-    trained = TrainedGenerator.load(cfg.ckpt_path, network=OmegaConf.select(cfg, "generator._target_"))
-    run_dir = Path(cfg.ckpt_path).absolute().parent.parent
-    if is_shared(cfg.ckpt_path):
-        run_dir = Path(cfg.paths.run_dir)
-    elif kept := composed_for(run_dir):
-        cfg = kept
-    else:
-        log.warning(
-            "%s: no such file, so data and spectrogram are taken from the command line", run_dir / SETTINGS_NAME
-        )
-        run_dir = Path(cfg.paths.run_dir)
-    evaluation = instantiate(cfg.evaluation, _convert_="all")
-    outputs, names = Outputs(run_dir, "test"), ["report.json", "report.html", "report.png"]
-    names += [PAGE_NAME, KEY_NAME] if evaluation.report_settings.listening else []
-    outputs.require_free(names)
-    _begin(cfg)
-    datamodule = instantiate(cfg.data, _convert_="all")
-    datamodule.fixed_range = trained.level_range
-    datamodule.prepare_data()
-    datamodule.setup("test")
-    _require_same_data(trained, datamodule)
-    evaluator = evaluation.of(datamodule)
-    report, examples = evaluator.report(trained.sample_indices)
-    report["warnings"] += [datamodule.range_note] if datamodule.range_note else []
-    curve = run_dir / "curve.json"
-    report |= {
-        "checkpoint": str(cfg.ckpt_path),
-        "n_steps": trained.n_steps,
-        "curve": json.loads(curve.read_text(encoding="utf-8")) if curve.is_file() else [],
-    }
-    outputs.claim(names)
-    write_json(run_dir / "report.json", report, indent=2, allow_nan=False)
-    write_report(run_dir / "report.html", report, examples=examples, sample_rate=evaluator.clips.sample_rate)
-    real = "real" if "real" in report["rows"] else "vocoded"
-    write_overview(run_dir / "report.png", examples, kinds=[real, "generated"])
-    log.info("%s", _table(report["rows"]))
-    if not report["judge"]["trusted"]:
-        log.warning("the judge classifies many real clips wrong, so conditional accuracy means little here")
-    for warning in report["warnings"]:
-        log.warning("%s", warning)
-    log.info("see and hear it: %s", run_dir / "report.html")
-    if evaluator.settings.listening:
-        write_listening(
-            run_dir,
-            evaluator.sounds_to_rate(trained.sample_indices),
-            checkpoint=str(cfg.ckpt_path),
-            sample_rate=evaluator.clips.sample_rate,
-            seed=evaluator.recipe.seed,
-        )
-        log.info("give listeners this page alone: %s", run_dir / PAGE_NAME)
-        log.info(
-            "join what they save: %s",
-            command("preprocess.py", task="listening", input="ratings", **{"task.key": run_dir / KEY_NAME}),
-        )
-    metrics = {f"test/{name}": figure["value"] for name, figure in report["rows"]["generated"].items()}
-    return metrics.get(cfg.optimized_metric)
-
-
-def test_vocoder(cfg: DictConfig, checkpoint: Path, generator: str | Path | None = None) -> None:
-    """Measures the vocoder of a checkpoint of model=vocoder on test clips, beside `vocoder` of the run's settings.
-
-    Writes vocoder.json and vocoder.html into the run's folder.
-
-    Args:
-        cfg: the composed configuration.
-        checkpoint: of model=vocoder.
-        generator: a checkpoint, on whose spectrograms both are tried too; None: on none.
-    Raises:
-        FileNotFoundError, ValueError: it was trained on other spectrograms, the data set keeps no sounds, or
-            `generator` is no checkpoint of a generator.
-    """
-    from specgan.training.comparison import on_generated, on_recordings, write_comparison
-
-    trained = None if generator is None else TrainedGenerator.load(generator)
-    run_dir = checkpoint.absolute().parent.parent
-    cfg = composed_for(run_dir) or cfg
-    outputs, names = Outputs(run_dir, "test"), ["vocoder.json", "vocoder.html"]
-    outputs.require_free(names)
-    _begin(cfg)
-    datamodule = instantiate(cfg.data, _convert_="all")
-    datamodule.fixed_range = level_range_of(checkpoint)
-    datamodule.prepare_data()
-    datamodule.setup("test")
-    beside = {HydraConfig.get().runtime.choices["vocoder"]: instantiate(cfg.vocoder, _convert_="all")}
-    tried = {"rows": on_recordings(datamodule, checkpoint, beside)}
-    if trained is not None:
-        tried["generated"] = on_generated(trained, checkpoint, beside)
-    outputs.claim(names)
-    rate = datamodule.params.sample_rate
-    write_comparison(run_dir, tried, checkpoint=str(checkpoint), generator=str(generator), sample_rate=rate)
-
-
 def fit_encoder(cfg: DictConfig, *, n_steps: int | None) -> None:
     """Trains the encoder of a checkpoint anew and keeps it beside it, as <name>.encoder.safetensors.
 
@@ -236,7 +114,7 @@ def fit_encoder(cfg: DictConfig, *, n_steps: int | None) -> None:
 
 def fit_judge(cfg: DictConfig) -> None:
     """Trains the judge of a data set anew; writes its accuracy on real clips into `metrics.json`."""
-    _begin(cfg)
+    begin(cfg)
     datamodule = instantiate(cfg.data, _convert_="all")
     datamodule.prepare_data()
     datamodule.setup("fit")
@@ -246,7 +124,7 @@ def fit_judge(cfg: DictConfig) -> None:
     if found := evaluator.cross_validation():
         figure = found.accuracy
         metrics["judge/cross_validated_accuracy"] = figure["value"]
-        log.info("accuracy by %d-fold cross-validation: %s", found.n_folds, _with_interval(figure))
+        log.info("accuracy by %d-fold cross-validation: %s", found.n_folds, with_interval(figure))
     write_json(Path(cfg.paths.run_dir) / "metrics.json", metrics, indent=2, allow_nan=False)
 
 
@@ -267,7 +145,12 @@ def fastest_precision() -> str:
     return "bf16-mixed" if is_native else "32-true"
 
 
-def _begin(cfg: DictConfig) -> None:
+def begin(cfg: DictConfig) -> None:
+    """What each stage does first: signals, warnings, threads, seed.
+
+    Raises:
+        ValueError: an impossible seed.
+    """
     end_on_sigterm()
     # Lightning's tips and device lists, which appear twice under Hydra; its warnings stay.
     logging.getLogger("lightning.pytorch.utilities.rank_zero").setLevel(logging.WARNING)
@@ -318,23 +201,6 @@ def _require_precision(cfg: DictConfig) -> None:
         raise ValueError(f"trainer.precision is {precision}; the models train in {', '.join(_PRECISIONS)}")
 
 
-def _require_same_data(trained: TrainedGenerator, datamodule: L.LightningDataModule) -> None:
-    differing = [
-        f"{name}: checkpoint {there!r}, data set {here!r}"
-        for name, there, here in (
-            ("spectrogram", trained.params, datamodule.params),
-            ("channels", trained.channels, datamodule.channels),
-            ("class_names", *([composed(name) for name in of.class_names] for of in (trained, datamodule))),
-        )
-        if there != here
-    ]
-    if differing:
-        raise ValueError(
-            "the checkpoint was not trained on such data; give the data and spectrogram settings of its run. They "
-            f"differ in {'; '.join(differing)}"
-        )
-
-
 def _optimized(name: str | None, metrics: Mapping[str, float]) -> float | None:
     is_sweep = HydraConfig.get().mode == RunMode.MULTIRUN
     if name is None or (name not in metrics and not is_sweep):  # a single run is complete without it
@@ -342,20 +208,6 @@ def _optimized(name: str | None, metrics: Mapping[str, float]) -> float | None:
     if name not in metrics:
         raise ValueError(f"optimized_metric is {name!r}; this run has {', '.join(sorted(metrics))}")
     return metrics[name]
-
-
-def _table(rows: Mapping[str, Mapping[str, Mapping[str, float]]]) -> str:
-    names = list(dict.fromkeys(metric for figures in rows.values() for metric in figures))
-    lines = [f"{'':32}" + "".join(f"{row:>26}" for row in rows)]
-    for name in names:
-        values = [figures.get(name) for figures in rows.values()]
-        lines.append(f"{name:32}" + "".join(f"{_with_interval(value) if value else '-':>26}" for value in values))
-    return "\n".join(lines)
-
-
-def _with_interval(figure: Mapping[str, float]) -> str:
-    """For example 0.871 (0.834 to 0.902)."""
-    return f"{figure['value']:.3f} ({figure['low']:.3f} to {figure['high']:.3f})"
 
 
 def _close(loggers: list[Logger]) -> None:
