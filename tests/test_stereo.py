@@ -343,10 +343,13 @@ def test_a_report_shows_and_plays_both_channels(run, tmp_path):
     write_report(tmp_path / "report.html", report, examples=examples, sample_rate=RATE)
     write_overview(tmp_path / "report.png", examples, kinds=["real", "generated"])
     assert set(report["rows"]) == {"real", "vocoded", "generated"}
-    for of_class in examples.values():
-        for example in (*of_class["real"], *of_class["generated"]):
-            assert (example.waveform.shape, example.spectrogram.shape) == ((2, PARAMS.n_samples), (2, 32, 32))
-    assert len(re.findall("data:audio/flac", (tmp_path / "report.html").read_text())) == 2 * (1 + 1 + 2)
+    shown = [example for of_class in examples.values() for kind in of_class.values() for example in kind]
+    assert len(shown) == 2 * (1 + 1 + 1)
+    shown += [clip for example in shown for clip in example.nearest]
+    assert len(shown) > 2 * (1 + 1 + 1)
+    for example in shown:
+        assert (example.waveform.shape, example.spectrogram.shape) == ((2, PARAMS.n_samples), (2, 32, 32))
+    assert len(re.findall("data:audio/flac", (tmp_path / "report.html").read_text())) == len(shown)
 
 
 def test_a_checkpoint_of_other_channels_is_refused_with_both_values(run, tmp_path):
