@@ -18,6 +18,8 @@ ALLOWED = {
     "__main__": "command_line",
     "audio": "",
     "spectrogram": "",
+    "sets": "hub",
+    "cutting": "audio",
     "vocoders": "hub spectrogram",
     "models": "hub spectrogram",
     "latent": "audio spectrogram models",
@@ -25,8 +27,8 @@ ALLOWED = {
     "captions": "hub",
     "pictures": "audio spectrogram",
     "codec": "audio spectrogram",
-    "data": "audio spectrogram",
-    "clips": "audio spectrogram batch data pictures",
+    "data": "audio spectrogram sets",
+    "clips": "audio spectrogram batch sets data pictures",
     "evaluation": "audio spectrogram models data pictures",
     "survey": "command_line audio spectrogram data pictures",
     "generation": "audio spectrogram vocoders models latent batch pictures",
@@ -34,7 +36,8 @@ ALLOWED = {
     "export": "command_line spectrogram vocoders models generation pictures",
     "server": "command_line audio generation latent models pictures",
     "training": "command_line audio spectrogram vocoders models latent data pictures evaluation survey generation",
-    "tasks": "command_line audio spectrogram vocoders batch captions codec data clips pictures evaluation survey",
+    "tasks": "command_line audio spectrogram vocoders batch captions codec sets cutting data clips "
+    "pictures evaluation survey",
 }
 
 

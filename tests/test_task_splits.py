@@ -240,7 +240,7 @@ def test_the_pattern_wins_over_the_manifest(tmp_path, out):
 )
 def test_a_pattern_that_gives_no_recording_is_refused(tmp_path, out, pattern, reason):
     write_files(tmp_path / "clips", "kick/take.wav")
-    message = rf"recording_pattern .* for .*take\.wav: {reason}.*e\.g\. 'task\.recording_pattern="
+    message = rf"recording_pattern .* for .*take\.wav: {reason}.*e\.g\. recording_pattern="
     with pytest.raises(ValueError, match=message) as info:
         split(tmp_path / "clips", out, recording_pattern=pattern)
     assert repr(pattern) in str(info.value)

@@ -5,8 +5,18 @@ May import: nothing of ours but files.
 
 from specgan.audio.decoders import AudioError
 from specgan.audio.decoding import BLOCK_FRAMES, DOWNMIXES, AudioStream, load_audio, open_audio
-from specgan.audio.encoding import WAV_SUBTYPES, encode_flac, read_flac, save_wav, scale_to_peak, write_flac
+from specgan.audio.encoding import (
+    WAV_SUBTYPES,
+    encode_flac,
+    read_flac,
+    save_flac,
+    save_wav,
+    scale_to_peak,
+    subtype_of,
+    write_flac,
+)
 from specgan.audio.listing import AUDIO_SUFFIXES, find_audio
+from specgan.audio.origin import origin_note, origin_of, recording_id
 from specgan.audio.resampling import at_rate, resample
 from specgan.audio.results import note_results
 from specgan.audio.wav import WavFacts, WavSettings
@@ -26,9 +36,14 @@ __all__ = [
     "load_audio",
     "note_results",
     "open_audio",
+    "origin_note",
+    "origin_of",
     "read_flac",
+    "recording_id",
     "resample",
+    "save_flac",
     "save_wav",
     "scale_to_peak",
+    "subtype_of",
     "write_flac",
 ]

@@ -20,6 +20,9 @@ log = logging.getLogger(__name__)
 
 WAV_SUBTYPES = ("PCM_16", "PCM_24", "FLOAT")
 
+_MOST_FLAC = (8, 655350)  # channels, and Hz
+_KEPT_AS = {"PCM_24": "PCM_24", "PCM_32": "FLOAT", "FLOAT": "FLOAT", "DOUBLE": "FLOAT"}  # others as PCM_16
+
 
 def scale_to_peak(waveform: torch.Tensor, peak: float) -> torch.Tensor:
     """Scales a sound so that its largest absolute sample is `peak`; digital silence stays as it is."""
@@ -93,6 +96,51 @@ def _chunk(name: str, content: bytes) -> bytes:
     return struct.pack("<4sI", name.encode(), len(content)) + content + b"\0" * (len(content) % 2)
 
 
+def subtype_of(path: str | Path) -> str:
+    """Returns which of WAV_SUBTYPES holds the samples that `open_audio` reads from a file.
+
+    8 and 16 bits are kept as 16, 24 as 24, more and float as float32. What was coded with loss (MP3, AAC, Opus) has no
+    bits of its own, and gets 16.
+    """
+    with Path(path).open("rb") as file:
+        try:
+            with soundfile.SoundFile(file) as sound:
+                return _KEPT_AS.get(sound.subtype, "PCM_16")
+        except (soundfile.SoundFileError, TypeError):  # PyAV reads it
+            return "PCM_16"
+
+
+def save_flac(path: str | Path, waveform: torch.Tensor, sample_rate: int, *, subtype: str, comment: str = "") -> None:
+    """Writes a FLAC, whole or not at all.
+
+    Args:
+        path: the file; its folder is created.
+        waveform: (n_samples,) or (channels, n_samples), float, full scale 1.0, finite.
+        sample_rate: Hz.
+        subtype: "PCM_16" or "PCM_24".
+        comment: kept in the file.
+    Raises:
+        ValueError: as `save_wav`; more channels or a higher rate than the format holds; or the waveform is beyond full
+            scale, which it does not hold either.
+    """
+    waveform = torch.atleast_2d(waveform.detach().cpu())
+    peak, (channels, rate) = _checked_peak(waveform, sample_rate, path), _MOST_FLAC
+    if len(waveform) > channels or sample_rate > rate:
+        raise ValueError(
+            f"{path}: {len(waveform)} channels at {sample_rate} Hz; FLAC holds up to {channels} at {rate} Hz: write WAV"
+        )
+    if peak > 1.0:
+        raise ValueError(f"{path}: peak {peak:.4g} is beyond full scale, which FLAC does not hold: write WAV")
+    with (
+        atomic_path(path) as temporary,
+        temporary.open("w+b") as opened,  # an open file, because its name need not be UTF-8
+        soundfile.SoundFile(opened, "w", sample_rate, len(waveform), subtype=subtype, format="FLAC") as file,
+    ):
+        if comment:
+            file.comment = comment
+        file.write(_to_pcm(waveform, 1.0, subtype).T)
+
+
 def encode_flac(waveform: torch.Tensor, sample_rate: int) -> bytes:
     """Encodes a sound as a 16-bit FLAC, which browsers play.
 
@@ -107,7 +155,7 @@ def encode_flac(waveform: torch.Tensor, sample_rate: int) -> bytes:
     """
     waveform = waveform.detach().cpu()
     peak = _checked_peak(waveform, sample_rate, "FLAC")
-    if len(torch.atleast_2d(waveform)) > 8 or sample_rate > 655350:
+    if len(torch.atleast_2d(waveform)) > _MOST_FLAC[0] or sample_rate > _MOST_FLAC[1]:
         raise ValueError(
             f"FLAC: waveform has shape {tuple(waveform.shape)}, sample_rate is {sample_rate}; (n_samples,) or at most "
             "8 channels, and at most 655350 Hz"

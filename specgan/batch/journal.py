@@ -31,6 +31,7 @@ class Journal(Generic[E]):
         endings: regular expression for what follows a unit's key in the paths of its outputs. Files of this form that a
             killed run left are removed. None: nothing is searched for.
         tables: files that the task writes beside the outputs. They are its own once there is a journal.
+        stays_removed: outputs that were removed or moved since are not made again, unless their unit is.
     """
 
     def __init__(
@@ -41,9 +42,11 @@ class Journal(Generic[E]):
         name: str = JOURNAL_NAME,
         endings: str | None = None,
         tables: Sequence[str] = (),
+        stays_removed: bool = False,
     ) -> None:
         self.endings = None if endings is None else re.compile(endings)
         self.folder, self.path, self.tables = folder, folder / name, tables
+        self.stays_removed = stays_removed
         self.settings = json.loads(json.dumps(settings or {}))  # as they will be read again: tuples are lists
         self.file: TextIO | None = None
         self.entries: dict[str, E] = {}
@@ -136,14 +139,14 @@ class Journal(Generic[E]):
                 file.write(json.dumps({"key": key, **self.entries[key]}) + "\n")
 
     def _is_fresh(self, key: str, sources: Sequence[Path], exists: Callable[[str], bool]) -> bool:
-        """Whether the unit's outputs exist, and were made from its sources as they are now."""
+        """Whether the unit's outputs exist, or may be missing, and were made from its sources as they are now."""
         entry = self.entries.get(key)
         try:
             if entry is None or entry["made_from"] != made_from(sources):
                 return False
         except OSError:
             return False
-        return all(exists(path) for path in outputs_of(entry))
+        return self.stays_removed or all(exists(path) for path in outputs_of(entry))
 
     def _outputs(self, keys: Iterable[str]) -> Iterator[str]:
         """The files of units, also of those that a killed run was working on."""

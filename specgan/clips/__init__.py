@@ -1,4 +1,4 @@
 """One recording -> its spectrograms, as tensors, pictures or shards.
 
-May import: audio, spectrogram, batch, data, pictures.
+May import: audio, spectrogram, batch, sets, data, pictures.
 """

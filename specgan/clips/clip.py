@@ -13,11 +13,21 @@ from specgan.spectrogram import SpectrogramParams
 
 @dataclass(frozen=True)
 class Clip:
-    """A recording: its file, its label, and its place in the dataset folder, `<label>/<name>` without suffix."""
+    """A recording.
+
+    Args:
+        source: its file.
+        label: of its class.
+        recording: its place in the dataset folder, `<label>/<name>` without suffix.
+        group: recordings of one group are never in different splits; "": it is on its own.
+        split: that its data set publishes for it; "": none.
+    """
 
     source: Path
     label: str
     recording: str
+    group: str = ""
+    split: str = ""
 
     @property
     def key(self) -> str:

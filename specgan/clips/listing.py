@@ -2,17 +2,20 @@
 
 import logging
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
-from specgan.audio import find_audio
+from specgan.audio import find_audio, origin_of
 from specgan.batch.failures import FAILURES_NAME
 from specgan.clips.clip import Clip
+from specgan.data.dealing import group_by_pattern
 from specgan.data.folder import PARAMS_NAME
 from specgan.data.manifest import MANIFEST_NAME, label_of
 from specgan.data.shards import SHARDS_NAME
 from specgan.data.sounds import SOUNDS_NAME
 from specgan.files import composed, safe_name, unique_names
+from specgan.sets.recording import SetRecording
 
 log = logging.getLogger(__name__)
 
@@ -29,6 +32,7 @@ def list_clips(
     classes: str | Sequence[str] | None = None,
     merge: Mapping[str, str] | Sequence[tuple[str, str]] | None = None,
     min_recordings: int = 1,
+    listing: Callable[[Path], Iterable[SetRecording]] | None = None,
 ) -> list[Clip]:
     """Gives each audio file of a folder its label, and a place of its own in a dataset folder; sorted by that place.
 
@@ -40,6 +44,8 @@ def list_clips(
         classes: label or labels to keep, after merging; None keeps all.
         merge: new label for old label, or pairs of an old and a new one.
         min_recordings: labels with fewer recordings are left out, which is logged.
+        listing: lists the recordings of a data set of known layout, with labels, groups and splits, given its folder;
+            None: all audio files of `root`.
     Raises:
         FileNotFoundError, AudioError: no such folder, or no recording in it.
         ValueError: a label in `classes` or `merge` that no file has, or every label has fewer than `min_recordings`.
@@ -52,8 +58,13 @@ def list_clips(
     merge = {composed(str(old)): composed(str(new)) for old, new in dict(merge or {}).items()}
     if "" in merge.values():
         raise ValueError(f"merge is {merge}; a label has at least one letter")
-    files = find_audio(root, recursive=recursive)
-    raw = {source: label_of(source, label_from=label_from, separator=separator) for source in files}
+    if listing is None:
+        files = find_audio(root, recursive=recursive)
+        known_of: dict[Path, SetRecording] = {}
+        raw = {source: label_of(source, label_from=label_from, separator=separator) for source in files}
+    else:
+        known_of = {each.path: each for each in listing(root)}
+        raw = {source: composed(each.label) for source, each in sorted(known_of.items())}
     labels = {source: merge.get(label, label) for source, label in raw.items()}
     known = set(labels.values())
     unknown = (set(merge) - set(raw.values())) | (set(classes or ()) - known)
@@ -70,7 +81,24 @@ def list_clips(
                 folder = f"_{folder}"
             wanted[source] = f"{folder}/{safe_name(source.stem)}"
     clips = [Clip(source, labels[source], name) for source, name in unique_names(wanted, root).items()]
+    if known_of:
+        clips = [replace(clip, group=known_of[clip.source].group, split=known_of[clip.source].split) for clip in clips]
     return _drop_small(sorted(clips, key=lambda clip: clip.recording), min_recordings)
+
+
+def grouped(clips: Sequence[Clip], root: Path, *, recording_pattern: str | None = None) -> list[Clip]:
+    """Gives clips that were cut from one recording one group.
+
+    Args:
+        clips: a group that they have stays, unless there is a pattern.
+        root: folder of all of them.
+        recording_pattern: says it by their names, see `group_by_pattern`; None: their files say it, see `audio.origin`.
+    Raises:
+        ValueError: as `group_by_pattern`.
+    """
+    if recording_pattern is not None:
+        return [replace(clip, group=group_by_pattern(recording_pattern, clip.source, root)) for clip in clips]
+    return [clip if clip.group else replace(clip, group=origin_of(clip.source) or "") for clip in clips]
 
 
 def _drop_small(clips: list[Clip], min_recordings: int) -> list[Clip]:

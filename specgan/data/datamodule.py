@@ -21,6 +21,7 @@ log = logging.getLogger(__name__)
 
 # Settings of `make_dataset` that do not change what it makes.
 _NO_CHANGE = ("on_error", "executor")
+_UNLESS_SET = ("recording_pattern",)  # that came later: folders without it keep their names
 _LEAST_BATCHES, _MOST_BATCHES = 16, 32  # in an epoch, unless epoch_size is set
 
 
@@ -127,7 +128,11 @@ class SpectrogramDataModule(L.LightningDataModule):
 
     def _default_dir(self, datasets_dir: str) -> Path:
         audio_dir = Path(self.audio_dir).resolve()
-        settings = {name: value for name, value in self.dataset_settings.items() if name not in _NO_CHANGE}
+        settings = {
+            name: value
+            for name, value in self.dataset_settings.items()
+            if name not in _NO_CHANGE and (value is not None or name not in _UNLESS_SET)
+        }
         digest = fingerprint(audio_dir=audio_dir, params=self._whole, settings=settings)
         return Path(datasets_dir) / f"{audio_dir.name}-{digest}"
 

@@ -18,7 +18,11 @@ log = logging.getLogger(__name__)
 pd.set_option("mode.string_storage", "python")
 
 MANIFEST_NAME = "manifest.csv"
-COLUMNS = ("path", "label", "split", "recording", "start_s", "duration_s", "n_frames", "first_frame", "source", "sound")
+# group: of recordings that are never in different splits, where there are any.
+COLUMNS = (
+    *("path", "label", "split", "recording", "group", "start_s", "duration_s", "n_frames", "first_frame"),
+    *("source", "sound"),
+)
 REQUIRED_COLUMNS = ("path", "label", "split", "recording", "source")  # the others are of clips cut from sounds
 SPLITS = ("train", "val", "test")
 SMALL_CLASSES = ("stop", "train")
@@ -69,7 +73,7 @@ def read_manifest(
     path = f"{str(folder).rstrip('/')}/{MANIFEST_NAME}"
     wanted = None if columns is None else {*columns, "split"}
     # Labels are words, also when they look like numbers ("007") or like a missing value ("nan").
-    text = dict.fromkeys((*REQUIRED_COLUMNS, "sound"), str)
+    text = dict.fromkeys((*REQUIRED_COLUMNS, "group", "sound"), str)
     how = {"dtype": text, "keep_default_na": False, "encoding_errors": _ENCODING_ERRORS}
     try:
         file = _open_file(folder, MANIFEST_NAME)
@@ -158,11 +162,7 @@ def assign_splits(
     Raises:
         ValueError: the percentages are impossible, or a label has too few recordings and `small_classes` is "stop".
     """
-    if len(percentages) != 3 or min(percentages) < 0 or abs(sum(percentages) - 100) > 1e-6 or percentages[0] <= 0:
-        raise ValueError(
-            f"splits is {list(percentages)}; give three percentages for train, val and test that sum to 100, "
-            "train above 0, e.g. [80,10,10]"
-        )
+    check_percentages(percentages)
     if small_classes not in SMALL_CLASSES:
         raise ValueError(f"small_classes is {small_classes!r}; one of {', '.join(SMALL_CLASSES)}")
     n_splits = n_filled(percentages)
@@ -190,7 +190,10 @@ def assign_splits(
 def warn_of_small_classes(table: pd.DataFrame, percentages: Sequence[float]) -> None:
     """Logs the labels of a table that `assign_splits` put into train with all of their recordings, if there are any."""
     n_splits = n_filled(percentages)
-    counts = table.groupby("label")["recording"].nunique()
+    recordings = table["recording"]
+    if "group" in table:
+        recordings = table["group"].where(table["group"] != "", recordings)
+    counts = recordings.groupby(table["label"]).nunique()
     if len(small := counts[counts < n_splits]):
         log.warning(
             "small_classes=train: too few recordings for %d splits, so all of them are trained on and none is left to "
@@ -202,6 +205,15 @@ def warn_of_small_classes(table: pd.DataFrame, percentages: Sequence[float]) -> 
 def n_filled(percentages: Sequence[float]) -> int:
     """How many splits get clips, and so how many recordings a label needs to be in each."""
     return sum(percentage > 0 for percentage in percentages)
+
+
+def check_percentages(percentages: Sequence[float]) -> None:
+    """Raises ValueError for anything but percentages of train, val and test."""
+    if len(percentages) != 3 or min(percentages) < 0 or abs(sum(percentages) - 100) > 1e-6 or percentages[0] <= 0:
+        raise ValueError(
+            f"splits is {list(percentages)}; give three percentages for train, val and test that sum to 100, "
+            "train above 0, e.g. [80,10,10]"
+        )
 
 
 def _require_enough(by_label: Mapping[str, Sequence[str]], n_splits: int) -> None:

@@ -5,7 +5,8 @@ import logging
 import os
 import random
 from collections import Counter, defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from functools import cache, partial
 from pathlib import Path
 from typing import Any
@@ -17,22 +18,17 @@ from specgan.batch.journal import Journal, Run, run_missing
 from specgan.batch.runner import Batch, OpenExecutor, Report
 from specgan.clips.clip import Clip, ClipEntry
 from specgan.clips.files import make_clips
-from specgan.clips.listing import list_clips
+from specgan.clips.listing import grouped, list_clips
 from specgan.clips.on_device import check_device, run_on_device
 from specgan.clips.recipe import Recipe
 from specgan.clips.shards import join_small_shards, run_in_shards
 from specgan.data import sounds
+from specgan.data.dealing import deal_groups
 from specgan.data.folder import PARAMS_NAME, is_dataset_folder, write_info, write_settings
-from specgan.data.manifest import (
-    MANIFEST_NAME,
-    SPLITS,
-    assign_splits,
-    read_manifest,
-    warn_of_small_classes,
-    write_manifest,
-)
+from specgan.data.manifest import MANIFEST_NAME, SPLITS, read_manifest, warn_of_small_classes, write_manifest
 from specgan.data.shards import remove_shards
 from specgan.files import remove_files, require_free
+from specgan.sets.recording import SetRecording
 from specgan.spectrogram import SpectrogramParams
 
 log = logging.getLogger(__name__)
@@ -49,6 +45,9 @@ def make_spectrograms(
     classes: str | Sequence[str] | None = None,
     merge: Mapping[str, str] | Sequence[tuple[str, str]] | None = None,
     min_recordings: int = 1,
+    recording_pattern: str | None = None,
+    listing: Callable[[Path], Iterable[SetRecording]] | None = None,
+    own_splits: bool = True,
     splits: Sequence[float] = (100, 0, 0),
     small_classes: str = "stop",
     seed: int = 0,
@@ -75,6 +74,11 @@ def make_spectrograms(
         classes: label or labels to keep, after merging; None keeps all.
         merge: new label for old label, or pairs of an old and a new one.
         min_recordings: labels with fewer recordings are left out, which is logged.
+        recording_pattern: regular expression, searched in the name of a file without suffix; files of a folder whose
+            first groups match the same text were cut from one recording, and stay in one split. None: as the files say
+            (clips of task=slice); those that say nothing are each on its own.
+        listing: lists the recordings of a data set of known layout, see `list_clips`; None: all audio files.
+        own_splits: use the splits that such a data set publishes; only what it does not publish is dealt.
         splits: percentages of train, val, test.
         small_classes: "stop", or "train": labels with fewer recordings than splits are trained on and not measured.
         seed: of the splits, and of which clips share a shard.
@@ -108,10 +112,14 @@ def make_spectrograms(
         classes=classes,
         merge=merge,
         min_recordings=min_recordings,
+        listing=listing,
     )
+    clips = grouped(clips, input if input.is_dir() else input.parent, recording_pattern=recording_pattern)
+    if not own_splits:
+        clips = [replace(clip, split="") for clip in clips]
     # Refuse impossible splits before the work, not after it.
-    deal = partial(assign_splits, percentages=splits, seed=seed, small_classes=small_classes)
-    split_of = deal([c.recording for c in clips], [c.label for c in clips])
+    deal = partial(_deal, percentages=splits, seed=seed, small_classes=small_classes)
+    split_of = deal(clips)
     in_order = _shuffled(clips, split_of, seed) if made_of.format == "shards" else clips
 
     # input: files of another folder may have the names and dates of this one's.
@@ -123,9 +131,14 @@ def make_spectrograms(
         join_small_shards(in_order, journal, shard_size)
 
     _note_channels([entry["n_channels"] for entry in journal.entries.values() if "n_channels" in entry])
-    table = _table([clip for clip in clips if clip.recording in journal.entries], journal)
-    table["split"] = deal(table["recording"], table["label"])
-    warn_of_small_classes(table, splits)
+    there = [clip for clip in clips if clip.recording in journal.entries]
+    table = _table(there, journal)
+    dealt = dict(zip((clip.recording for clip in there), deal(there), strict=True))
+    table["split"] = table["recording"].map(dealt)
+    if any(clip.group for clip in there):
+        table["group"] = table["recording"].map({clip.recording: clip.group for clip in there})
+    if small_classes == "train":
+        warn_of_small_classes(table, splits)
     _warn_of_copies(table)
     remove_shards(output, keep=table["path"].unique())
     table, sound_rate = sounds.keep_sounds(
@@ -148,6 +161,17 @@ def make_spectrograms(
         n_skipped=n_skipped,
         failures=failures,
         message=f"{output}: {len(table)} spectrograms; {counts}",
+    )
+
+
+def _deal(clips: Sequence[Clip], *, percentages: Sequence[float], seed: int, small_classes: str) -> list[str]:
+    return deal_groups(
+        [clip.group or clip.recording for clip in clips],
+        [clip.label for clip in clips],
+        percentages=percentages,
+        seed=seed,
+        small_classes=small_classes,
+        own=[clip.split for clip in clips],
     )
 
 

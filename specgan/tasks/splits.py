@@ -14,14 +14,15 @@ import pandas as pd
 from rich.console import Console
 from rich.progress import track
 
+from specgan.audio import origin_of
 from specgan.batch.failures import FAILURES_NAME, Failure, UnitError, check_on_error, stage, write_failures
 from specgan.batch.runner import Report
+from specgan.data.dealing import EXAMPLE, deal_groups, group_by_pattern
 from specgan.data.folder import PARAMS_NAME, find_info, write_info
 from specgan.data.manifest import (
     MANIFEST_NAME,
     REQUIRED_COLUMNS,
     SPLITS,
-    assign_splits,
     label_of,
     read_manifest,
     warn_of_small_classes,
@@ -44,7 +45,6 @@ log = logging.getLogger(__name__)
 MODES = ("copy", "symlink", "hardlink", "manifest")
 UNFINISHED_NAME = ".unfinished.json"  # while a run works: the files that it removes or makes
 
-_EXAMPLE = r"""'task.recording_pattern="^(.+?)(_\d+)?$"' for take, take_1 and take_2"""
 _WAYS_OUT = "mode=copy or mode=symlink works across file systems"
 
 
@@ -79,7 +79,7 @@ def make_splits(
         mode: "copy", "symlink" (absolute), "hardlink", or "manifest": the manifest alone, with paths to the input.
         recording_pattern: regular expression, searched in the name without suffix, whose first group names the
             recording that a file was made from, within its folder; None: as the input's own manifest says; without one,
-            each file is a recording.
+            as the file itself says (clips of task=slice), or else each file is a recording.
         on_error: "skip" records a bad file in failures.csv and goes on; "raise" stops at the first.
     Raises:
         FileNotFoundError, ValueError: nothing to do, or arguments, names or labels that cannot work; nothing is
@@ -93,7 +93,7 @@ def make_splits(
     files = _find(input, output, suffix)
     info = find_info(input)
     table = _plan(input, files, label_from=label_from, separator=separator, pattern=recording_pattern)
-    deal = partial(assign_splits, percentages=splits, seed=seed, small_classes=small_classes)
+    deal = partial(deal_groups, percentages=splits, seed=seed, small_classes=small_classes)
     table["split"] = deal(table["recording"], table["label"])
     table["path"] = table["split"] + "/" + table["name"]
     if mode == "manifest":
@@ -171,16 +171,16 @@ def _plan(root: Path, files: Sequence[Path], *, label_from: str, separator: str,
     for file in files:
         relative = file.relative_to(root)
         stem = relative.with_suffix("").as_posix()
-        recording, source, sound = stem, str(_absolute(file)), ""
+        recording, source, sound = origin_of(file) or stem, str(_absolute(file)), ""
         if listed is not None:
             whole = re.sub(r"_ch\d+$", "", stem)  # one tensor has a picture for each channel
             recording, source, sound = listed.get(stem) or listed.get(whole, (None, source, ""))
         if pattern is not None:
-            recording = _match(pattern, file, relative)
+            recording = group_by_pattern(pattern, file, root)
         if recording is None:
             raise ValueError(
                 f"{file}: {root / MANIFEST_NAME} does not list it, so nothing says of which recording it is; make the "
-                f"dataset again, move the file away, or give a pattern, e.g. {_EXAMPLE}"
+                f"dataset again, move the file away, or give a pattern, e.g. {EXAMPLE}"
             )
         label = label_of(file, label_from=label_from, separator=separator)
         wanted[file] = f"{safe_name(label)}/{safe_name(file.stem)}"
@@ -188,7 +188,7 @@ def _plan(root: Path, files: Sequence[Path], *, label_from: str, separator: str,
     names = unique_names(wanted, root)
     table = pd.DataFrame(rows)
     table["name"] = [f"{names[file]}{file.suffix}" for file in table["file"]]
-    for recording, labels in table.groupby("recording")["label"]:
+    for recording, labels in table.groupby("recording")["label"] if pattern is not None else ():
         if labels.nunique() > 1:
             raise ValueError(
                 f"recording {recording!r} has files of several labels: {', '.join(sorted(labels.unique()))}; it can "
@@ -211,7 +211,10 @@ def _listed(root: Path) -> dict[str, tuple[str, str, str]] | None:
         )
     sounds = table["sound"] if "sound" in table else [""] * len(table)
     stems = [str(PurePosixPath(path).with_suffix("")) for path in table["path"]]
-    return dict(zip(stems, zip(table["recording"], table["source"], sounds, strict=True), strict=True))
+    recordings = table["recording"]
+    if "group" in table:
+        recordings = table["group"].where(table["group"] != "", recordings)
+    return dict(zip(stems, zip(recordings, table["source"], sounds, strict=True), strict=True))
 
 
 def _own_manifest(folder: Path) -> pd.DataFrame | None:
@@ -220,20 +223,6 @@ def _own_manifest(folder: Path) -> pd.DataFrame | None:
         return read_manifest(folder)
     except (FileNotFoundError, ValueError):
         return None
-
-
-def _match(pattern: str, file: Path, relative: Path) -> str:
-    try:
-        match = re.search(pattern, file.stem)
-        reason = None if match and match[1] else "it finds nothing there"
-    except (re.error, IndexError) as err:  # no regular expression; no group
-        reason = str(err)
-    if reason:
-        raise ValueError(
-            f"recording_pattern {pattern!r} gives no recording for {file}: {reason}; it is a regular expression whose "
-            f"first group names the recording, e.g. {_EXAMPLE}"
-        )
-    return (relative.parent / match[1]).as_posix()
 
 
 def _require_one_file_system(files: Sequence[Path], output: Path) -> None:
