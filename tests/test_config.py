@@ -26,6 +26,8 @@ CONF = Path(__file__).parents[1] / "conf"
 NEEDED = {
     "data/folder": ["data.audio_dir=clips"],
     "data/batches": ["+data.audio_dir=clips"],
+    "data/recordings": ["data.audio_dir=clips"],
+    "data/hf": ["data.name=user/set"],
     "data/dataset": ["data.dataset_dir=specs"],
     "preprocess": ["input=clips", "output=specs"],
     "generate": ["ckpt_path=last.ckpt"],

@@ -14,6 +14,7 @@ from specgan.command_line.console import end_quietly
 
 # By the last part of a setting's name.
 _WORDS = {"label", "classes", "merge", "separator", "ext", "recording_pattern", "artist", "title", "prompt", "network"}
+_WORDS |= {"label_column", "audio_column", "group_column", "subset", "revision"}
 _WORDS |= {"project", "group", "name", "notes", "tags", "study_name", "host", "filename"}
 _WORDS |= {"repo", "data_license", "data_license_name"}
 _PATHS = {"input", "output", "reconstructed", "video", "audio_dir", "dataset_dir", "model", "start", "zip", "key"}
@@ -26,6 +27,7 @@ _LISTS = {"label", "classes", "tags"}
 _NULLABLE = {"ckpt_path", "network", "classes", "merge", "recording_pattern", "artist", "title", "video", "storage"}
 _NULLABLE |= {"group", "name", "notes", "tags", "cache_dir", "dataset_dir", "output_subdir", "path", "start"}
 _NULLABLE |= {"zip", "key", "like", "to", "runtime", "data_license", "data_license_name", "report_path"}
+_NULLABLE |= {"group_column", "subset", "revision"}
 
 Setting = int | str | Sequence[int] | Sequence[str] | Mapping[str, str]
 

@@ -152,8 +152,10 @@ class _OnsetStrength:
             onset_envelope=strength,
             sr=self.sample_rate,
             hop_length=self.hop,
-            backtrack=True,
             delta=sensitivity,
         )
+        if not len(frames):
+            return []
+        frames = librosa.onset.onset_backtrack(frames, strength)  # from the peak to where the rise starts
         samples = (frames - _HOPS) * self.hop  # the window's length of silence before the first sample is its end too
         return sorted({int(sample) for sample in samples.clip(0, n_samples - 1)})

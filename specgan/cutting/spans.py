@@ -30,9 +30,8 @@ def find_spans(found: Scan, settings: CutSettings) -> Spans:
     n_samples, least, most = found.n_samples, _samples(settings.least_s, found), _samples(settings.most_s, found)
     most = max(1, most)
     if n_samples < least:
-        return Spans(
-            [], f"no clip: it lasts {n_samples / found.sample_rate:.3f} s, and least_s is {settings.least_s:g}"
-        )
+        length = f"{n_samples} samples at {found.sample_rate} Hz"
+        return Spans([], f"no clip: it has {length}, and least_s is {settings.least_s:g}")
     if settings.at == "length" and not settings.is_trimmed:
         return Spans(_equal(n_samples, least, most))
     sound = _Sound(found, settings)

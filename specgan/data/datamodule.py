@@ -36,7 +36,7 @@ class SpectrogramDataModule(L.LightningDataModule):
             `datasets_dir` whose name is a digest of the settings, so that runs with other settings do not overwrite
             each other's data.
         datasets_dir: parent of such folders.
-        make_audio: called with `audio_dir` before anything else: writes built-in sounds.
+        make_audio: called with `audio_dir` before anything else: writes built-in sounds, or fetches a data set.
         make_dataset: called with input, output, params, seed (of the splits), `channels` unless it is 1,
             `small_classes` unless it is "stop", and `dataset_settings`: writes what is missing or stale in
             `dataset_dir`.
@@ -55,7 +55,7 @@ class SpectrogramDataModule(L.LightningDataModule):
         seed: of order and crops.
         split_seed: of the splits. Not `seed`: runs with other seeds share data and splits, so that they compare.
         small_classes: "stop", or "train": classes with fewer recordings than splits are trained on and not measured.
-        **dataset_settings: handed to `make_dataset`: label_from, splits, peak, ...
+        **dataset_settings: handed to `make_dataset`: label_from, listing, splits, peak, ...
     """
 
     def __init__(
@@ -104,6 +104,7 @@ class SpectrogramDataModule(L.LightningDataModule):
             self.dataset_settings["channels"] = channels
         if small_classes != "stop":  # the same
             self.dataset_settings["small_classes"] = small_classes
+        self.is_built_in = make_audio is not None and "listing" not in dataset_settings
         self.batch_size = batch_size
         self.epoch_size = epoch_size
         self.max_clips_per_class = max_clips_per_class

@@ -35,7 +35,13 @@ PAGE_NAME = "index.html"
 PICTURES = ".pictures"  # hidden, so that no task takes it for a folder of clips
 
 _COLUMNS = ("path", "label", "recording", "start_s", "duration_s", "peak", "source")
-_LOOK: dict[str, Any] = {"frequency_axis": "linear", "n_fft": 1024, "width_px": 192, "height_px": 128}
+_LOOK: dict[str, Any] = {
+    "frequency_axis": "linear",
+    "downmix": "max_energy",
+    "n_fft": 1024,
+    "width_px": 192,
+    "height_px": 128,
+}
 _MOST_NAMED = 8  # recordings in a message
 
 

@@ -190,7 +190,7 @@ def _look_at(data: SpectrogramDataModule) -> None:
         may_read=data.audio_dir is not None,
     )
     log.info("%s", look.summary)
-    for sentence in look.warnings if data.make_audio is None else ():
+    for sentence in () if data.is_built_in else look.warnings:
         log.warning("%s", sentence)
 
 
