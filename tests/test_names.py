@@ -54,6 +54,7 @@ from specgan.tasks.caption import caption_songs
 from specgan.tasks.compare import compare_pictures
 from specgan.tasks.decode import decode_pictures
 from specgan.tasks.encode import encode_songs
+from specgan.tasks.slice import cut_recordings
 from specgan.tasks.spectrograms import make_spectrograms
 from specgan.tasks.splits import make_splits
 from specgan.tasks.survey import survey
@@ -187,6 +188,24 @@ def test_survey(sounds, tmp_path):
     assert rows == sounds
     page = Page(output / "survey.html")
     assert len(page.values("src", "audio")) == len(set(sounds.values()))
+    assert not {"b", "i"} & set(page.texts)  # no name became markup
+
+
+def test_slice(sounds, tmp_path):
+    output = tmp_path / "out"
+    cut = {"at": "length", "least_s": 0.0, "fade_in_ms": 0, "fade_out_ms": 0, "n_shown": len(sounds)}
+    assert cut_recordings(tmp_path / "in", output, **cut).failures == []
+    assert cut_recordings(tmp_path / "in", output, **cut).n_skipped == len(sounds)
+    with (output / "clips.csv").open(newline="", encoding="utf-8", errors="surrogateescape") as file:
+        rows = list(csv.DictReader(file))
+    assert_one_file_each(output, [row["path"] for row in rows], len(sounds))
+    assert {Path(row["source"]): row["label"] for row in rows} == sounds
+    for row in rows:
+        torch.testing.assert_close(load_audio(output / row["path"]), load_audio(row["source"]))
+    page = Page(output / "index.html")
+    shown = [unquote(source, errors="surrogateescape") for source in page.values("src")]
+    assert all((output / path).is_file() for path in shown)
+    assert len(shown) == 2 * len(sounds)
     assert not {"b", "i"} & set(page.texts)  # no name became markup
 
 

@@ -6,7 +6,7 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import torch
@@ -170,8 +170,13 @@ def _existing(entries: Mapping[Clip, Mapping[str, Any]], output: Path) -> list[_
         _Cut(path, clip, row, entry["recording"])
         for clip, entry in entries.items()
         for path, row in zip(entry["outputs"], entry["rows"], strict=True)
-        if os.path.isfile(output / path)
+        if os.path.isfile(output / path) and _is_in_folder(path)
     ]
+
+
+def _is_in_folder(path: str) -> bool:
+    """A journal may come from anyone, and pictures are written beside its paths."""
+    return not path.startswith("/") and ".." not in PurePosixPath(path).parts
 
 
 def _write_table(cut: Sequence[_Cut], path: Path) -> None:
