@@ -93,7 +93,7 @@ def _fetch(archive: Archive, folder: Path) -> str | None:
     partial.mkdir(parents=True)
     packed = partial / archive.url.rpartition("/")[2]
     try:
-        download_url_to_file(archive.url, str(packed), hash_prefix=archive.sha256 or None, progress=False)
+        download_url_to_file(archive.url, str(packed), hash_prefix=archive.sha256 or None)
         unpacked = partial / "unpacked"
         if zipfile.is_zipfile(packed):
             with zipfile.ZipFile(packed) as zipped:
