@@ -70,7 +70,7 @@ def test_both_channels_are_changed_alike():
 
 def test_few_clips_are_varied_and_many_are_not():
     chosen, strengths = Variation(), []
-    for n_clips in (1, 30, 60, 100, 1000):
+    for n_clips in (1, 10, 20, 30, 1000):
         chosen.choose(n_clips)
         strengths.append(chosen.strength)
     assert strengths[:2] == [1, 1]

@@ -11,6 +11,7 @@ from specgan.models.augmentation import heard, rareness
 from specgan.models.draws import Draws
 
 _N_AMOUNTS = 4  # drawn for a spectrogram
+_FEW, _MANY = 10, 30  # clips of a class up to which the strength is highest, and from which on it is 0
 
 
 class Variation:
@@ -50,8 +51,8 @@ class Variation:
         self.draws = Draws(seed)
 
     def choose(self, n_clips: float) -> None:
-        """Chooses the strength from the training clips of a class, unless it was given."""
-        self.strength = rareness(n_clips) if self.given is None else self.given
+        """Chooses the strength from the training clips of a class, unless given. Measured, see docs/experiments.md."""
+        self.strength = rareness(n_clips, few=_FEW, many=_MANY) if self.given is None else self.given
 
     def __str__(self) -> str:
         if not self.strength:
