@@ -153,12 +153,7 @@ class Augmentation:
 
 def probability_for(n_clips: float) -> float:
     """The final probability that suits a number of training clips of a class. Measured, see docs/experiments.md."""
-    return 0.5 * rareness(n_clips, few=_FEW, many=_MANY)
-
-
-def rareness(n_clips: float, *, few: int, many: int) -> float:
-    """How few the training clips of a class are: 1 up to `few`, 0 from `many` on, evenly by their logarithm between."""
-    return min(1.0, max(0.0, math.log(many / max(n_clips, 1)) / math.log(many / few)))
+    return 0.5 * min(1.0, max(0.0, math.log(_MANY / max(n_clips, 1)) / math.log(_MANY / _FEW)))
 
 
 def heard(spectrogram: Tensor) -> Tensor:

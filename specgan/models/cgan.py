@@ -107,7 +107,6 @@ class CGAN(L.LightningModule):
                 params=data.params, level_range=data.level_range, class_names=data.class_names, channels=data.channels
             )
             self.augmentation.choose(data.n_clips_per_class)
-            self.variation.choose(data.n_clips_per_class)
             if self.start is not None:
                 self._begin_from(self.start)
 
@@ -149,7 +148,8 @@ class CGAN(L.LightningModule):
     def on_fit_start(self) -> None:
         if self.trainer.is_global_zero:
             log.info("augmentation of what the discriminator sees: %s", self.augmentation)
-            log.info("variation of the real clips, which the generator learns: %s", self.variation)
+            if self.variation.strength:
+                log.info("variation of the real clips, which the generator learns: %s", self.variation)
         if self.compiles:
             self._compile()
 

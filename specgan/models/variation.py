@@ -7,11 +7,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from specgan.models.augmentation import heard, rareness
+from specgan.models.augmentation import heard
 from specgan.models.draws import Draws
 
 _N_AMOUNTS = 4  # drawn for a spectrogram
-_FEW, _MANY = 10, 30  # clips of a class up to which the strength is highest, and from which on it is 0
 
 
 class Variation:
@@ -21,7 +20,7 @@ class Variation:
     the generator is to learn: the sounds that it draws differ from the clips by as much.
 
     Args:
-        strength: of all changes, 0..1; 0: none; None: chosen from the number of clips, see `choose`.
+        strength: of all changes, 0..1; 0: none.
         stretch: faster or slower by up to this share; the start stays where it is.
         band_shift: lower or higher by up to this share of the bands. 0 where pitch is the label.
         tilt: that is added to the level of the highest band at most, or taken off, and the opposite to the lowest, in
@@ -33,26 +32,20 @@ class Variation:
     def __init__(
         self,
         *,
-        strength: float | None = None,
+        strength: float = 1.0,
         stretch: float = 0.1,
         band_shift: float = 0.03,
         tilt: float = 0.1,
         gain: float = 0.05,
         seed: int = 0,
     ) -> None:
-        if strength is not None and not 0 <= strength <= 1:
-            raise ValueError(f"variation.strength is {strength}; from 0 to 1, or null: chosen")
-        for name, value in {"stretch": stretch, "band_shift": band_shift, "tilt": tilt, "gain": gain}.items():
+        given = {"strength": strength, "stretch": stretch, "band_shift": band_shift, "tilt": tilt, "gain": gain}
+        for name, value in given.items():
             if not 0 <= value <= 1:
                 raise ValueError(f"variation.{name} is {value}; from 0 to 1")
-        self.given = strength
-        self.strength = strength or 0.0
+        self.strength = strength
         self.stretch, self.band_shift, self.tilt, self.gain = stretch, band_shift, tilt, gain
         self.draws = Draws(seed)
-
-    def choose(self, n_clips: float) -> None:
-        """Chooses the strength from the training clips of a class, unless given. Measured, see docs/experiments.md."""
-        self.strength = rareness(n_clips, few=_FEW, many=_MANY) if self.given is None else self.given
 
     def __str__(self) -> str:
         if not self.strength:
@@ -96,11 +89,9 @@ class Variation:
 
     def state_dict(self) -> dict[str, Any]:
         """What a checkpoint keeps, so that a training goes on with the same draws."""
-        return {"strength": self.strength, "random_state": self.draws.state()}
+        return {"random_state": self.draws.state()}
 
     def load_state_dict(self, state: dict[str, Any] | None) -> None:
-        """Takes over what a checkpoint kept; None: it is from before there was variation, so none is chosen now."""
-        if self.given is None:
-            self.strength = state["strength"] if state else 0.0
+        """Takes over what a checkpoint kept; None: it is from before there was variation."""
         if state:
             self.draws.go_on_from(state["random_state"])
