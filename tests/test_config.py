@@ -19,7 +19,7 @@ from specgan.models.cgan import CGAN
 from specgan.models.classifier import Classifier
 from specgan.pictures.settings import PictureSettings
 from specgan.spectrogram import LevelRange, SpectrogramParams
-from specgan.training import stages
+from specgan.training import stages, testing
 
 CONF = Path(__file__).parents[1] / "conf"
 # What a file needs from the command line, and what makes it instantiable without its surroundings.
@@ -194,16 +194,16 @@ def test_classic_recipe_is_the_classic_recipe(tmp_path):
 @pytest.mark.parametrize(
     ("overrides", "stage", "settings"),
     [
-        ([], "fit", {}),
-        (["stage=test", "ckpt_path=last.ckpt"], "test", {"generator": None}),
-        (["model=classifier"], "fit_judge", {}),
-        (["model=cgan_classic", "stage=fit"], "fit", {}),
+        ([], stages.fit, {}),
+        (["stage=test", "ckpt_path=last.ckpt"], testing.test, {"generator": None}),
+        (["model=classifier"], stages.fit_judge, {}),
+        (["model=cgan_classic", "stage=fit"], stages.fit, {}),
     ],
 )
 def test_a_stage_is_a_function_of_the_whole_configuration(overrides, stage, settings, tmp_path):
     cfg = composed("train", overrides, tmp_path)
     work = instantiate(cfg.stage)
-    assert (work.func, work.args, work.keywords) == (getattr(stages, stage), (), settings)
+    assert (work.func, work.args, work.keywords) == (stage, (), settings)
 
 
 def test_measuring_leaves_no_folder_of_its_own(tmp_path):
