@@ -146,7 +146,8 @@ def generate(
         write_zip(zip_path, output, packed)
         log.info("%s: the sounds and their manifest", zip_path)
     write_gallery(index, title="New sounds", note=" ".join(notes), sections=sections)
-    log.info("%d sounds of %d classes; open %s", len(sounds), len(sections), index)
+    of = next(iter(sections)) if len(sections) == 1 else f"{len(sections)} classes"
+    log.info("%d sound%s of %s; open %s", len(sounds), "" if len(sounds) == 1 else "s", of, index)
     return index
 
 
