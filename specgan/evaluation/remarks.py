@@ -130,8 +130,8 @@ def _about_copies(copies: Copies) -> list[str]:
     )
     return [
         f"Many generated sounds are nearly copies of training clips: {'; '.join(shares)}. Listen to the nearest clips "
-        "beside them. More clips, augmentation (on by itself with few; augmentation.probability=0.5), variation=small where "
-        f"a sound may change a little, or an earlier checkpoint give fewer; see {_SMALL_DATA}."
+        "beside them. More clips, augmentation (on by itself with few; augmentation.probability=0.5), variation=small "
+        f"where a sound may change a little, or an earlier checkpoint give fewer; see {_SMALL_DATA}."
     ]
 
 
