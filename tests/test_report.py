@@ -4,6 +4,7 @@ import base64
 import copy
 import io
 import re
+from types import SimpleNamespace
 
 import cv2
 import numpy as np
@@ -14,6 +15,7 @@ from pages import Page
 
 from specgan.evaluation.glossary import METRICS
 from specgan.evaluation.page import Example, write_overview, write_report
+from specgan.evaluation.remarks import remarks
 
 RATE = 8000
 CLASSES = ["kick", "snare", "hat"]
@@ -333,3 +335,19 @@ def test_the_overview_has_a_column_for_each_class_and_a_row_for_each_sound(tmp_p
     left, right = is_black[:, : width // 2], is_black[:, width // 2 :]
     assert left[: height // 2].mean() > 0.5
     assert left[: height // 2].mean() > 1.5 * right[: height // 2].mean() > 0.2
+
+
+@pytest.mark.parametrize(
+    ("n_real", "why"), [(70, "there are no more real test clips"), (140, "evaluation.n_samples is so small")]
+)
+def test_a_remark_says_why_distances_are_rough(n_real, why):
+    none = {"value": 0.0, "low": 0.0, "high": 0.05, "n": 70}
+    found = remarks(
+        {"real": {"frechet_distance": none}, "generated": {"silent_share": none, "clipped_share": none}},
+        real="real",
+        split="test",
+        n_of_class={"kick": n_real // 2, "snare": n_real // 2},
+        accuracy=SimpleNamespace(tells_classes=True),
+        copies=SimpleNamespace(found_by=(), real={"near_copy_share": none}),
+    )
+    assert [sentence.split(":")[0] for sentence in found] == [f"Distances are measured on 70 sounds, because {why}"]

@@ -101,9 +101,13 @@ def _about_real_clips(
             f"them beside those of the real clips, and listen. To know more, {_MORE_CLIPS}."
         )
     elif distance["n"] < FEW_SOUNDS:
+        few_real = sum(n_of_class.values()) <= distance["n"]
+        why = (
+            f"because there are no more real {split} clips" if few_real else "because evaluation.n_samples is so small"
+        )
         sentences.append(
-            f"Distances are measured on {distance['n']} sounds, because there are no more real {split} clips: they are "
-            "rough; compare them with those of the real clips, not with other data sets."
+            f"Distances are measured on {distance['n']} sounds, {why}: they are rough; compare them with those of the "
+            "real clips, not with other data sets."
         )
     return sentences
 
