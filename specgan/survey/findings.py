@@ -84,7 +84,7 @@ def _counts(table: pd.DataFrame) -> Iterator[str]:
         times = counts[most] / counts[least]
         yield (
             f"{most} has {times:.0f} times the recordings of {least} ({counts[most]} and {counts[least]}); training "
-            "takes each recording equally often, so rare classes are learned worst."
+            "takes each recording equally often, so rare classes are learned worst; data.balance=1 takes each class so."
         )
 
 
