@@ -114,11 +114,11 @@ def test_the_probability_rises_along_half_a_cosine_and_stays():
 
 def test_gradients_and_gradients_of_gradients_are_right():
     """So the generator learns through it, and penalties go through it."""
-    made = augmentation(probability=0.7, time_shift=0.5, band_shift=0.5, hidden_bands=0.5, hidden_frames=0.5)
-    drawn = torch.rand(3, 12)
+    made = augmentation(time_shift=0.5, band_shift=0.5, hidden_bands=0.5, hidden_frames=0.5)
+    drawn, probability = torch.rand(3, 12), torch.tensor([[0.7]])
     spectrogram = (0.9 * torch.randn(3, 2, 4, 4, dtype=torch.double).tanh()).requires_grad_()
-    assert gradcheck(lambda x: made._changed(x, drawn), spectrogram)
-    assert gradgradcheck(lambda x: made._changed(x, drawn) ** 2, spectrogram)
+    assert gradcheck(lambda x: made._changed(x, drawn, probability), spectrogram)
+    assert gradgradcheck(lambda x: made._changed(x, drawn, probability) ** 2, spectrogram)
 
 
 def test_real_and_generated_spectrograms_are_changed_alike():
@@ -145,14 +145,14 @@ def test_processes_have_their_parts_of_the_same_draws():
 def test_a_checkpoint_goes_on_with_the_same_draws_and_the_same_choice():
     spectrogram = torch.rand(8, 1, N_MELS, N_FRAMES)
     chosen = Augmentation(rise=0.0)
-    chosen.choose(10)
+    chosen.choose([10, 10])
     assert chosen.final == probability_for(10) > 0
     chosen.advance(1.0, n_steps=1)
     chosen(spectrogram, SAME[:8])
     kept = chosen.state_dict()
     expected = chosen(spectrogram, SAME[:8])
     again = Augmentation(rise=0.0)
-    again.choose(1000)  # the data set has grown
+    again.choose([1000, 1000])  # the data set has grown
     again.load_state_dict(kept)
     again.advance(1.0, n_steps=1)
     assert torch.equal(again(spectrogram, SAME[:8]), expected)
@@ -161,9 +161,40 @@ def test_a_checkpoint_goes_on_with_the_same_draws_and_the_same_choice():
     assert given.final == 0.2  # what is given on going on counts
 
 
+def test_each_class_is_changed_as_often_as_suits_its_number_of_clips():
+    spectrogram, labels = torch.zeros(9000, 1, 2, 2), torch.arange(9000) % 3
+    chosen = Augmentation(rise=0.0, **OFF | {"gain": 0.1})
+    chosen.choose([60, 30, 200])
+    chosen.advance(1.0, n_steps=1)
+    kept = chosen.state_dict()
+    again = Augmentation(rise=0.0, **OFF | {"gain": 0.1})
+    again.choose([1000, 1000, 1000])
+    again.load_state_dict(kept)
+    again.advance(1.0, n_steps=1)
+    for made in (chosen, again):
+        is_changed = (made(spectrogram, labels) != 0).any(dim=(1, 2, 3)).float()
+        found = [is_changed[labels == label].mean().item() for label in range(3)]
+        assert found == pytest.approx([probability_for(60), probability_for(30), 0.0], abs=0.03)
+        assert f"rises to {probability_for(30):.2g}" in str(made) and "to 0 for that of the most" in str(made)
+    chosen.choose([1000, 200, 200])
+    assert (chosen.final, str(chosen)) == (0.0, "none")
+    given = Augmentation(probability=0.2)
+    given.choose([60, 30, 200])
+    assert (given.final, given.shares) == (0.2, None)
+
+
+def test_mixing_goes_by_the_class_too():
+    spectrogram, labels = torch.rand(4, 1, N_MELS, N_FRAMES), torch.tensor([0, 1, 0, 1])
+    mixing = Augmentation(rise=0.0, mixing=True, **OFF)
+    mixing.choose([30, 200])
+    mixing.advance(1.0, n_steps=1)
+    changed = torch.stack([(mixing(spectrogram, labels) != spectrogram).any(dim=(1, 2, 3)) for _ in range(20)])
+    assert changed.any(dim=0).tolist() == [True, False, True, False]
+
+
 def test_a_run_from_before_there_was_augmentation_goes_on_without():
     chosen = Augmentation()
-    chosen.choose(10)
+    chosen.choose([10, 10])
     chosen.load_state_dict(None)
     assert (chosen.final, str(chosen)) == (0.0, "none")
 

@@ -217,11 +217,11 @@ class SpectrogramDataModule(L.LightningDataModule):
         return self.train.level_range
 
     @property
-    def n_clips_per_class(self) -> float:
-        """Training clips of a class, the median; where crops are random, longer ones count by their length."""
+    def n_clips_of_classes(self) -> list[float]:
+        """Training clips of each class; where crops are random, longer ones count by their length."""
         longest = 1.0 if self.crop == "start" else None
         worth = (self.train.n_frames_of / self.params.n_frames).clamp(1.0, longest)
-        return float(torch.bincount(self.train.labels, weights=worth).median())
+        return torch.bincount(self.train.labels, weights=worth, minlength=len(self.class_names)).tolist()
 
     def train_dataloader(self) -> "TrainLoader":
         """A loader of one epoch after another; another call goes on where the one before was."""

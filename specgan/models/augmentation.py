@@ -1,6 +1,7 @@
 """Changes of spectrograms before the discriminator sees them, so that it cannot learn few clips by heart."""
 
 import math
+from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
@@ -25,8 +26,8 @@ class Augmentation:
     sees of each kind is unchanged. All operations can be differentiated twice, and all channels are changed alike.
 
     Args:
-        probability: of each operation at the end of its rise, 0..1; 0: none is ever applied; None: chosen from the
-            number of clips, see `choose`.
+        probability: of each operation at the end of its rise, 0..1; 0: none is ever applied; None: chosen for each class
+            from its number of clips, see `choose`.
         rise: share of the training, 0..1, over which the probability rises from 0.
         time_shift: earlier or later by up to this share of the frames; silence comes in.
         band_shift: lower or higher by up to this share of the bands; silence comes in. 0 where pitch is the label.
@@ -69,21 +70,31 @@ class Augmentation:
         self.hidden_bands, self.hidden_frames = hidden_bands, hidden_frames
         self.mixing = mixing
         self.draws = Draws(seed)
-        self.final = probability or 0.0  # the probability at the end of its rise
-        self.probability = 0.0  # now
+        self.final = probability or 0.0  # the highest probability of a class at the end of its rise
+        self.probability = 0.0  # the highest now
+        self.shares: Tensor | None = None  # (n_classes,), of that of each class in the highest; None: all are alike
 
-    def choose(self, n_clips: float) -> None:
-        """Chooses the final probability from the training clips of a class, unless it was given."""
-        self.final = probability_for(n_clips) if self.given is None else self.given
+    def choose(self, n_clips: Sequence[float]) -> None:
+        """Chooses the final probability of each class from its number of training clips, unless one was given."""
+        finals = [probability_for(n) if self.given is None else self.given for n in n_clips]
+        self._set_finals(max(finals), [final / max(finals) for final in finals] if max(finals) else None)
+
+    def _set_finals(self, highest: float, shares: Sequence[float] | None) -> None:
+        self.final = highest
+        self.shares = None if shares is None or min(shares) == 1 else torch.tensor(shares)
 
     def __str__(self) -> str:
         if not self.final:
             return "none"
         names = ", ".join(name for name in (*_OPERATIONS, "mixing") if getattr(self, name))
-        return f"{names}; the probability of each rises to {self.final:.2g} in {100 * self.rise:.0f} % of the training"
+        risen = f"{self.final:.2g} in {100 * self.rise:.0f} % of the training"
+        if self.shares is not None:
+            lowest = self.final * float(self.shares.min())
+            risen += f" for the class of the fewest clips, to {lowest:.2g} for that of the most"
+        return f"{names}; the probability of each rises to {risen}"
 
     def advance(self, over: float, n_steps: int) -> None:
-        """Sets the probability.
+        """Sets the probabilities.
 
         Args:
             over: share of the training, 0..1, that is done; always 0 in a training without an end.
@@ -107,25 +118,34 @@ class Augmentation:
         draw = partial(
             self.draws.uniform, len(spectrogram), device=spectrogram.device, n_processes=n_processes, rank=rank
         )
-        changed = self._changed(spectrogram, draw(len(_OPERATIONS) + _N_AMOUNTS))
-        return self._mixed(changed, labels, draw(3)) if self.mixing else changed
+        probability = self._probability_of(labels)
+        changed = self._changed(spectrogram, draw(len(_OPERATIONS) + _N_AMOUNTS), probability)
+        return self._mixed(changed, labels, draw(3), probability) if self.mixing else changed
 
     def state_dict(self) -> dict[str, Any]:
         """What a checkpoint keeps, so that a training goes on with the same draws."""
-        return {"final": self.final, "random_state": self.draws.state()}
+        shares = None if self.shares is None else self.shares.tolist()
+        return {"final": self.final, "shares": shares, "random_state": self.draws.state()}
 
     def load_state_dict(self, state: dict[str, Any] | None) -> None:
         """Takes over what a checkpoint kept; None: it is from before there was augmentation, so none is chosen now."""
         if self.given is None:
-            self.final = state["final"] if state else 0.0
+            self._set_finals(state["final"] if state else 0.0, state.get("shares") if state else None)
         if state:
             self.draws.go_on_from(state["random_state"])
 
-    def _changed(self, spectrogram: Tensor, drawn: Tensor) -> Tensor:
-        """Applies what was drawn: (B, operations + amounts), uniform in 0..1."""
+    def _probability_of(self, labels: Tensor) -> Tensor:
+        """The probability now for each of the labels, (B, 1), or for all of them, (1, 1)."""
+        if self.shares is None:
+            return torch.full((1, 1), self.probability, device=labels.device)
+        self.shares = self.shares.to(labels.device)
+        return self.probability * self.shares[labels].unsqueeze(1)
+
+    def _changed(self, spectrogram: Tensor, drawn: Tensor, probability: Tensor) -> Tensor:
+        """Applies what was drawn, (B, operations + amounts), uniform in 0..1, with a probability (B or 1, 1)."""
         *_, n_mels, n_frames = spectrogram.shape
         decisions, amounts = drawn.split([len(_OPERATIONS), _N_AMOUNTS], dim=1)
-        later, higher, bands, frames, louder = (decisions < self.probability).unsqueeze(2).unbind(1)
+        later, higher, bands, frames, louder = (decisions < probability).unsqueeze(2).unbind(1)
         right, up, band, n_bands, frame, n_hidden, loudness = amounts.unsqueeze(2).unbind(1)
         # (B, n) each: where every row and column comes from, and whether it is silent instead
         rows, silent_rows = _moved(n_mels, self.band_shift, up, higher)
@@ -140,13 +160,13 @@ class Augmentation:
         gain = (self.gain * (2 * loudness - 1) * louder).to(moved.dtype).view(-1, 1, 1, 1)
         return moved.addcmul(gain, heard(moved))
 
-    def _mixed(self, spectrogram: Tensor, labels: Tensor, drawn: Tensor) -> Tensor:
+    def _mixed(self, spectrogram: Tensor, labels: Tensor, drawn: Tensor, probability: Tensor) -> Tensor:
         """Puts another sound of the class into each for which that was drawn, (B, 3): the louder value counts."""
         happens, which, softer = drawn.to(spectrogram.dtype).unbind(1)
         others = (labels.unsqueeze(1) == labels).fill_diagonal_(False).cumsum(dim=1)  # how many so far in the row
         n_others = others[:, -1]
         other = (others > (which * n_others).floor().unsqueeze(1)).int().argmax(dim=1)  # the first of these
-        is_mixed = ((happens < self.probability) & (n_others > 0)).view(-1, 1, 1, 1)
+        is_mixed = ((happens < probability[:, 0]) & (n_others > 0)).view(-1, 1, 1, 1)
         added = spectrogram[other] - _SOFTEST * softer.view(-1, 1, 1, 1)
         return torch.where(is_mixed, torch.maximum(spectrogram, added), spectrogram)
 

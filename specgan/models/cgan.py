@@ -106,7 +106,7 @@ class CGAN(L.LightningModule):
             self.build(
                 params=data.params, level_range=data.level_range, class_names=data.class_names, channels=data.channels
             )
-            self.augmentation.choose(data.n_clips_per_class)
+            self.augmentation.choose(data.n_clips_of_classes)
             if self.start is not None:
                 self._begin_from(self.start)
 
