@@ -72,7 +72,6 @@ def test_strength_scales_all_changes():
     half = Variation(strength=0.5, **(OFF | {"gain": 0.2}))(torch.zeros(N, 1, N_MELS, N_FRAMES))
     assert [float(half.min()), float(half.max())] == pytest.approx([-0.1, 0.1], abs=0.01)
     assert str(Variation(strength=0.5)).startswith("up to 5 % faster or slower")
-    assert str(Variation(strength=0.0)) == "none"
 
 
 def test_without_strength_nothing_changes_and_nothing_is_drawn():

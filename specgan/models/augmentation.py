@@ -26,8 +26,8 @@ class Augmentation:
     sees of each kind is unchanged. All operations can be differentiated twice, and all channels are changed alike.
 
     Args:
-        probability: of each operation at the end of its rise, 0..1; 0: none is ever applied; None: chosen for each class
-            from its number of clips, see `choose`.
+        probability: of each operation at the end of its rise, 0..1; 0: none is ever applied; None: chosen for each
+            class from its number of clips, see `choose`.
         rise: share of the training, 0..1, over which the probability rises from 0.
         time_shift: earlier or later by up to this share of the frames; silence comes in.
         band_shift: lower or higher by up to this share of the bands; silence comes in. 0 where pitch is the label.

@@ -48,8 +48,6 @@ class Variation:
         self.draws = Draws(seed)
 
     def __str__(self) -> str:
-        if not self.strength:
-            return "none"
         return (
             f"up to {100 * self.strength * self.stretch:.0f} % faster or slower, "
             f"{100 * self.strength * self.band_shift:.0f} % of the bands lower or higher, darker or brighter, and "
