@@ -42,7 +42,7 @@ def opened(path):
 
 def tiny_vocoder(params):
     torch.manual_seed(0)
-    return partial(Learned, held=Refiner(params, width=16, n_blocks=1, n_bands=12).contents())
+    return partial(Learned, held=Refiner(params, width=16, n_blocks=1, n_bands=12, n_iter=3).contents())
 
 
 @pytest.mark.parametrize("n_fft", [512, 300, 77, 13])

@@ -34,7 +34,7 @@ def folder(tmp_path_factory):
         pytest.skip(f"needs onnxruntime-web, by npm: {str(err).splitlines()[0]}")
     folder = tmp_path_factory.mktemp("pages")
     torch.manual_seed(0)
-    held = Refiner(PARAMS, width=16, n_blocks=1, n_bands=12, n_steps=1).contents()
+    held = Refiner(PARAMS, width=16, n_blocks=1, n_bands=12, n_steps=1, n_iter=2).contents()
     VOCODERS["learned"] = partial(Learned, held=held)
     for name, vocoder in VOCODERS.items():
         checkpoint = save_checkpoint(folder / f"{name}.ckpt", CLASSES, channels=2)

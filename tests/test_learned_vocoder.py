@@ -39,7 +39,7 @@ from specgan.vocoders.weights import BASES, new_network, read_vocoder, write_saf
 PARAMS = SpectrogramParams(sample_rate=8000, n_fft=512, win_length=512, hop_length=128, n_mels=32, n_frames=24)
 RANGE = LevelRange(-80.0, 0.0)
 CONF = Path(__file__).parents[1] / "conf"
-TINY = {"width": 16, "n_blocks": 1, "n_bands": 12, "n_steps": 1}
+TINY = {"width": 16, "n_blocks": 1, "n_bands": 12, "n_steps": 1, "n_iter": 2}
 
 
 def network(params: SpectrogramParams = PARAMS, **settings: int) -> Refiner:
@@ -160,17 +160,28 @@ def test_the_base_of_the_package_finds_sounds_of_a_spectrogram(sample_rate):
     drums = [drum(name, seed=7, sample_rate=sample_rate)[: params.n_samples] for name in ("snare", "tom")]
     sound = torch.stack([F.pad(each, (0, params.n_samples - len(each))) for each in drums])
     power = Spectrogram(params).power(sound)
-    for n_steps in (None, 4):
-        found = Spectrogram(params).power(Learned(params, RANGE, n_steps=n_steps).waveform(power, [0, 0]))
-        assert float((found.sqrt() - power.sqrt()).norm() / power.sqrt().norm()) < 0.25
+    for settings, most in (({"n_iter": 0}, 0.25), ({"n_iter": 0, "n_steps": 4}, 0.25), ({}, 0.08)):
+        found = Spectrogram(params).power(Learned(params, RANGE, **settings).waveform(power, [0, 0]))
+        assert float((found.sqrt() - power.sqrt()).norm() / power.sqrt().norm()) < most
     loudest = power.amax((1, 2))[:, None]
     errors = []  # of the levels in short windows, which the spectrogram does not show
     for of in (Learned(params, RANGE).network, new_network(params)):
         said = of.predict((power / loudest.unsqueeze(2)).mT).clamp_min(-60)
         errors.append((said - of.short_levels(sound / loudest.sqrt()).clamp_min(-60)).abs().mean().item())
     assert errors[0] < 0.7 * errors[1]
-    with pytest.raises(ValueError, match="n_steps is 0"):
-        Learned(params, RANGE, n_steps=0)
+    for name, least in (("n_steps", 1), ("n_iter", 0)):
+        with pytest.raises(ValueError, match=f"{name} is {least - 1}; at least {least}"):
+            Learned(params, RANGE, **{name: least - 1})
+
+
+def test_a_search_follows_unless_the_file_is_from_before_there_was_one():
+    held, batch = network().contents(), spectrograms(hits(2))
+    without, with_search = (Learned(PARAMS, RANGE, held=held, n_iter=n)(batch, seeds=[1, 2]) for n in (0, 16))
+    assert not without.equal(with_search)
+    del held["settings"]["n_iter"]
+    assert Learned(PARAMS, RANGE, held=held)(batch, seeds=[1, 2]).equal(without)
+    errors = [(spectrograms(found) - batch).abs().mean().item() for found in (without, with_search)]
+    assert errors[1] < 0.7 * errors[0]
 
 
 def test_linear_spectrograms_too():
@@ -203,7 +214,8 @@ def test_a_checkpoint_and_safetensors_make_the_same_sounds_again(tmp_path):
     write_safetensors(tmp_path / "x.safetensors", read_vocoder(tmp_path / "last.ckpt"))
     made = Learned(PARAMS, RANGE, path=tmp_path / "x.safetensors")(batch, seeds=[1, 2])
     assert float((made - wanted).norm() / wanted.norm()) < 0.02  # half precision
-    begun = new_network(PARAMS, start=tmp_path / "x.safetensors", **TINY)
+    begun = new_network(PARAMS, start=tmp_path / "x.safetensors", **TINY | {"n_iter": 5})  # no matter of its weights
+    assert begun.n_iter == 5
     assert all(weight.requires_grad for weight in begun.parameters())
     assert begun.to_short.weight.equal(model.ema.to_short.weight.half().float())
 
@@ -217,6 +229,8 @@ def test_a_training_goes_on_where_it_was(tmp_path):
     other.on_load_checkpoint(checkpoint)
     assert (other.n_steps, other.rate_scale) == (7, 1.0)
     assert torch.rand(3, generator=other.generator).equal(torch.rand(3, generator=model.generator))
+    del checkpoint[CHECKPOINT_KEY][VOCODER_KEY]["settings"]["n_iter"]  # from before a search followed
+    training().on_load_checkpoint(checkpoint)
     checkpoint[CHECKPOINT_KEY][VOCODER_KEY]["settings"]["width"] = 17
     with pytest.raises(ValueError, match="width: checkpoint 17, this run 16"):
         other.on_load_checkpoint(checkpoint)
@@ -360,7 +374,7 @@ def test_stage_carry_puts_a_vocoder_into_a_checkpoint(held, tmp_path):
 def test_a_vocoder_is_tried_on_what_a_generator_draws(held, tmp_path):
     torch.save({CHECKPOINT_KEY: {VOCODER_KEY: held}}, tmp_path / "vocoder.ckpt")
     generator = save_checkpoint(tmp_path / "best.ckpt")
-    beside = {"griffin_lim": partial(GriffinLim, n_iter=4)}
+    beside = {"griffin_lim": partial(GriffinLim, n_iter=32)}
     tried = on_generated(TrainedGenerator.load(generator), tmp_path / "vocoder.ckpt", beside, n_sounds=1)
     assert set(tried.rows) == {"learned", "griffin_lim"}
     assert 0 < tried.rows["griffin_lim"]["spectrogram_error"] < tried.rows["learned"]["spectrogram_error"]  # untrained

@@ -7,12 +7,14 @@ from torch import Tensor, nn
 from specgan.export.transforms import RealFrames
 from specgan.vocoders.first_phase import steady_turns_from
 from specgan.vocoders.frames import Frames
-from specgan.vocoders.griffin_lim import GriffinLim
+from specgan.vocoders.griffin_lim import MOMENTUM, N_FIRST_UPDATES, GriffinLim
 from specgan.vocoders.learned import Learned
 from specgan.vocoders.mel_inversion import MelInversion
 from specgan.vocoders.refinement import DB_PER_LOG, LEAST, LOWEST, Refiner
-from specgan.vocoders.vocoder import edge_fade
+from specgan.vocoders.vocoder import edge_fade, faded_frames
 from specgan.vocoders.vocos import LOWEST_MAGNITUDE, Vocos
+
+_INERTIA = MOMENTUM / (1 + MOMENTUM)
 
 
 def graph_of(vocoder: nn.Module, n_frames: int) -> nn.Module | None:
@@ -53,9 +55,7 @@ class LearnedGraph(nn.Module):
         self.inversion = None if network.inversion is None else InversionGraph(network.inversion)
         self.register_buffer("to_short", network.bands.T.contiguous())
         example = torch.zeros(1, n_frames * p.hop_length)
-        frames = Frames(n_frames, p.n_fft, p.hop_length, p.win_length, example)
-        frames.scale[:, frames.start : frames.stop] *= edge_fade(frames.stop - frames.start, p.sample_rate)
-        self.frames = RealFrames(frames)
+        self.frames = RealFrames(faded_frames(n_frames, p, example))
         self.short_frames = RealFrames(network.short_frames(example))
 
     def forward(self, power: Tensor, noise: Tensor) -> Tensor:
@@ -64,6 +64,8 @@ class LearnedGraph(nn.Module):
         loudest = power.amax((1, 2)).clamp_min(1e-30)
         power = (power / loudest[:, None, None]).transpose(-1, -2)  # (B, n_frames, n_bins)
         waveform = self._synthesise(power, self.network.predict(power), noise, n_channels)
+        if self.network.n_iter:
+            waveform = self._search_on(waveform, power)
         return (waveform * loudest.sqrt().unsqueeze(1)).unflatten(0, (-1, n_channels))
 
     def _synthesise(self, power: Tensor, short: Tensor, noise: Tensor, n_channels: int) -> Tensor:
@@ -92,6 +94,31 @@ class LearnedGraph(nn.Module):
         angle, magnitude = 2 * torch.pi * turns, bins.sqrt()
         return self.frames.sound(*(F.pad(magnitude * part, (0, 0, 0, 1)) for part in (angle.cos(), angle.sin())))
 
+    def _search_on(self, waveform: Tensor, asked: Tensor) -> Tensor:
+        real, imag = (part[:, :-1] for part in self.frames.analyse(waveform))
+        if self.inversion is None:
+            bins = self.network.params.fft_bins
+            power = F.pad(asked, (bins.start, real.shape[-1] - bins.stop))
+        else:
+            power = real.square() + imag.square()
+            for _ in range(N_FIRST_UPDATES):
+                power = self.inversion.improved(power, asked)
+        real, imag = (F.pad(part, (0, 0, 0, 1)) for part in _with_power(real, imag, power))
+        before = None
+        for _ in range(self.network.n_iter):
+            found = self.frames.analyse(self.frames.sound(real, imag))
+            real, imag = (
+                found if before is None else (now - _INERTIA * was for now, was in zip(found, before, strict=True))
+            )
+            if self.inversion is not None:
+                power = 0.5 * (power + _power(*found))
+                for _ in range(2):
+                    power = self.inversion.improved(power, asked)
+            known = _with_power(real[:, :-1], imag[:, :-1], power)
+            real, imag = (torch.cat([k, f[:, -1:]], 1) for k, f in zip(known, found, strict=True))
+            before = found
+        return self.frames.sound(real, imag)
+
     def _lack(self, power: Tensor, found: Tensor) -> Tensor:
         if self.inversion is not None:
             lack = (power + LEAST) / (found @ self.inversion.to_bands + LEAST)
@@ -116,9 +143,12 @@ class InversionGraph(nn.Module):
     def forward(self, mel_power: Tensor) -> Tensor:
         power = (mel_power / self.of_band) @ self.to_bins
         for _ in range(self.n_iter):
-            lack = mel_power / (power @ self.to_bands).clamp_min(1e-20)
-            power = power * (lack @ self.to_bins)
+            power = self.improved(power, mel_power)
         return power
+
+    def improved(self, power: Tensor, mel_power: Tensor) -> Tensor:
+        """As `BinSearch.improve`."""
+        return power * ((mel_power / (power @ self.to_bands).clamp_min(1e-20)) @ self.to_bins)
 
 
 class VocosGraph(nn.Module):
@@ -154,6 +184,12 @@ class VocosGraph(nn.Module):
 def _power(real: Tensor, imag: Tensor) -> Tensor:
     """Of all frames but the one behind the end, which no spectrogram shows."""
     return real[:, :-1].square() + imag[:, :-1].square()
+
+
+def _with_power(real: Tensor, imag: Tensor, power: Tensor) -> tuple[Tensor, Tensor]:
+    """The same phases with another power."""
+    gain = (power / (real.square() + imag.square()).clamp_min(1e-32)).sqrt()
+    return real * gain, imag * gain
 
 
 def _scaled(frames: RealFrames, real: Tensor, imag: Tensor, gain: Tensor) -> Tensor:

@@ -12,9 +12,10 @@ from specgan.vocoders.envelope import shape
 from specgan.vocoders.first_phase import gradient_turns, steady_turns
 from specgan.vocoders.frames import Frames
 from specgan.vocoders.mel_inversion import BinSearch, MelInversion
-from specgan.vocoders.vocoder import Vocoder, edge_fade
+from specgan.vocoders.vocoder import Vocoder, faded_frames, in_parts
 
-CACHED_VALUES = 2**18  # of a spectrum, worked on at a time on a CPU, so that they stay in its cache
+MOMENTUM = 0.99  # 0 is the original algorithm
+N_FIRST_UPDATES = 3  # of the power of a sound that the search goes on from
 STARTS = {"steady": steady_turns, "gradient": gradient_turns, "envelope": gradient_turns}
 
 
@@ -49,7 +50,7 @@ class GriffinLim(Vocoder):
         level_range: LevelRange,
         *,
         n_iter: int = 32,
-        momentum: float = 0.99,
+        momentum: float = MOMENTUM,
         n_inversion_iter: int = 30,
         start: str = "steady",
     ) -> None:
@@ -68,13 +69,7 @@ class GriffinLim(Vocoder):
 
     def channels(self, power: Tensor, seeds: Sequence[int]) -> Tensor:
         """Maps power (B, channels, n_bins, n_frames) >= 0 to waveforms (B, channels, n_frames * hop_length)."""
-        n_at_once, n_channels = max(1, len(power)), power.shape[1]
-        if power.device.type == "cpu":
-            n_at_once = max(1, CACHED_VALUES // (self.params.n_fft // 2 * power.shape[-1] * n_channels))
-        starts = range(0, len(power), n_at_once)
-        parts = [self._waveform(power[i : i + n_at_once].flatten(0, 1), seeds[i : i + n_at_once]) for i in starts]
-        n_samples = power.shape[-1] * self.params.hop_length
-        return (torch.cat(parts) if parts else power.new_zeros(0, n_samples)).unflatten(0, (len(power), n_channels))
+        return in_parts(self._waveform, power, seeds, self.params)
 
     def _waveform(self, power: Tensor, seeds: Sequence[int]) -> Tensor:
         if self.inversion is not None:
@@ -90,12 +85,9 @@ class GriffinLim(Vocoder):
             seeds: of the first phases: one for each, or for all channels of a sound, which follow one another in B.
             mel_power: (B, n_mels, n_frames): if given, the search aims at it, and `power` is only its start.
         """
-        p = self.params
         power = power.mT.contiguous()
         n_channels = len(power) // len(seeds)
-        frames = Frames(power.shape[1], p.n_fft, p.hop_length, p.win_length, power)
-        # Within the search, which makes up for what a fade takes away: the mel error of drums is half of that without.
-        frames.scale[:, frames.start : frames.stop] *= edge_fade(frames.stop - frames.start, p.sample_rate).to(power)
+        frames = faded_frames(power.shape[1], self.params, power)
         phase = self._first_phase(power.unflatten(0, (-1, n_channels)).mean(1), frames, seeds)
         spectrum = phase.repeat_interleave(n_channels, 0).mul_(power.sqrt())
         bins = None if mel_power is None else BinSearch(self.inversion, mel_power.mT.contiguous())
@@ -110,6 +102,33 @@ class GriffinLim(Vocoder):
         waveform = frames.synthesise(F.pad(torch.polar(power.sqrt(), 2 * torch.pi * turns), (0, 0, 0, 1)))
         waveform = shape(waveform[:, frames.start : frames.stop], power, self.params)
         return frames.analyse(frames.surround(waveform))[:, :-1].sgn()
+
+
+@torch.no_grad()
+def search_on(
+    waveform: Tensor, power: Tensor, params: SpectrogramParams, *, inversion: MelInversion | None, n_iter: int
+) -> Tensor:
+    """Goes on from a sound: iterations of Griffin-Lim that bring it nearer to a spectrogram.
+
+    Args:
+        waveform: (B, n_frames * hop_length).
+        power: (B, n_frames, n_bins) >= 0, of mel bands, or of FFT bins.
+        params: of the spectrograms.
+        inversion: of mel bands; None: `power` is of FFT bins.
+        n_iter: iterations; at least 1.
+    Returns:
+        waveform (B, n_frames * hop_length), faded at both ends.
+    """
+    frames = faded_frames(power.shape[1], params, power)
+    spectrum = frames.analyse(frames.surround(waveform))[:, :-1]
+    if inversion is None:
+        power, adapt = F.pad(power, (params.fft_bins.start, params.n_fft // 2 + 1 - params.fft_bins.stop)), None
+    else:
+        bins = BinSearch(inversion, power)
+        power, adapt = squared_magnitude(spectrum), partial(_adapt, bins=bins)
+        for _ in range(N_FIRST_UPDATES):
+            bins.improve(power)
+    return _search(spectrum.sgn() * power.sqrt(), power, frames, n_iter, MOMENTUM, adapt)
 
 
 def _adapt(power: Tensor, found: Tensor, *, bins: BinSearch) -> Tensor:
@@ -130,7 +149,7 @@ def griffin_lim(
     hop_length: int,
     win_length: int | None = None,
     n_iter: int = 32,
-    momentum: float = 0.99,
+    momentum: float = MOMENTUM,
     magnitude: Tensor | None = None,
 ) -> Tensor:
     """Finds waveforms whose STFT has nearly the given magnitude, from the given phase on.

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from specgan.spectrogram import LevelRange, SpectrogramParams
 from specgan.vocoders.refinement import Refiner
-from specgan.vocoders.vocoder import Vocoder
+from specgan.vocoders.vocoder import Vocoder, in_parts
 from specgan.vocoders.weights import find_base, read_vocoder, rebuilt
 
 
@@ -20,11 +20,13 @@ class Learned(Vocoder):
         level_range: the levels of their -1 and 1.
         path: a checkpoint of model=vocoder, one that carries a vocoder, or a .safetensors file; None: the base for such
             spectrograms that comes with the package.
-        n_steps: corrections of the short-time levels, see `Refiner`; more is better and slower; None: as trained.
+        n_steps: corrections of the short-time levels, see `Refiner`; None: as in the file.
+        n_iter: iterations of Griffin-Lim that follow; more is better and slower; 0: none; None: as in the file.
         held: in place of `path`, what such a file holds.
     Raises:
         FileNotFoundError: no such file.
-        ValueError: `n_steps` < 1; or it holds no vocoder, or one for other spectrograms; or there is no base for these.
+        ValueError: `n_steps` < 1 or `n_iter` < 0; or it holds no vocoder, or one for other spectrograms; or there is no
+            base for these.
     """
 
     def __init__(
@@ -34,18 +36,21 @@ class Learned(Vocoder):
         *,
         path: str | Path | None = None,
         n_steps: int | None = None,
+        n_iter: int | None = None,
         held: Mapping[str, Any] | None = None,
     ) -> None:
         super().__init__(params, level_range)
         if n_steps is not None and n_steps < 1:
-            raise ValueError(f"n_steps is {n_steps}; at least 1, or null: as trained")
+            raise ValueError(f"n_steps is {n_steps}; at least 1, or null: as in the file")
+        if n_iter is not None and n_iter < 0:
+            raise ValueError(f"n_iter is {n_iter}; at least 0, or null: as in the file")
         origin = "the vocoder of the checkpoint"
         if held is None:
             path = find_base(params) if path is None else path
             held, origin = read_vocoder(path), str(path)
-        if n_steps is not None:
-            held = {**held, "settings": {**held["settings"], "n_steps": n_steps}}
-        self.network: Refiner = rebuilt(held, params, origin=origin)
+        given = {"n_steps": n_steps, "n_iter": n_iter}
+        given = {name: value for name, value in given.items() if value is not None}
+        self.network: Refiner = rebuilt(held, params, origin=origin, given=given)
 
     def waveform(self, power: Tensor, seeds: Sequence[int]) -> Tensor:
         """Maps power (B, n_bins, n_frames) >= 0 to waveforms (B, n_frames * hop_length)."""
@@ -56,9 +61,7 @@ class Learned(Vocoder):
 
         All channels of a sound start from one phase, as those of `GriffinLim`.
         """
-        if not len(power):
-            return power.new_zeros(*power.shape[:2], power.shape[-1] * self.params.hop_length)
-        return self.network(power.flatten(0, 1), seeds).unflatten(0, (-1, power.shape[1]))
+        return in_parts(self.network, power, seeds, self.params)
 
     @property
     def held(self) -> dict[str, Any]:

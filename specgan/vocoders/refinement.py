@@ -1,8 +1,9 @@
-"""Mel power -> waveform by a network that predicts short-time levels, and two searches that need no training.
+"""Mel power -> waveform by a network that predicts short-time levels, and searches that need no training.
 
 A spectrogram has one level for each band and hop, from windows of 40 ms and more: where in them an attack lies, it only
 implies. A network infers it from a few neighbouring frames and says how loud each band is every millisecond or two.
-Phases it need not know: these come from the first guess of Griffin-Lim, and are corrected by a few steps of it.
+Phases it need not know: these come from the first guess of Griffin-Lim, and are corrected by a few steps that can be
+differentiated, so that the network learns through them. The rest is Griffin-Lim, which starts from that sound.
 """
 
 import math
@@ -17,8 +18,9 @@ from torch import Tensor, nn
 from specgan.spectrogram import SpectrogramParams, mel_filters, squared_magnitude
 from specgan.vocoders.first_phase import steady_turns
 from specgan.vocoders.frames import Frames
+from specgan.vocoders.griffin_lim import search_on
 from specgan.vocoders.mel_inversion import MelInversion
-from specgan.vocoders.vocoder import edge_fade
+from specgan.vocoders.vocoder import faded_frames
 
 SHORT_S = 0.0058  # the short windows, in seconds; the next power of two in samples
 _OVERLAP = 4.5  # short windows that cover a sample, about
@@ -45,7 +47,7 @@ class Block(nn.Module):
 
 
 class Refiner(nn.Module):
-    """Turns power of mel bands, or of FFT bins, into waveforms; all of it can be differentiated.
+    """Turns power of mel bands, or of FFT bins, into waveforms; all but the last search can be differentiated.
 
     Args:
         params: of the spectrograms.
@@ -54,8 +56,10 @@ class Refiner(nn.Module):
         n_bands: of the short-time levels.
         n_steps: corrections of the short-time levels, each followed by one of the spectrogram.
         n_last: corrections of the spectrogram that follow the last one of the short-time levels.
+        n_iter: iterations of Griffin-Lim from there on, in which nothing is learned; 0: none.
     Raises:
-        ValueError: `hop_length` has no divisor that suits as the step of short windows, or a size is below 1.
+        ValueError: `hop_length` has no divisor that suits as the step of short windows, or a size is below 1, or
+            `n_iter` below 0.
 
     Attributes:
         settings: the arguments that rebuild it, besides `params`.
@@ -70,14 +74,16 @@ class Refiner(nn.Module):
         n_bands: int = 32,
         n_steps: int = 2,
         n_last: int = 2,
+        n_iter: int = 0,
     ) -> None:
         super().__init__()
         self.settings: dict[str, Any] = {"width": width, "n_blocks": n_blocks, "n_bands": n_bands}
-        self.settings |= {"n_steps": n_steps, "n_last": n_last}
+        self.settings |= {"n_steps": n_steps, "n_last": n_last, "n_iter": n_iter}
         for name, value in self.settings.items():
-            if not isinstance(value, int) or value < 1:
-                raise ValueError(f"{name} is {value!r}; a whole number, at least 1")
-        self.params, self.n_steps, self.n_last = params, n_steps, n_last
+            least = 0 if name == "n_iter" else 1
+            if not isinstance(value, int) or value < least:
+                raise ValueError(f"{name} is {value!r}; a whole number, at least {least}")
+        self.params, self.n_steps, self.n_last, self.n_iter = params, n_steps, n_last, n_iter
         self.n_short = 2 ** round(math.log2(SHORT_S * params.sample_rate))
         self.short_hop = _short_hop(params.hop_length, self.n_short)
         self.per_frame = params.hop_length // self.short_hop
@@ -115,6 +121,8 @@ class Refiner(nn.Module):
         loudest = power.amax((1, 2)).clamp_min(1e-30)
         power = (power / loudest[:, None, None]).transpose(-1, -2).contiguous()  # (B, n_frames, n_bins)
         waveform = self.synthesise(power, self.predict(power), seeds)
+        if self.n_iter:
+            waveform = search_on(waveform, power, self.params, inversion=self.inversion, n_iter=self.n_iter)
         return waveform * loudest.sqrt().unsqueeze(1)
 
     def predict(self, power: Tensor) -> Tensor:
@@ -134,10 +142,7 @@ class Refiner(nn.Module):
 
     def synthesise(self, power: Tensor, short: Tensor, seeds: Sequence[int]) -> Tensor:
         """Finds waveforms (B, n_frames * hop_length) with these powers, in turns for short and for long windows."""
-        p, n_frames = self.params, power.shape[1]
-        frames = Frames(n_frames, p.n_fft, p.hop_length, p.win_length, power)
-        # within the search, as in Griffin-Lim: it makes up for what a fade takes away
-        frames.scale[:, frames.start : frames.stop] *= edge_fade(frames.stop - frames.start, p.sample_rate).to(power)
+        frames = faded_frames(power.shape[1], self.params, power)
         waveform = _sound(frames, F.pad(self._first_guess(power.detach(), seeds), (0, 0, 0, 1)))
         short_frames, wanted = self.short_frames(waveform), torch.exp(short / DB_PER_LOG)
         for step in range(1, self.n_steps + 1):

@@ -1,13 +1,15 @@
 """What all vocoders share: the settings, the check of the seeds, the way back to power, the fade at both ends."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, nn
 
 from specgan.spectrogram import LevelRange, Spectrogram, SpectrogramParams, denormalise
+from specgan.vocoders.frames import Frames
 
+CACHED_VALUES = 2**18  # of a spectrum, worked on at a time on a CPU, so that they stay in its cache
 FADE_IN_S, FADE_OUT_S = 0.0005, 0.005  # no clicks where a sound is cut, and the attack of a drum stays
 
 
@@ -55,6 +57,38 @@ class Vocoder(nn.Module, ABC):
     @abstractmethod
     def waveform(self, power: Tensor, seeds: Sequence[int]) -> Tensor:
         """Maps power (B, n_bins, n_frames) >= 0 to waveforms (B, n_frames * hop_length)."""
+
+
+def in_parts(
+    make: Callable[[Tensor, Sequence[int]], Tensor], power: Tensor, seeds: Sequence[int], params: SpectrogramParams
+) -> Tensor:
+    """Makes the sounds of a batch, on a CPU as many at a time as its cache holds.
+
+    Args:
+        make: maps power (b * channels, n_bins, n_frames) and b seeds to waveforms (b * channels, n_samples).
+        power: (B, channels, n_bins, n_frames).
+        seeds: B of them.
+        params: of the spectrograms.
+    Returns:
+        waveforms (B, channels, n_frames * hop_length).
+    """
+    n_at_once, n_channels = max(1, len(power)), power.shape[1]
+    if power.device.type == "cpu":
+        n_at_once = max(1, CACHED_VALUES // (params.n_fft // 2 * power.shape[-1] * n_channels))
+    starts = range(0, len(power), n_at_once)
+    parts = [make(power[i : i + n_at_once].flatten(0, 1), seeds[i : i + n_at_once]) for i in starts]
+    n_samples = power.shape[-1] * params.hop_length
+    return (torch.cat(parts) if parts else power.new_zeros(0, n_samples)).unflatten(0, (len(power), n_channels))
+
+
+def faded_frames(n_frames: int, params: SpectrogramParams, like: Tensor) -> Frames:
+    """The frames of a search for sounds that fade at both ends.
+
+    Within the search, which makes up for what a fade takes away: the mel error of drums is half of that without.
+    """
+    frames = Frames(n_frames, params.n_fft, params.hop_length, params.win_length, like)
+    frames.scale[:, frames.start : frames.stop] *= edge_fade(frames.stop - frames.start, params.sample_rate).to(like)
+    return frames
 
 
 def edge_fade(n_samples: int, sample_rate: int) -> Tensor:

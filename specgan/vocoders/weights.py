@@ -17,7 +17,8 @@ CHECKPOINT_KEY, VOCODER_KEY = "specgan", "vocoder"  # in a checkpoint of train.p
 
 BASES = Path(__file__).parent / "bases"
 
-_MOST = {"width": 512, "n_blocks": 16, "n_bands": 256, "n_steps": 8, "n_last": 8}  # that a stranger's file can ask for
+# that a stranger's file can ask for
+_MOST = {"width": 512, "n_blocks": 16, "n_bands": 256, "n_steps": 8, "n_last": 8, "n_iter": 256}
 
 
 def new_network(params: SpectrogramParams, *, start: str | Path | None = None, **settings: int) -> Refiner:
@@ -27,7 +28,7 @@ def new_network(params: SpectrogramParams, *, start: str | Path | None = None, *
         params: of the spectrograms.
         start: what it starts from: a file of `read_vocoder`; "base": the base of the package for such spectrograms, if
             there is one; None: random weights.
-        settings: of `Refiner`; those of what it starts from must be the same.
+        settings: of `Refiner`; those of what it starts from must be the same, but for `n_iter`.
     Raises:
         FileNotFoundError, ValueError: `start` is no vocoder, or one of other settings.
     """
@@ -36,19 +37,25 @@ def new_network(params: SpectrogramParams, *, start: str | Path | None = None, *
         start = find_base(params)
     if start is not None:
         begun = rebuilt(read_vocoder(start), params, origin=str(start))
-        if begun.settings != network.settings:
+        if trained(begun.settings) != trained(network.settings):
             raise ValueError(f"{start}: a network of {begun.settings}, and model.network asks for {network.settings}")
         network.load_state_dict(begun.state_dict())
     return network
 
 
-def rebuilt(held: Any, params: SpectrogramParams, *, origin: str) -> Refiner:
+def trained(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings of a `Refiner` that its weights depend on."""
+    return {name: value for name, value in settings.items() if name != "n_iter"}
+
+
+def rebuilt(held: Any, params: SpectrogramParams, *, origin: str, given: Mapping[str, int] | None = None) -> Refiner:
     """The network of `Refiner.contents`, for spectrograms of the given settings.
 
     Args:
         held: what a file holds, which may be anything.
         params: of the spectrograms; their `n_frames` may differ from those that it was trained on.
         origin: name of the file, for messages.
+        given: settings that are used in place of the file's.
     Raises:
         ValueError: `held` is no such network, or one for other spectrograms.
     """
@@ -56,14 +63,14 @@ def rebuilt(held: Any, params: SpectrogramParams, *, origin: str) -> Refiner:
         own = SpectrogramParams(**held["params"])
         settings = dict(held["settings"])
         weights = dict(held["weights"])
-        if not all(isinstance(value, int) and 0 < value <= _MOST.get(name, 0) for name, value in settings.items()):
+        if not all(isinstance(value, int) and 0 <= value <= _MOST.get(name, 0) for name, value in settings.items()):
             raise ValueError(f"impossible settings {settings}")
     except Exception as err:  # a stranger's file can hold anything
         reason = f"it has no {err}" if isinstance(err, KeyError) else str(err)[:300]
         raise ValueError(f"{origin}: not a vocoder that train.py model=vocoder trained ({reason})") from err
     require_same(own, params, origin=origin)
     try:
-        network = Refiner(params, **settings)
+        network = Refiner(params, **settings | dict(given or {}))
     except (TypeError, ValueError) as err:
         raise ValueError(f"{origin}: not a vocoder that train.py model=vocoder trained ({str(err)[:300]})") from err
     sizes = {name: weight.shape for name, weight in network.state_dict().items()}
