@@ -16,7 +16,6 @@ from specgan.models.shared import VOCODER_KEY
 from specgan.models.sound_losses import envelope_loss, mel_loss, spectral_loss
 from specgan.models.trained import CHECKPOINT_KEY
 from specgan.spectrogram import LevelRange, Spectrogram, SpectrogramParams, denormalise
-from specgan.vocoders.weights import trained
 
 _LOWEST_DB = -70.0  # short-time levels re the loudest value of a spectrogram, below which they do not matter
 _WARM_UP = 100  # steps in which the learning rate rises
@@ -216,7 +215,8 @@ class VocoderTraining(L.LightningModule):
         saved = checkpoint[CHECKPOINT_KEY]
         if VOCODER_KEY not in saved or "generator_state" not in saved:
             raise ValueError("the checkpoint is not one of model=vocoder; start without ckpt_path")
-        there, here = ({**of["params"], **trained(of["settings"])} for of in (saved[VOCODER_KEY], self.ema.contents()))
+        there, here = ({**of["params"], **of["settings"]} for of in (saved[VOCODER_KEY], self.ema.contents()))
+        here.pop("n_iter", None)  # nothing is learned in these iterations
         differing = [f"{name}: checkpoint {there.get(name)!r}, this run {here[name]!r}" for name in here]
         differing = [text for text, name in zip(differing, here, strict=True) if there.get(name) != here[name]]
         if differing:

@@ -37,15 +37,10 @@ def new_network(params: SpectrogramParams, *, start: str | Path | None = None, *
         start = find_base(params)
     if start is not None:
         begun = rebuilt(read_vocoder(start), params, origin=str(start))
-        if trained(begun.settings) != trained(network.settings):
+        if begun.settings | {"n_iter": network.n_iter} != network.settings:  # nothing is learned in these iterations
             raise ValueError(f"{start}: a network of {begun.settings}, and model.network asks for {network.settings}")
         network.load_state_dict(begun.state_dict())
     return network
-
-
-def trained(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """The settings of a `Refiner` that its weights depend on."""
-    return {name: value for name, value in settings.items() if name != "n_iter"}
 
 
 def rebuilt(held: Any, params: SpectrogramParams, *, origin: str, given: Mapping[str, int] | None = None) -> Refiner:
