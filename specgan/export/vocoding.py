@@ -95,6 +95,7 @@ class LearnedGraph(nn.Module):
         return self.frames.sound(*(F.pad(magnitude * part, (0, 0, 0, 1)) for part in (angle.cos(), angle.sin())))
 
     def _search_on(self, waveform: Tensor, asked: Tensor) -> Tensor:
+        """As `griffin_lim.search_on`."""
         real, imag = (part[:, :-1] for part in self.frames.analyse(waveform))
         if self.inversion is None:
             bins = self.network.params.fft_bins
@@ -104,12 +105,10 @@ class LearnedGraph(nn.Module):
             for _ in range(N_FIRST_UPDATES):
                 power = self.inversion.improved(power, asked)
         real, imag = (F.pad(part, (0, 0, 0, 1)) for part in _with_power(real, imag, power))
-        before = None
+        before = torch.zeros_like(real), torch.zeros_like(imag)
         for _ in range(self.network.n_iter):
             found = self.frames.analyse(self.frames.sound(real, imag))
-            real, imag = (
-                found if before is None else (now - _INERTIA * was for now, was in zip(found, before, strict=True))
-            )
+            real, imag = (now - _INERTIA * was for now, was in zip(found, before, strict=True))
             if self.inversion is not None:
                 power = 0.5 * (power + _power(*found))
                 for _ in range(2):
