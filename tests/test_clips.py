@@ -17,7 +17,6 @@ import soundfile
 import torch
 from folders import contents as files
 
-from specgan import spectrogram as spectrogram_module
 from specgan.audio import AudioStream, open_audio
 from specgan.batch.executors import serial
 from specgan.batch.failures import Failure, UnitError
@@ -257,7 +256,7 @@ def test_nothing_depends_on_how_many_frames_are_transformed_at_a_time(tmp_path, 
     clip = write(tmp_path / "x.wav", noise(6005, channels=2))
     recipe = Recipe(**{"params": PARAMS, **settings})
     make(clip, recipe=recipe, output=tmp_path / "whole")
-    monkeypatch.setattr(spectrogram_module, "MOST_FRAMES", 7)
+    monkeypatch.setattr("specgan.spectrogram.power.MOST_FRAMES", 7)
     make(clip, recipe=recipe, output=tmp_path / "pieces")
     whole, pieces = tensors(tmp_path / "whole"), tensors(tmp_path / "pieces")
     assert list(whole) == list(pieces)
@@ -570,7 +569,7 @@ def test_a_long_tensor_has_the_bytes_of_a_short_one(tmp_path, monkeypatch, make,
     clip = write(tmp_path / "x.wav", noise(20_000, channels=2))
     recipe = Recipe(**{"params": PARAMS, **settings})
     make(clip, recipe=recipe, output=tmp_path / "short")
-    monkeypatch.setattr(spectrogram_module, "MOST_FRAMES", 7)  # parts of that many frames
+    monkeypatch.setattr("specgan.spectrogram.power.MOST_FRAMES", 7)  # parts of that many frames
     make(clip, recipe=recipe, output=tmp_path / "pieces")
     for module in (files_module, levels_module):
         monkeypatch.setattr(module, "PART_BYTES", 1000)
