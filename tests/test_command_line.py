@@ -6,7 +6,9 @@ import shlex
 import pytest
 import torch
 import yaml
+from hydra import compose, initialize_config_dir
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.errors import ConfigCompositionException
 from hydra.utils import instantiate
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -16,6 +18,7 @@ from runs import ROOT, run
 
 from specgan.audio import save_wav
 from specgan.command_line.arguments import as_typed, typed
+from specgan.command_line.suggestions import suggestion
 
 ODD_WORDS = [
     "2024", "1", "1.5", "1_1", "1_000", "1e3", "007", "0x10", "null", "NULL", "true", "yes", "off", "nan", "a b",
@@ -139,3 +142,33 @@ def test_a_script_reads_a_path_as_it_was_typed(tmp_path):
     arguments = ["task=render", f"input={source.relative_to(tmp_path)}", "output=1_1.png"]
     assert "1 made" in run("preprocess.py", *arguments, cwd=tmp_path, LC_ALL="C", PYTHONUTF8="0")
     assert (tmp_path / "1_1.png").is_file()
+
+
+@pytest.mark.parametrize(
+    ("root", "arguments", "meant"),
+    [
+        ("train", ["trainer.max_epoch=3"], "trainer.max_epochs?"),
+        ("train", ["optimizer_g.lr=1"], "model.optimizer_g?"),
+        ("train", ["data=folder", "data.audiodir=clips"], "data.audio_dir?"),
+        ("preprocess", ["task=survey", "label_from=prefix"], "task.label_from?"),
+        ("train", ["quux=1"], None),
+    ],
+)
+def test_a_misspelt_setting_is_answered_with_the_one_that_was_meant(root, arguments, meant):
+    with (
+        initialize_config_dir(str(ROOT / "conf"), version_base="1.3"),
+        pytest.raises(ConfigCompositionException) as raised,
+    ):
+        compose(root, arguments)
+    sentence = suggestion(raised.value)
+    assert sentence is None if meant is None else sentence.endswith(f"did you mean {meant}")
+
+
+def test_other_errors_have_no_suggestion():
+    assert suggestion(None) is None
+    assert suggestion(ValueError("bad")) is None
+
+
+def test_a_script_says_what_was_meant_and_fails(tmp_path):
+    printed = run("generate.py", "n_sample=3", cwd=tmp_path, code=1)
+    assert printed.splitlines()[-1] == "there is no setting n_sample; did you mean n_samples?"

@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 
 from specgan.command_line.console import end_quietly
+from specgan.command_line.suggestions import suggestion
 
 # By the last part of a setting's name.
 _WORDS = {"label", "classes", "merge", "separator", "ext", "recording_pattern", "artist", "title", "prompt", "network"}
@@ -49,6 +50,10 @@ def run(main: Callable[[], object]) -> None:
         sys.stdout.flush()
     except BrokenPipeError:
         end_quietly(sys.stdout)
+    except SystemExit as end:
+        if sentence := suggestion(end.__context__):  # the error that Hydra printed
+            print(sentence, file=sys.stderr)
+        raise
 
 
 def _require_utf8() -> None:
