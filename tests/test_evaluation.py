@@ -328,7 +328,7 @@ def test_a_class_of_one_recording_is_drawn_and_judged_but_not_measured(tmp_path)
     report, examples = evaluator.report(perfect(data))
     assert report["unmeasured_classes"] == ["open_hat"]
     assert any("No test clip is of 'open_hat': not measured" in text for text in report["warnings"])
-    assert any("clips a class: the distances are rough" in text for text in report["warnings"])
+    assert any("Fewer than 10 test clips of each class: the distances are rough" in text for text in report["warnings"])
     assert any("The judge cannot tell the classes apart: its accuracy by 2-fold" in text for text in report["warnings"])
     assert report["per_class"]["generated"]["open_hat"]["n"] == N_SAMPLES
     assert "open_hat" not in report["per_class"]["real"]

@@ -337,17 +337,31 @@ def test_the_overview_has_a_column_for_each_class_and_a_row_for_each_sound(tmp_p
     assert left[: height // 2].mean() > 1.5 * right[: height // 2].mean() > 0.2
 
 
+def remarks_on(*, n_measured, **n_of_class):
+    """The warnings about real test clips, n of each class, of which distances were measured on some."""
+    none = {"value": 0.0, "low": 0.0, "high": 0.05, "n": n_measured}
+    return remarks(
+        {"real": {"frechet_distance": none}, "generated": {"silent_share": none, "clipped_share": none}},
+        real="real",
+        split="test",
+        n_of_class=n_of_class,
+        accuracy=SimpleNamespace(tells_classes=True),
+        copies=SimpleNamespace(found_by=(), real={"near_copy_share": none}),
+    )
+
+
 @pytest.mark.parametrize(
     ("n_real", "why"), [(70, "there are no more real test clips"), (140, "evaluation.n_samples is so small")]
 )
 def test_a_remark_says_why_distances_are_rough(n_real, why):
-    none = {"value": 0.0, "low": 0.0, "high": 0.05, "n": 70}
-    found = remarks(
-        {"real": {"frechet_distance": none}, "generated": {"silent_share": none, "clipped_share": none}},
-        real="real",
-        split="test",
-        n_of_class={"kick": n_real // 2, "snare": n_real // 2},
-        accuracy=SimpleNamespace(tells_classes=True),
-        copies=SimpleNamespace(found_by=(), real={"near_copy_share": none}),
-    )
+    found = remarks_on(n_measured=70, kick=n_real // 2, snare=n_real // 2)
     assert [sentence.split(":")[0] for sentence in found] == [f"Distances are measured on 70 sounds, because {why}"]
+
+
+@pytest.mark.parametrize(
+    ("n_of_class", "named"),
+    [({"kick": 40, "clap": 3, "rim": 9}, "'clap' (3), 'rim' (9)"), ({"kick": 3, "clap": 9}, "each class")],
+)
+def test_a_remark_names_the_classes_of_few_test_clips(n_of_class, named):
+    (sentence,) = remarks_on(n_measured=50, **n_of_class)
+    assert sentence.startswith(f"Fewer than 10 test clips of {named}: the distances are rough")

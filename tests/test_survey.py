@@ -420,9 +420,9 @@ def dataset(tmp_path):
     write_manifest(pd.DataFrame(table), tmp_path / "data")
     frames = np.array([row["n_frames"] for row in table])
 
-    def look(params=SMALL, presets=PRESETS, *, may_read):
+    def look(params=SMALL, presets=PRESETS, *, crop="random", may_read):
         folder = tmp_path / "data"
-        return first_look(folder, params, presets, n_frames=frames, local_dir=folder, may_read=may_read)
+        return first_look(folder, params, presets, n_frames=frames, crop=crop, local_dir=folder, may_read=may_read)
 
     return look
 
@@ -434,11 +434,14 @@ def test_what_a_preset_cuts_is_said_with_numbers(dataset, tmp_path):
     )
     assert "(12 recordings)" in look.summary
     assert look.warnings == [
-        "6 of 12 clips are longer than the 1.02 s of spectrogram=small: pieces of that length are taken from them; "
-        "spectrogram=long keeps 4.10 s, with 4.0 times the values",
+        "6 of 12 clips are longer than the 1.02 s of spectrogram=small: pieces of that length are taken from them, "
+        "each time others (data.crop=start takes their beginnings); spectrogram=long keeps 4.10 s, with 4.0 times the "
+        "values",
         "12 of 12 recordings have audible sound above 8000 Hz, which spectrogram=small leaves out; spectrogram=high "
         "reaches 22050 Hz, with 4.0 times the values",
     ]
+    of_length = dataset(crop="start", may_read=True).warnings[0]
+    assert "of spectrogram=small: their beginnings are taken; spectrogram=long keeps" in of_length
 
 
 def test_a_band_without_sound_is_said_with_the_preset_that_ends_earlier(dataset, tmp_path):

@@ -11,7 +11,7 @@ FEW_SOUNDS = 100  # in a row, below which its figures are rough
 _FEW_TO_COPY = 20  # real clips, below which the nearest 5 % of them are not even one
 _FEW_OF_CLASS = 10  # test clips, below which distances say little
 
-_MORE_CLIPS = "record more, or give the split a larger share (data.splits=[60,20,20])"
+_MORE_CLIPS = "record more, or give the split a larger share (such as data.splits=[60,20,20])"
 _SMALL_DATA = "docs/how-to/small-data.md"
 
 
@@ -88,17 +88,19 @@ def _about_real_clips(
             f"No {split} clip is of {_listed(unmeasured)}: not measured. Sounds of such a class are drawn and judged, "
             "but there are no real ones to compare them with, and with one or two recordings copies are likely."
         )
-    least = min((n for n in n_of_class.values() if n), default=0)
+    measured = {name: n for name, n in n_of_class.items() if n}
+    few = {name: n for name, n in measured.items() if n < _FEW_OF_CLASS}
     distance = found.get("frechet_distance")
     if distance is None:
         sentences.append(
             f"There are too few real {split} clips to measure distances from: {sum(n_of_class.values())} in all. To "
             f"know more, {_MORE_CLIPS}."
         )
-    elif least < _FEW_OF_CLASS:
+    elif few:
+        of = "each class" if len(few) == len(measured) else ", ".join(f"{name!r} ({n})" for name, n in few.items())
         sentences.append(
-            f"{least} {split} clip{'s' if least > 1 else ''} a class: the distances are rough and say little. Read "
-            f"them beside those of the real clips, and listen. To know more, {_MORE_CLIPS}."
+            f"Fewer than {_FEW_OF_CLASS} {split} clips of {of}: the distances are rough, and what they say of such a "
+            f"class is little. Read them beside those of the real clips, and listen. To know more, {_MORE_CLIPS}."
         )
     elif distance["n"] < FEW_SOUNDS:
         few_real = sum(n_of_class.values()) <= distance["n"]

@@ -45,6 +45,7 @@ def first_look(
     presets: Mapping[str, SpectrogramParams],
     *,
     n_frames: np.ndarray,
+    crop: str,
     local_dir: Path,
     may_read: bool,
 ) -> FirstLook:
@@ -57,6 +58,7 @@ def first_look(
         params: the spectrogram settings of the training.
         presets: by name, to name one that keeps more.
         n_frames: (N,) whole length of each clip.
+        crop: what the training takes of clips that are longer than an example: "random" or "start".
         local_dir: where what belongs to the dataset is kept on this machine.
         may_read: the recordings may be read, if they are there; False: only what was measured before is said.
     """
@@ -66,7 +68,7 @@ def first_look(
     name = next((f"spectrogram={name}" for name, preset in presets.items() if preset == params), "the spectrogram")
     own, others = fit(name, params, length_s, audible_hz), fit_all(presets, length_s, audible_hz)
     warnings = [
-        *_about_length(own, others, len(length_s)),
+        *_about_length(own, others, len(length_s), crop),
         *_about_band(own, others, len(audible_hz)),
         *_about_empty_band(own, others, audible_hz),
     ]
@@ -88,7 +90,7 @@ def _summary(table: pd.DataFrame, length_s: np.ndarray, audible_hz: np.ndarray) 
     return text
 
 
-def _about_length(own: Fit, others: Sequence[Fit], n: int) -> list[str]:
+def _about_length(own: Fit, others: Sequence[Fit], n: int, crop: str) -> list[str]:
     if own.n_longer <= _WORTH_SAYING * n:
         return []
     longer = [each for each in others if each.example_s > own.example_s and each.params.upper_hz >= own.params.upper_hz]
@@ -97,10 +99,10 @@ def _about_length(own: Fit, others: Sequence[Fit], n: int) -> list[str]:
     if longer:
         best = enough[0] if enough else max(longer, key=lambda each: each.example_s)
         way_out = f"spectrogram={best.name} keeps {best.example_s:.2f} s, with {_times(best, own)}"
-    return [
-        f"{own.n_longer} of {n} clips are longer than the {own.example_s:.2f} s of {own.name}: pieces of that length "
-        f"are taken from them; {way_out}"
-    ]
+    taken = "their beginnings are taken"
+    if crop == "random":
+        taken = "pieces of that length are taken from them, each time others (data.crop=start takes their beginnings)"
+    return [f"{own.n_longer} of {n} clips are longer than the {own.example_s:.2f} s of {own.name}: {taken}; {way_out}"]
 
 
 def _about_band(own: Fit, others: Sequence[Fit], n: int) -> list[str]:

@@ -186,6 +186,7 @@ def _look_at(data: SpectrogramDataModule) -> None:
         data.params,
         read_presets(),
         n_frames=torch.cat([split.n_frames_of for split in (data.train, data.val, data.test)]).numpy(),
+        crop=data.crop,
         local_dir=data.local_dir,
         may_read=data.audio_dir is not None,
     )
