@@ -688,6 +688,54 @@ def test_crop_start_gives_the_beginning_of_every_clip(specs):
     assert len(random & beginnings) < 16
 
 
+def decaying(folder: Path, *, n_hits: int, n_steady: int, n_short: int = 0) -> Path:
+    """A dataset of hits that are over within an example, of steady sounds, and of shorter ones, all of one class."""
+    for i in range(n_hits + n_steady + n_short):
+        waveform = noise(9000 if i < n_hits + n_steady else 1500, seed=i)
+        fade = torch.exp(-torch.arange(len(waveform)) / 300) if i < n_hits else 1.0
+        save_wav(folder / "audio" / "a" / f"{i}.wav", waveform * fade, PARAMS.sample_rate)
+    make_spectrograms(folder / "audio", folder / "specs", params=WHOLE, splits=(100, 0, 0))
+    return folder / "specs"
+
+
+@pytest.mark.parametrize(
+    ("counts", "crop"),
+    [
+        ({"n_hits": 8, "n_steady": 2}, "start"),
+        ({"n_hits": 7, "n_steady": 3}, "random"),
+        ({"n_hits": 1, "n_steady": 0, "n_short": 19}, "random"),  # hardly any is longer
+        ({"n_hits": 0, "n_steady": 0, "n_short": 2}, "random"),
+    ],
+)
+def test_the_beginning_is_taken_where_most_longer_clips_are_hits(tmp_path, counts, crop):
+    specs = decaying(tmp_path, **counts)
+    assert open_data(specs, crop=None).crop == crop
+    assert {open_data(specs, crop=given).crop for given in ("random", "start")} == {"random", "start"}
+
+
+def test_a_choice_of_crop_reads_few_shards(audio, tmp_path):
+    make_spectrograms(audio, tmp_path, params=WHOLE, format="shards", shard_size=4, splits=(100, 0, 0))
+    clips = SpectrogramDataset(tmp_path, "train", PARAMS, n_open=2)
+    some, every = clips.some_of(torch.arange(20), 20), clips._shard_of
+    assert every.unique().numel() > 4
+    assert every[some].unique().tolist() == [0, int(every.max())]
+    assert clips.some_of(torch.tensor([3, 5, 8]), 2).tolist() == [3, 8]
+
+
+def test_a_training_that_goes_on_keeps_its_crop(tmp_path):
+    specs = decaying(tmp_path, n_hits=10, n_steady=0)
+    data = open_data(specs, crop=None)
+    data.train_dataloader()
+    state = data.state_dict()
+    for crop, kept, expected in ((None, {**state, "crop": "random"}, "random"), ("start", state, "start")):
+        resumed = open_data(specs, crop=crop)
+        resumed.load_state_dict(kept)
+        assert resumed.crop == expected
+    earlier = open_data(specs, crop=None)
+    earlier.load_state_dict({"loader": state["loader"]})  # from before it could be chosen
+    assert earlier.crop == "random"
+
+
 def test_the_crop_does_not_change_the_order(specs):
     start, random = (places_of(open_data(specs, crop=crop)) for crop in ("start", "random"))
     assert [index for index, _ in start] == [index for index, _ in random]
@@ -762,7 +810,7 @@ def test_the_dataset_folder_is_the_same_from_wherever_it_is_asked_for(audio, mon
     [
         ({"dataset_dir": None}, r"data\.audio_dir"),
         ({"batch_size": 0}, "batch_size is 0"),
-        ({"crop": "middle"}, "crop is 'middle'; random or start"),
+        ({"crop": "middle"}, "crop is 'middle'; random or start, or null: chosen"),
         ({"epoch_size": 0}, "epoch_size is 0"),
         ({"epoch_size": -1}, "epoch_size is -1"),
     ],

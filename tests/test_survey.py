@@ -441,7 +441,7 @@ def test_what_a_preset_cuts_is_said_with_numbers(dataset, tmp_path):
         "reaches 22050 Hz, with 4.0 times the values",
     ]
     of_length = dataset(crop="start", may_read=True).warnings[0]
-    assert "of spectrogram=small: their beginnings are taken; spectrogram=long keeps" in of_length
+    assert "of spectrogram=small: their beginnings are taken (data.crop=random takes any piece of them); " in of_length
 
 
 def test_a_band_without_sound_is_said_with_the_preset_that_ends_earlier(dataset, tmp_path):

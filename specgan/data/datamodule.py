@@ -12,6 +12,7 @@ import torch
 
 from specgan.data.balance import Balance
 from specgan.data.batches import BatchPlan, TrainLoader
+from specgan.data.cropping import CROPS, crop_for
 from specgan.data.dataset import SpectrogramDataset, as_batched, open_splits
 from specgan.data.fingerprint import fingerprint
 from specgan.data.manifest import MANIFEST_NAME, is_url
@@ -48,8 +49,8 @@ class SpectrogramDataModule(L.LightningDataModule):
             ones and more; None: all. Validation, test and the judge keep all of theirs, so that results with few
             clips compare with those with many.
         balance: of unequal classes: from 0, each clip comes equally often, to 1, each class does.
-        crop: of clips longer than an example: "random" takes another piece each time, "start" their beginning (for
-            hits whose attack matters).
+        crop: of clips longer than an example: "random" takes another piece each time, "start" their beginning; None:
+            chosen by `setup`, see `crop_for`.
         num_workers: processes that fetch batches; 0: this one, as the data are in memory.
         pin_memory: copy batches to memory that a GPU reads while it computes.
         seed: of order and crops.
@@ -72,7 +73,7 @@ class SpectrogramDataModule(L.LightningDataModule):
         epoch_size: int | None = None,
         max_clips_per_class: int | None = None,
         balance: float = 0.0,
-        crop: str = "random",
+        crop: str | None = "random",
         num_workers: int = 0,
         pin_memory: bool = False,
         seed: int = 0,
@@ -93,8 +94,8 @@ class SpectrogramDataModule(L.LightningDataModule):
             raise ValueError(f"data.max_clips_per_class is {max_clips_per_class}; at least 1, or null for all clips")
         if not 0 <= balance <= 1:
             raise ValueError(f"data.balance is {balance}; from 0 (each clip equally often) to 1 (each class)")
-        if crop not in ("random", "start"):
-            raise ValueError(f"crop is {crop!r}; random or start")
+        if crop is not None and crop not in CROPS:
+            raise ValueError(f"crop is {crop!r}; {' or '.join(CROPS)}, or null: chosen")
         self.params, self.channels = params, channels
         self.audio_dir = audio_dir
         self.make_audio = make_audio
@@ -109,7 +110,7 @@ class SpectrogramDataModule(L.LightningDataModule):
         self.epoch_size = epoch_size
         self.max_clips_per_class = max_clips_per_class
         self.balance = balance
-        self.crop = crop
+        self.given_crop = self.crop = crop
         self.num_workers = num_workers
         self.pin_memory = pin_memory
         self.seed = seed
@@ -167,6 +168,8 @@ class SpectrogramDataModule(L.LightningDataModule):
             raise ValueError(f"{self.dataset_dir}: the training split is empty; make it with task.splits=[80,10,10]")
         self._check_classes()
         self.whole_train = self.train
+        if self.given_crop is None:
+            self.crop = crop_for(self.train)
         if self.max_clips_per_class is not None:
             seed = self.dataset_settings["seed"]
             self.train = self.train.limited(self.max_clips_per_class, generator=torch.Generator().manual_seed(seed))
@@ -254,7 +257,9 @@ class SpectrogramDataModule(L.LightningDataModule):
 
     # Lightning keeps the state of a loader by itself, but gives it back only in mid-epoch.
     def state_dict(self) -> dict[str, Any]:
-        return {"loader": self.loader.state_dict()}
+        return {"loader": self.loader.state_dict(), "crop": self.crop}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self.loader_state = state_dict["loader"]
+        if self.given_crop is None:
+            self.crop = state_dict.get("crop", "random")  # which it was before it could be chosen

@@ -213,6 +213,14 @@ class SpectrogramDataset(Dataset):
             parts.append(together[shuffled(len(together), generator, each)])
         return torch.cat(parts)
 
+    def some_of(self, indices: Tensor, n: int) -> Tensor:
+        """Returns at most `n` of these indices, evenly spread; of data in shards only of `n_open` shards."""
+        if self._shards is not None:
+            shard_of = self._shard_of[indices]
+            shards = _evenly(shard_of.unique(), self._shards.n_open)
+            indices = indices[torch.isin(shard_of, shards)]
+        return _evenly(indices, n)
+
     def level(self, index: int) -> Tensor:
         """Returns the level of clip `index` at its whole length, before it is normalised.
 
@@ -267,6 +275,11 @@ def open_splits(folder: str | Path, params: SpectrogramParams, *, channels: int 
             f"{folder}: its manifest has the splits {', '.join(map(repr, unknown))}; write {', '.join(SPLITS)}"
         )
     return {split: SpectrogramDataset(folder, split, params, channels=channels, manifest=manifest) for split in SPLITS}
+
+
+def _evenly(values: Tensor, n: int) -> Tensor:
+    """At most `n` of the values (N,), from the first to the last in even steps."""
+    return values[torch.linspace(0, len(values) - 1, min(n, len(values))).round().long()]
 
 
 def as_batched(batch: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:

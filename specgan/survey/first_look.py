@@ -99,7 +99,7 @@ def _about_length(own: Fit, others: Sequence[Fit], n: int, crop: str) -> list[st
     if longer:
         best = enough[0] if enough else max(longer, key=lambda each: each.example_s)
         way_out = f"spectrogram={best.name} keeps {best.example_s:.2f} s, with {_times(best, own)}"
-    taken = "their beginnings are taken"
+    taken = "their beginnings are taken (data.crop=random takes any piece of them)"
     if crop == "random":
         taken = "pieces of that length are taken from them, each time others (data.crop=start takes their beginnings)"
     return [f"{own.n_longer} of {n} clips are longer than the {own.example_s:.2f} s of {own.name}: {taken}; {way_out}"]
