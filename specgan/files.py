@@ -4,8 +4,10 @@ import hashlib
 import json
 import os
 import pickle
+import platform
 import re
 import secrets
+import time
 import unicodedata
 from collections import defaultdict
 from collections.abc import Collection, Container, Iterable, Iterator, Mapping
@@ -21,7 +23,10 @@ MOST_BYTES = 200  # in a name; file systems allow 255, suffixes included
 
 _DEVICE = re.compile(r"(con|prn|aux|nul|com\d|lpt\d) *(\.|\Z)", re.IGNORECASE)  # of Windows, with any suffix
 _ZIP = b"PK\x03\x04"  # the start of a file of torch.save
-_HOST = secrets.token_hex(4)  # other machines may write into the same folder
+_HOST = hashlib.sha256(platform.node().encode()).hexdigest()[:8]  # other machines may write into the same folder
+_PROCESS = secrets.token_hex(4)  # containers of one name may have processes of one number
+_WRITER = re.compile(r"\.partial-([0-9a-f]{8})-(\d+)-")  # host and process of a half-written file
+_ABANDONED_S = 3600  # without a change, of a file that another machine writes
 _count = count()
 
 
@@ -35,7 +40,7 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
     path = Path(path)
     if not path.parent.is_dir():
         path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".partial-{_HOST}-{os.getpid()}-{next(_count)}{path.suffix}")
+    temporary = path.with_name(f".partial-{_HOST}-{os.getpid()}-{_PROCESS}{next(_count)}{path.suffix}")
     try:
         yield temporary
         os.replace(temporary, path)
@@ -228,7 +233,7 @@ def remove_files(paths: Iterable[str], folder: str | Path) -> None:
     """Removes files of a folder, given by their paths in it, and the subfolders that become empty.
 
     Paths that lead out of the folder, by `..` or through a linked subfolder, are left alone. Half-written files beside
-    them, which a killed run left, are removed too.
+    them, which a killed run left, are removed too; not those that another run is writing.
     """
     root = Path(os.path.realpath(folder))
     by_parent: dict[Path, list[Path]] = defaultdict(list)
@@ -241,9 +246,9 @@ def remove_files(paths: Iterable[str], folder: str | Path) -> None:
         except ValueError:  # no file can have this name: it holds a zero byte, or text that cannot be encoded
             continue
         half_written = parent.glob(".partial-*") if os.path.isdir(parent) else ()  # as atomic_path names them
-        for file in [*files, *half_written]:
+        for file in [*files, *(file for file in half_written if not _is_being_written(file))]:
             if os.path.isfile(file) or os.path.islink(file):  # os.path, because a list may hold any text
-                file.unlink()
+                file.unlink(missing_ok=True)  # another run may remove the same
         while parent != root:
             try:
                 parent.rmdir()
@@ -252,6 +257,23 @@ def remove_files(paths: Iterable[str], folder: str | Path) -> None:
             except OSError:
                 break  # not empty
             parent = parent.parent
+
+
+def _is_being_written(file: Path) -> bool:
+    """Whether a run that still goes on may have named this file, see `atomic_path`."""
+    writer = _WRITER.match(file.name)
+    if writer is None:
+        return False
+    host, process = writer.groups()
+    try:
+        if host == _HOST and os.name == "posix":
+            os.kill(int(process), 0)  # no signal: it only asks whether there is such a process
+            return True
+        return time.time() - file.stat().st_mtime < _ABANDONED_S
+    except PermissionError:  # it is another user's
+        return True
+    except (OSError, OverflowError):  # no such process, or the file is done
+        return False
 
 
 def safe_name(name: str) -> str:
