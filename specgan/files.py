@@ -260,12 +260,14 @@ def remove_files(paths: Iterable[str], folder: str | Path) -> None:
 
 
 def _is_being_written(file: Path) -> bool:
-    """Whether a run that still goes on may have named this file, see `atomic_path`."""
+    """Whether another run that still goes on may have named this file, see `atomic_path`."""
     writer = _WRITER.match(file.name)
     if writer is None:
         return False
     host, process = writer.groups()
     try:
+        if host == _HOST and int(process) == os.getpid():
+            return False
         if host == _HOST and os.name == "posix":
             os.kill(int(process), 0)  # no signal: it only asks whether there is such a process
             return True

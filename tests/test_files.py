@@ -55,16 +55,15 @@ def test_listed_files_go_and_the_folders_that_this_empties(tmp_path):
 def test_what_another_run_is_writing_stays(tmp_path):
     ended = subprocess.Popen([sys.executable, "-c", ""])
     ended.wait()
-    with atomic_path(tmp_path / "whole.pt") as temporary:  # this process stands for the other run
-        temporary.write_text("half")
-        host = temporary.name.split("-")[1]
-        killed = tmp_path / f".partial-{host}-{ended.pid}-0a0b0c0d7.pt"
-        far, forgotten = (tmp_path / f".partial-01234567-1-0a0b0c0d{i}.pt" for i in range(2))  # of another machine
-        touch(killed, far, forgotten)
-        os.utime(forgotten, (0, 0))
-        remove_files(["none"], tmp_path)
-        assert set(tmp_path.iterdir()) == {temporary, far}
-    assert (tmp_path / "whole.pt").read_text() == "half"
+    with atomic_path(tmp_path / "own.pt") as own:
+        touch(own)
+        host = own.name.split("-")[1]
+    living, killed = (tmp_path / f".partial-{host}-{pid}-0a0b0c0d7.pt" for pid in (os.getppid(), ended.pid))
+    far, forgotten = (tmp_path / f".partial-01234567-1-0a0b0c0d{i}.pt" for i in range(2))  # of another machine
+    touch(own, living, killed, far, forgotten)
+    os.utime(forgotten, (0, 0))
+    remove_files(["none"], tmp_path)
+    assert set(tmp_path.iterdir()) == {tmp_path / "own.pt", living, far}
 
 
 def test_what_lies_outside_the_folder_stays(tmp_path):
